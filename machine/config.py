@@ -1,0 +1,76 @@
+"""What a machine is made of: frozen dataclasses, stored as JSON in a trace's ``config`` table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: Grows with every change to what a guest can observe (determinism.md, law 9).
+SEMANTICS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DriveConfig:
+    """One ``--drive``: ``file`` is a path or URI, ``hash`` the content identity of the base, hex, or empty."""
+
+    file: str
+    format: str = "raw"
+    interface: str = "virtio"
+    readonly: bool = False
+    id: str = ""
+    hash: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """A machine without the contents of its images.
+
+    Images (kernel, initrd, bios, dtb) are given to the board as bytes beside this; a trace keeps them as blobs.
+
+    Args:
+        memory_bytes: RAM, a multiple of 4 KiB.
+        harts: 1 to 16.
+        bios: ``builtin``, ``none`` or ``file``.
+        append: kernel command line.
+        quantum_steps: steps of a hart's turn (law 6).
+        ns_per_step: virtual nanoseconds of one step.
+        idle: ``jump`` (virtual time jumps to the next deadline) or ``ask`` (idle time is an input:
+            a console or network is attached).
+        seed: of chaos mode's generator, and of the entropy device when ``entropy`` is ``seed``.
+        entropy: ``host`` (asked of the gate) or ``seed`` (the generator's bytes, still through the gate).
+    """
+
+    memory_bytes: int = 512 << 20
+    harts: int = 1
+    bios: str = "builtin"
+    append: str = ""
+    quantum_steps: int = 100_000
+    ns_per_step: int = 1
+    idle: str = "jump"
+    seed: int = 0
+    chaos: bool = False
+    drives: tuple[DriveConfig, ...] = ()
+    guest: str = "riscv64"
+    board: str = "virt"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able dict; ``from_json`` gives the same configuration back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> MachineConfig:
+        """Build from ``to_json``'s dict. Raises TypeError or ValueError for one that is not."""
+        drives = tuple(DriveConfig(**d) for d in data.get("drives", ()))
+        return cls(**{**data, "drives": drives})
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What is loaded at reset: contents, decompressed by the loader where a format allows it."""
+
+    kernel: bytes = b""
+    initrd: bytes = b""
+    bios: bytes = b""
+    dtb: bytes = b""

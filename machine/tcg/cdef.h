@@ -1,0 +1,82 @@
+/* cdef.h: the only C API that Python sees. Plain C for cffi: no preprocessor but what build.py strips. */
+typedef struct Machine Machine;
+
+/* life */
+uint32_t wb_abi(void);
+Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step, uint64_t quantum,
+                   const char *guest); /* NULL: no memory, or no such guest */
+void wb_destroy(Machine *m);
+void wb_reset_hart(Machine *m, uint32_t hart, uint64_t pc, uint64_t arg0, uint64_t arg1);
+
+/* switches (WB_SWITCHES), for benchmarks and the laws' tests; -1: no such switch */
+int wb_switch_set(Machine *m, const char *name, int on);
+int wb_switch_get(Machine *m, const char *name);
+const char *wb_switch_name(uint32_t i); /* NULL behind the last */
+const char *wb_switch_text(uint32_t i);
+int wb_has_jit(void);
+void wb_set_tb_max(Machine *m, uint32_t max_insns);
+void wb_set_hot_runs(Machine *m, uint32_t runs);
+void wb_drop_tlb(Machine *m);
+void wb_drop_code(Machine *m);
+
+/* running */
+int wb_run(Machine *m, uint64_t until); /* an ExitReason */
+const char *wb_exit_name(uint32_t reason);
+uint64_t wb_icount(Machine *m);
+void wb_set_icount(Machine *m, uint64_t icount);
+uint64_t wb_warp_ns(Machine *m);
+void wb_set_warp_ns(Machine *m, uint64_t warp_ns);
+uint64_t wb_vtime_ns(Machine *m);
+void wb_set_device_deadline(Machine *m, uint64_t vtime_ns);
+uint64_t wb_next_deadline(Machine *m); /* the earliest of all timers and the device deadline, ~0 = none */
+void wb_set_idle_asks(Machine *m, int asks);
+void wb_request_stop(Machine *m);
+uint32_t wb_cur_hart(Machine *m);
+
+/* scheduler state, part of a checkpoint: cur_hart, quantum_end, turn_start, and per hart steps, waiting, stopped */
+void wb_sched_get(Machine *m, uint64_t *out); /* 3 + 3 * harts */
+void wb_sched_set(Machine *m, const uint64_t *in);
+int wb_hart_stopped(Machine *m, uint32_t hart);
+void wb_hart_stop(Machine *m, uint32_t hart);
+void wb_hart_start(Machine *m, uint32_t hart);
+
+/* memory */
+uint8_t *wb_ram(Machine *m); /* to read only: stores go through wb_phys_write */
+int wb_phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size);        /* 0, or -1: not all RAM */
+int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size);
+int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr); /* 0 r, 1 w, 2 x */
+/* pages (indexes in RAM) written since the last call with clear; returns how many; up to max are stored */
+uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear);
+/* 128-bit digest of the given pages' numbers and contents; not cryptographic: finds divergence, not malice */
+void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2]);
+
+/* harts: registers by number */
+uint32_t wb_n_regs(Machine *m);
+uint32_t wb_n_state(Machine *m); /* the first n of them are a hart's whole state */
+const char *wb_reg_name(Machine *m, uint32_t reg);
+uint32_t wb_reg_bits(Machine *m, uint32_t reg);
+uint64_t wb_reg_get(Machine *m, uint32_t hart, uint32_t reg);
+int wb_reg_set(Machine *m, uint32_t hart, uint32_t reg, uint64_t value);
+void wb_state_get(Machine *m, uint32_t hart, uint64_t *out);
+void wb_state_set(Machine *m, uint32_t hart, const uint64_t *in);
+void wb_irq_line(Machine *m, uint32_t hart, uint32_t line, int level);
+
+/* breakpoints: virtual addresses */
+int wb_bp_set(Machine *m, const uint64_t *vaddrs, uint32_t n, int count_only); /* replaces all; -1: no memory */
+void wb_bp_skip(Machine *m, uint64_t icount);
+uint64_t wb_bp_hits(Machine *m);
+uint64_t wb_bp_last(Machine *m);
+
+/* text */
+uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc, char *out, uint64_t size);
+uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size); /* of the TB at the hart's pc */
+uint64_t wb_stat(Machine *m, const char *name); /* ~0: no such counter */
+
+/* host callbacks, defined in Python; 0, or -1: failed */
+extern "Python" int wb_py_mmio_read(void *opaque, uint64_t paddr, uint32_t size, uint32_t hart, uint64_t *value);
+extern "Python" int wb_py_mmio_write(void *opaque, uint64_t paddr, uint32_t size, uint32_t hart, uint64_t value);
+extern "Python" int wb_py_sbi_call(void *opaque, uint32_t hart);
+void wb_set_host(Machine *m, void *opaque,
+                 int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),
+                 int (*mmio_write)(void *, uint64_t, uint32_t, uint32_t, uint64_t),
+                 int (*sbi_call)(void *, uint32_t)); /* sbi_call NULL: no built-in SBI, ecalls trap */

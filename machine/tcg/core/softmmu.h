@@ -1,0 +1,112 @@
+/* softmmu.h: guest memory as if there were no TLB and no instruction cache.
+ *
+ * Translations are cached in contexts, one for each (root, privilege, flags) key, so a change
+ * of address space or privilege switches a pointer and drops nothing. Every PTE a
+ * walk read is remembered by its page; a store to it (by a hart, a device or a debugger) drops what came
+ * from it before the next access. Pages with translated code are watched the same way. Watching
+ * takes the stores to a page off the fast path; other pages pay nothing.
+ *
+ * Fast path (generated code and interpreter alike), for an access of 2^n bytes at vaddr:
+ *     i = (vaddr >> 12) & (TLB_SIZE - 1)
+ *     e = &hart->dctx->rd[i]  (or wr)
+ *     if (((vaddr + size - 1) & PAGE_MASK) == e->tag) host = vaddr + e->addend; else slow
+ */
+#ifndef WB_SOFTMMU_H
+#define WB_SOFTMMU_H
+
+#include "machine.h"
+
+enum {
+    TLB_BITS = 8,
+    TLB_SIZE = 1 << TLB_BITS,
+    N_DCTX = 24,
+    N_FCTX = 12,
+    JC_PAGE_BITS = 6,                /* jump cache: entries of one virtual page lie together */
+    JC_BITS = 10,
+    JC_SIZE = 1 << JC_BITS,
+};
+
+typedef struct {
+    uint64_t tag;    /* vaddr of the page; ~0 = empty */
+    uint64_t addend; /* host address - vaddr */
+} TlbEntry;
+_Static_assert(sizeof(TlbEntry) == 16, "generated code indexes by 16");
+
+struct DataCtx {
+    TlbEntry rd[TLB_SIZE];
+    TlbEntry wr[TLB_SIZE];
+    uint64_t key; /* 0 = free */
+    uint64_t used;
+};
+
+typedef struct {
+    uint64_t pc; /* ~0 = empty */
+    TB *tb;
+} JumpEntry;
+_Static_assert(sizeof(JumpEntry) == 16, "generated code indexes by 16");
+
+struct FetchCtx {
+    JumpEntry jc[JC_SIZE]; /* valid in this context only */
+    struct {
+        uint64_t tag, page; /* vaddr of the page, paddr of the page */
+    } it[TLB_SIZE];
+    uint64_t key;
+    uint64_t used;
+};
+
+/* index of a pc in the jump cache */
+static inline uint32_t jc_index(uint64_t pc)
+{
+    return (uint32_t)((((pc >> WB_PAGE_BITS) << JC_PAGE_BITS) & (JC_SIZE - 1)) |
+                      ((pc >> 1) & ((1 << JC_PAGE_BITS) - 1)));
+}
+
+typedef enum { ACC_READ, ACC_WRITE, ACC_EXEC } Access;
+
+/* What a page-table walk found. `fault` is the guest's own cause number. */
+typedef struct {
+    uint64_t paddr;
+    uint8_t ok;
+    uint8_t writable;   /* a write to this page needs no further walk (D is set) */
+    uint8_t readable;   /* a read needs no further walk */
+    uint8_t whole_page; /* permissions hold for all of the 4 KiB page (PMP) */
+    uint8_t n_ptes;
+    uint32_t fault;
+    struct {
+        uint64_t paddr;   /* of the PTE */
+        uint64_t va_base; /* first virtual address that depends on it … */
+        uint8_t va_bits;  /* … and log2 of how many do */
+    } pte[6];
+} Walk;
+
+/* For helpers: virtual memory access of the present hart at the data regime.
+ * On a fault the trap is taken, hart->leave set, and false/0 returned; on MMIO in a TB of many
+ * instructions leave = LEAVE_SINGLE. A caller checks hart->leave before it goes on. */
+uint64_t mem_load(Hart *h, uint64_t vaddr, uint32_t mo);
+void mem_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo);
+/* Host address of `size` bytes at an aligned vaddr in RAM, after a translation for writing (dirty
+ * and watch rules applied as for a store); NULL: trap taken or leave set. For read-modify-write. */
+uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size);
+
+/* Slow paths of generated code. */
+uint64_t softmmu_load(Hart *h, uint64_t vaddr, uint32_t mo);
+void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo);
+
+/* Physical memory, for walks, DMA and debuggers: RAM only, with the rules for stores. */
+bool phys_is_ram(const Machine *m, uint64_t paddr, uint64_t size);
+uint64_t phys_load64(Machine *m, uint64_t paddr); /* paddr in RAM, aligned */
+void phys_store64(Machine *m, uint64_t paddr, uint64_t value);
+bool phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size);
+bool phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size);
+
+/* The guest changed what decides on translation (satp, privilege, SUM, MXR, MPRV): choose contexts. */
+void softmmu_regime_changed(Hart *h);
+/* Something changed that no key holds (PMP): drop every translation of every hart. */
+void softmmu_flush_all(Machine *m);
+
+/* Fetch: virtual pc to paddr; false: trap taken. */
+bool softmmu_fetch(Hart *h, uint64_t vaddr, uint64_t *paddr);
+/* The same for debuggers: no trap, no A or D update, nothing cached. */
+bool softmmu_debug_translate(Hart *h, uint64_t vaddr, Access acc, uint64_t *paddr);
+
+#endif

@@ -1,0 +1,69 @@
+/* guest.h: what the core asks of a guest architecture. One table a guest; the core has no #ifdef. */
+#ifndef WB_GUEST_H
+#define WB_GUEST_H
+
+#include "../core/softmmu.h"
+
+typedef struct {
+    const char *name;
+    uint32_t bits;
+    uint32_t writable;
+} RegInfo;
+
+typedef struct GuestOps {
+    const char *name;
+    const Helper *helpers; /* indexed by CALL's off */
+    uint32_t n_helpers;
+    /* Slots worth a host register, most wanted first. */
+    const uint8_t *hot_slots;
+    uint32_t n_hot_slots;
+
+    void (*reset)(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1);
+    /* What besides pc and code bytes decides on the translation (for RISC-V: is the FPU off?). Part of a TB's
+     * identity and of fetch_key; an instruction that changes it ends with leave set. */
+    uint32_t (*tb_flags)(Hart *h);
+    /* Appends IR for the instructions from pc on: at least one, at most max_insns, none beginning outside the
+     * virtual page of pc. `page` is the host address of that physical page; `next_page` that of
+     * the page behind it, or NULL: then an instruction that crosses may not be the first, and ends the block
+     * before it. With m->sw.superblock a direct jump inside the page goes on at its target.
+     * Ends the block with GOTO, GOTO_IND or EXIT. Emits CALL guest_bp before an instruction whose pc is in m->bp. */
+    void (*translate)(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const uint8_t *page,
+                      const uint8_t *next_page, uint32_t max_insns);
+    /* Length in bytes of the instruction that begins with these 16 bits. */
+    uint32_t (*insn_bytes)(uint16_t low);
+
+    /* An interrupt that is pending and enabled now, or -1. Does nothing. */
+    int (*pending_irq)(Hart *h);
+    void (*take_irq)(Hart *h, int irq); /* the trap entry: sets pc; the caller counts the step */
+    /* In WFI: does anything pending (enabled or not by the global bit) end the wait? */
+    bool (*wakes)(Hart *h);
+    /* The next vtime_ns at which a timer of this hart makes an interrupt pending, ~0 = never. */
+    uint64_t (*timer_deadline)(Hart *h);
+    /* vtime is known to have changed: make due timers pending. */
+    void (*timer_update)(Hart *h, uint64_t vtime_ns);
+
+    uint64_t (*data_key)(Hart *h);  /* never 0; equal keys, equal translations */
+    uint64_t (*fetch_key)(Hart *h);
+    void (*walk)(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
+    /* Takes the trap of a failed access (also for physical addresses where there is nothing). */
+    void (*raise_mem)(Hart *h, uint64_t vaddr, Access acc, uint32_t fault);
+    uint32_t (*access_fault)(Access acc); /* fault code of a bad physical address */
+    void (*irq_line)(Hart *h, uint32_t line, bool level);
+
+    /* Registers by number, for debuggers and checkpoints. */
+    const RegInfo *regs;
+    uint32_t n_regs;
+    uint64_t (*get_reg)(Hart *h, uint32_t reg);
+    bool (*set_reg)(Hart *h, uint32_t reg, uint64_t value); /* false: not writable or no such value */
+    /* All state that a checkpoint must hold: the first n_state registers of `regs`, raw. */
+    uint32_t n_state;
+    uint64_t (*get_state)(Hart *h, uint32_t reg);
+    void (*set_state)(Hart *h, uint32_t reg, uint64_t value);
+    void (*state_loaded)(Hart *h);
+    /* Assembly of one instruction; returns its length, 0 if there is none. */
+    uint32_t (*disasm)(const uint8_t *code, uint32_t avail, uint64_t pc, char *out, size_t size);
+} GuestOps;
+
+extern const GuestOps riscv64_guest;
+
+#endif
