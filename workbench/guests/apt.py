@@ -20,9 +20,7 @@ from workbench.errors import InputError, MissingToolError, WorkbenchError
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 _TOOLS = ("apt-get", "apt-cache", "apt-config", "dpkg-deb")
-_RELEASE_NAMES = frozenset(
-    ["bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable", "oldstable"]
-)
+_RELEASE_NAMES = frozenset("bullseye bookworm trixie forky sid stable testing unstable oldstable".split())
 
 _CONFIG = """\
 #clear APT::Update::Pre-Invoke;
