@@ -1,0 +1,60 @@
+/* riscv.h: functions of the RISC-V guest that its table (riscv.c) gathers, and the names of CSRs. */
+#ifndef WB_RISCV_RISCV_H
+#define WB_RISCV_RISCV_H
+
+#include "cpu.h"
+
+/* translate.c */
+void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const uint8_t *page,
+                     const uint8_t *next_page, uint32_t max_insns);
+uint32_t riscv_insn_bytes(uint16_t low);
+
+/* The word of tb_flags: */
+enum { TBF_FS_OFF = 1 }; /* FP instructions are illegal */
+
+/* disasm.c */
+uint32_t riscv_disasm(const uint8_t *code, uint32_t avail, uint64_t pc, char *out, size_t size);
+
+/* trap.c and csr.c: see GuestOps for what each one does */
+int riscv_pending_irq(Hart *h);
+void riscv_take_irq(Hart *h, int irq);
+bool riscv_wakes(Hart *h);
+uint64_t riscv_timer_deadline(Hart *h);
+void riscv_timer_update(Hart *h, uint64_t vtime_ns);
+void riscv_raise_mem(Hart *h, uint64_t vaddr, Access acc, uint32_t fault);
+uint32_t riscv_access_fault(Access acc);
+void riscv_irq_line(Hart *h, uint32_t line, bool level);
+void riscv_reset(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1);
+/* State was written field by field: recompute what derives from it (fs_off, contexts, irq_check). */
+void riscv_state_loaded(Hart *h);
+
+/* mmu.c */
+uint64_t riscv_data_key(Hart *h);
+uint64_t riscv_fetch_key(Hart *h);
+void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
+
+/* CSRs by name, for the disassembler and the register table: X(number, name).
+ * SPEC: privileged 1.12, tables 2.2 to 2.6 */
+#define RISCV_CSR_NAMES(X)                                                                                   \
+    X(0x001, fflags) X(0x002, frm) X(0x003, fcsr)                                                            \
+    X(0x100, sstatus) X(0x104, sie) X(0x105, stvec) X(0x106, scounteren) X(0x10a, senvcfg)                   \
+    X(0x140, sscratch) X(0x141, sepc) X(0x142, scause) X(0x143, stval) X(0x144, sip)                         \
+    X(0x14d, stimecmp) X(0x180, satp) X(0x5a8, scontext)                                                     \
+    X(0x300, mstatus) X(0x301, misa) X(0x302, medeleg) X(0x303, mideleg) X(0x304, mie) X(0x305, mtvec)       \
+    X(0x306, mcounteren) X(0x30a, menvcfg) X(0x320, mcountinhibit)                                           \
+    X(0x340, mscratch) X(0x341, mepc) X(0x342, mcause) X(0x343, mtval) X(0x344, mip)                         \
+    X(0x747, mseccfg) X(0x7a0, tselect) X(0x7a1, tdata1) X(0x7a2, tdata2) X(0x7a3, tdata3)                   \
+    X(0x7a8, mcontext) X(0x7b0, dcsr) X(0x7b1, dpc) X(0x7b2, dscratch0) X(0x7b3, dscratch1)                  \
+    X(0xb00, mcycle) X(0xb02, minstret)                                                                      \
+    X(0xc00, cycle) X(0xc01, time) X(0xc02, instret)                                                         \
+    X(0xf11, mvendorid) X(0xf12, marchid) X(0xf13, mimpid) X(0xf14, mhartid) X(0xf15, mconfigptr)
+
+enum {
+#define X(number, name) CSR_##name = number,
+    RISCV_CSR_NAMES(X)
+#undef X
+        CSR_pmpcfg0 = 0x3a0,
+    CSR_pmpaddr0 = 0x3b0,
+};
+
+#endif
