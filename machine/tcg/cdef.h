@@ -1,4 +1,4 @@
-/* cdef.h: the only C API that Python sees. Plain C for cffi: no preprocessor but what build.py strips. */
+/* cdef.h: the only C API that Python sees. Read by the C compiler (through api.h) and by cffi: no preprocessor. */
 typedef struct Machine Machine;
 
 /* life */
@@ -13,7 +13,7 @@ int wb_switch_set(Machine *m, const char *name, int on);
 int wb_switch_get(Machine *m, const char *name);
 const char *wb_switch_name(uint32_t i); /* NULL behind the last */
 const char *wb_switch_text(uint32_t i);
-int wb_has_jit(void);
+int wb_has_jit(Machine *m);
 void wb_set_tb_max(Machine *m, uint32_t max_insns);
 void wb_set_hot_runs(Machine *m, uint32_t runs);
 void wb_drop_tlb(Machine *m);
@@ -44,6 +44,7 @@ void wb_hart_start(Machine *m, uint32_t hart);
 uint8_t *wb_ram(Machine *m); /* to read only: stores go through wb_phys_write */
 int wb_phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size);        /* 0, or -1: not all RAM */
 int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size);
+int wb_ram_restore(Machine *m, uint32_t page, const void *data); /* one page, when a checkpoint is loaded */
 int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr); /* 0 r, 1 w, 2 x */
 /* pages (indexes in RAM) written since the last call with clear; returns how many; up to max are stored */
 uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear);
@@ -72,11 +73,8 @@ uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc,
 uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size); /* of the TB at the hart's pc */
 uint64_t wb_stat(Machine *m, const char *name); /* ~0: no such counter */
 
-/* host callbacks, defined in Python; 0, or -1: failed */
-extern "Python" int wb_py_mmio_read(void *opaque, uint64_t paddr, uint32_t size, uint32_t hart, uint64_t *value);
-extern "Python" int wb_py_mmio_write(void *opaque, uint64_t paddr, uint32_t size, uint32_t hart, uint64_t value);
-extern "Python" int wb_py_sbi_call(void *opaque, uint32_t hart);
+/* host callbacks: 0; 1: nothing at this address; -1: failed. sbi_call NULL: no built-in SBI, ecalls trap */
 void wb_set_host(Machine *m, void *opaque,
                  int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),
                  int (*mmio_write)(void *, uint64_t, uint32_t, uint32_t, uint64_t),
-                 int (*sbi_call)(void *, uint32_t)); /* sbi_call NULL: no built-in SBI, ecalls trap */
+                 int (*sbi_call)(void *, uint32_t));

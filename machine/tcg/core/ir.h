@@ -5,9 +5,10 @@
  * IR_GLOBALS slots are guest registers (what each one means is the front end's
  * business); the others are temporaries, dead at the end of a TB.
  *
- * Invariants: at every IR_INSN mark, and at every op that may leave the TB,
- * all globals hold their architectural values. So an exit needs a table of
- * program counters and nothing else.
+ * Invariants: at every op that may leave the TB (IRF_EXIT) all globals hold their
+ * architectural values, so an exit needs a table of program counters and nothing
+ * else; the front end keeps them at every IR_INSN mark too, the optimiser removes
+ * writes that no exit can see. A CALL changes no slot but d, unless it leaves.
  */
 #ifndef WB_IR_H
 #define WB_IR_H
@@ -115,9 +116,10 @@ typedef struct {
     uint8_t op;     /* IrOpcode */
     uint8_t cond;   /* IrCond */
     uint8_t flags;  /* MO_* or JH_* */
-    uint8_t exit;   /* chain slot of BRCOND and GOTO, counted up from 0 in order of emission */
+    uint8_t exit;   /* chain slot of BRCOND and GOTO, counted up from 0 in order of emission;
+                       of LD, ST and CALL: the site, that is the index of their instruction */
     uint16_t d, a, b, c;
-    int32_t off;
+    int32_t off;    /* see the op; of BRCOND, GOTO, GOTO_IND and EXIT: the site */
     int64_t imm;    /* the value of an operand that is IR_CONST; pc of INSN */
     uint64_t imm2;  /* target pc of BRCOND, GOTO, EXIT */
 } IrOp;
@@ -161,7 +163,8 @@ uint8_t ir_op_flags(IrOpcode op);
 /* Returns NULL when the block keeps the invariants above, else what is wrong. */
 const char *ir_check(const IrBlock *ir);
 /* Constants, copies, dead code. Changes nothing a guest can see. */
-void ir_optimise(IrBlock *ir);
+struct Helper;
+void ir_optimise(IrBlock *ir, const struct Helper *helpers);
 size_t ir_dump(const IrBlock *ir, char *buf, size_t size);
 
 #endif

@@ -68,8 +68,10 @@ struct Hart {
     uint32_t waiting;        /* in WFI */
     uint32_t stopped;        /* not started, or stopped by the HSM: takes no steps */
     uint64_t steps;          /* steps taken before the present turn: see hart_steps() */
-    uint32_t irq_check;      /* something that decides on interrupts changed */
     GuestHart *g;
+    DataCtx *dctxs;          /* softmmu.c: all contexts */
+    FetchCtx *fctxs;
+    uint64_t ctx_clock;
     uint8_t guest[4096];     /* storage of GuestHart, at a fixed offset for LDENV/STENV */
 };
 #define HART_GUEST_OFF(field) ((int32_t)(offsetof(Hart, guest) + offsetof(GuestHart, field)))
@@ -89,6 +91,7 @@ struct TB {
     uint64_t paddr2;        /* of the second page if the last instruction crosses, else ~0 */
     uint32_t flags;         /* GuestOps.tb_flags */
     uint16_t n_insns, n_ops, n_exits;
+    uint16_t lo, hi;        /* range of its bytes in the first page: lo <= offset < hi */
     uint8_t valid, single;  /* single: exactly one instruction, run by the run loop with MMIO allowed */
     uint32_t runs;          /* times interpreted, until it is hot */
     IrOp *ops;
@@ -120,13 +123,14 @@ enum {
     HF_NOLEAVE = 2, /* never sets leave, and neither reads nor writes slots or the position */
 };
 /* The result of a CALL is written to d when leave is LEAVE_NONE or LEAVE_AFTER afterwards, and only then. */
-typedef struct {
+typedef struct Helper {
     const char *name;
     HelperFn fn;
     uint32_t flags;
 } Helper;
 
-/* Host callbacks. Return 0, or -1 when the host failed: the machine then stops with WB_EXIT_ERROR. */
+/* Host callbacks. Return 0; 1: nothing at this address (an access fault for the guest); -1: the host failed,
+ * the machine stops with WB_EXIT_ERROR. */
 typedef struct {
     void *opaque;
     int (*mmio_read)(void *opaque, uint64_t paddr, uint32_t size, uint32_t hart, uint64_t *value);
@@ -159,6 +163,8 @@ struct Machine {
     uint32_t idle_asks;      /* 1: idle returns WB_EXIT_IDLE, 0: jumps to the next deadline */
     uint32_t stop_request;   /* a device asked the run loop to return after this instruction */
     uint32_t host_error;
+    uint32_t running;        /* inside mach_run() */
+    uint32_t flush_wanted;   /* drop all translated code before the next block */
 
     /* harts, in turn */
     Hart *hart[WB_MAX_HARTS];
@@ -187,23 +193,29 @@ struct Machine {
     uint32_t bp_count_only;  /* 1: note hits and go on; 0: stop before the instruction */
     uint64_t bp_skip_icount; /* a hit at this position is ignored (the one stood on) */
     uint64_t bp_hits, bp_last_icount;
+    uint32_t bp_stopped;
 
     uint64_t stat_tb_translated, stat_tb_compiled, stat_tb_flushes, stat_code_writes, stat_pt_drops, stat_walks;
 };
 
-/* The exact position, also in the middle of a TB. */
-static inline uint64_t hart_icount(const Hart *h)
+/* The exact position, also in the middle of a TB. Outside a slice every budget is 0. */
+static inline uint64_t mach_icount(const Machine *m)
 {
+    const Hart *h = m->hart[m->cur_hart];
     uint64_t left = (uint64_t)h->budget;
     if (h->cur_tb)
         left += h->cur_tb->n_insns - h->site;
-    return h->m->icount_end - left;
+    return m->icount_end - left;
+}
+static inline uint64_t hart_icount(const Hart *h)
+{
+    return mach_icount(h->m);
 }
 /* Steps that this hart has taken, exact in the middle of a TB. */
 static inline uint64_t hart_steps(const Hart *h)
 {
     const Machine *m = h->m;
-    return h->steps + (m->hart[m->cur_hart] == h ? hart_icount(h) - m->turn_start : 0);
+    return h->steps + (m->hart[m->cur_hart] == h ? mach_icount(m) - m->turn_start : 0);
 }
 static inline uint64_t mach_vtime(const Machine *m, uint64_t icount)
 {
@@ -217,12 +229,26 @@ static inline uint64_t hart_insn_pc(const Hart *h)
 
 /* run.c */
 ExitReason mach_run(Machine *m, uint64_t until);
-/* tb.c */
-TB *tb_find(Hart *h, bool single); /* translates when needed; NULL: a fetch trap was taken */
-void tb_invalidate_page(Machine *m, uint64_t page);    /* ram page index */
+
+/* tb.c: every translated block of the machine */
+bool tb_init(Machine *m);
+void tb_deinit(Machine *m);
+/* The block at the present hart's pc, translated when there is none yet. NULL: a fetch trap was taken. */
+TB *tb_find(Hart *h, bool single);
+/* Drops the blocks that overlap [offset, offset + size) of a RAM page. */
+void tb_invalidate(Machine *m, uint64_t page, uint32_t offset, uint32_t size);
+/* Do any? */
+bool tb_overlaps(const Machine *m, uint64_t page, uint32_t offset, uint32_t size);
+/* Drops the blocks that hold an instruction at one of these virtual addresses. */
+void tb_invalidate_pcs(Machine *m, const uint64_t *pcs, uint32_t n);
+/* Drops everything; never while a block runs. */
 void tb_flush_all(Machine *m);
-void tb_link(TB *from, uint32_t slot, TB *to);
-/* interp.c: runs one TB; the state on return is as after host code. */
-void interp_run_tb(Hart *h, TB *tb);
+/* Makes slot of `from` lead straight to `to`, where the law of no instruction cache allows it. */
+void tb_link(Machine *m, TB *from, uint32_t slot, TB *to);
+/* Gives a block host code; false where it stays interpreted. */
+bool tb_compile(Machine *m, TB *tb);
+
+/* interp.c: runs blocks from tb on; the state on return is as after host_enter() */
+void interp_run(Hart *h, TB *tb);
 
 #endif

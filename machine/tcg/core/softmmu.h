@@ -85,7 +85,8 @@ typedef struct {
 uint64_t mem_load(Hart *h, uint64_t vaddr, uint32_t mo);
 void mem_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo);
 /* Host address of `size` bytes at an aligned vaddr in RAM, after a translation for writing (dirty
- * and watch rules applied as for a store); NULL: trap taken or leave set. For read-modify-write. */
+ * and watch rules applied as for a store); NULL: trap taken or LEAVE_SINGLE set. For read-modify-write. With a
+ * result, leave may be LEAVE_AFTER: the caller finishes its instruction as usual. */
 uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size);
 
 /* Slow paths of generated code. */
@@ -104,8 +105,8 @@ void softmmu_regime_changed(Hart *h);
 /* Something changed that no key holds (PMP): drop every translation of every hart. */
 void softmmu_flush_all(Machine *m);
 
-/* Fetch: virtual pc to paddr; false: trap taken. */
-bool softmmu_fetch(Hart *h, uint64_t vaddr, uint64_t *paddr);
+/* Fetch: virtual pc to paddr in RAM; false: trap taken. *whole: the permission holds for the whole page. */
+bool softmmu_fetch(Hart *h, uint64_t vaddr, uint64_t *paddr, bool *whole);
 /* The same for debuggers: no trap, no A or D update, nothing cached. */
 bool softmmu_debug_translate(Hart *h, uint64_t vaddr, Access acc, uint64_t *paddr);
 

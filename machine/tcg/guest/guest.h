@@ -42,6 +42,9 @@ typedef struct GuestOps {
     /* vtime is known to have changed: make due timers pending. */
     void (*timer_update)(Hart *h, uint64_t vtime_ns);
 
+    /* The hart's turn ends, or a device wrote to RAM: a load reservation goes. */
+    void (*turn_ended)(Hart *h);
+
     uint64_t (*data_key)(Hart *h);  /* never 0; equal keys, equal translations */
     uint64_t (*fetch_key)(Hart *h);
     void (*walk)(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);

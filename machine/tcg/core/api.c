@@ -1,0 +1,504 @@
+/* api.c: the functions of cdef.h, for Python. Arguments are checked here; everything below trusts them. */
+#include "mach_priv.h"
+#include "../guest/guest.h"
+#include "../host/host.h"
+#include "api.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { CODE_BYTES = 64 << 20 };
+
+static const GuestOps *const guests[] = {&riscv64_guest};
+
+uint32_t wb_abi(void)
+{
+    return WB_ABI;
+}
+
+static const GuestOps *find_guest(const char *name)
+{
+    for (size_t i = 0; i < sizeof(guests) / sizeof(guests[0]); i++)
+        if (!strcmp(guests[i]->name, name))
+            return guests[i];
+    return NULL;
+}
+
+static bool create_harts(Machine *m, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        Hart *h = aligned_alloc(64, (sizeof(Hart) + 63) & ~(size_t)63);
+        if (!h)
+            return false;
+        memset(h, 0, sizeof(*h));
+        h->m = m;
+        h->index = i;
+        h->g = (GuestHart *)(void *)h->guest;
+        m->hart[i] = h;
+        m->n_harts = i + 1;
+        if (!softmmu_init_hart(h))
+            return false;
+    }
+    return true;
+}
+
+Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step, uint64_t quantum,
+                   const char *guest)
+{
+    const GuestOps *ops = find_guest(guest);
+    if (!ops || !n_harts || n_harts > WB_MAX_HARTS || !ns_per_step || !quantum || !ram_size ||
+        (ram_base | ram_size) % WB_PAGE_SIZE || ram_base + ram_size < ram_base)
+        return NULL;
+    Machine *m = calloc(1, sizeof(*m));
+    if (!m)
+        return NULL;
+    m->guest = ops;
+    m->ram_base = ram_base;
+    m->ram_size = ram_size;
+    m->ram_pages = ram_size >> WB_PAGE_BITS;
+    m->ns_per_step = ns_per_step;
+    m->quantum = m->quantum_end = quantum;
+    m->device_deadline = ~UINT64_C(0);
+    m->bp_skip_icount = m->bp_last_icount = ~UINT64_C(0);
+    m->tb_max_insns = IR_MAX_INSNS;
+    m->hot_runs = 2;
+#define X(name, def, text) m->sw.name = (def);
+    WB_SWITCHES(X)
+#undef X
+    void *ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    m->ram = ram == MAP_FAILED ? NULL : ram;
+    if (!m->ram || !softmmu_init(m) || !tb_init(m) || !create_harts(m, n_harts)) {
+        wb_destroy(m);
+        return NULL;
+    }
+    m->code = host_init(m, CODE_BYTES);
+    if (!m->code)
+        m->sw.jit = 0;
+    for (uint32_t i = 0; i < n_harts; i++)
+        wb_reset_hart(m, i, ram_base, i, 0);
+    return m;
+}
+
+void wb_destroy(Machine *m)
+{
+    if (!m)
+        return;
+    if (m->code)
+        host_deinit(m->code);
+    tb_deinit(m);
+    for (uint32_t i = 0; i < m->n_harts; i++) {
+        softmmu_deinit_hart(m->hart[i]);
+        free(m->hart[i]);
+    }
+    softmmu_deinit(m);
+    if (m->ram)
+        munmap(m->ram, m->ram_size);
+    free(m->bp);
+    free(m);
+}
+
+void wb_reset_hart(Machine *m, uint32_t hart, uint64_t pc, uint64_t arg0, uint64_t arg1)
+{
+    Hart *h = m->hart[hart];
+    memset(h->slot, 0, sizeof(h->slot));
+    h->waiting = h->stopped = 0;
+    m->guest->reset(h, pc, arg0, arg1);
+    softmmu_regime_changed(h);
+}
+
+/* ---- switches ---- */
+
+static const struct {
+    const char *name, *text;
+    size_t offset;
+} switches[] = {
+#define X(name, def, text) {#name, text, offsetof(Switches, name)},
+    WB_SWITCHES(X)
+#undef X
+};
+enum { N_SWITCHES = sizeof(switches) / sizeof(switches[0]) };
+
+static uint8_t *find_switch(Machine *m, const char *name)
+{
+    for (size_t i = 0; i < N_SWITCHES; i++)
+        if (!strcmp(switches[i].name, name))
+            return (uint8_t *)&m->sw + switches[i].offset;
+    return NULL;
+}
+
+int wb_switch_set(Machine *m, const char *name, int on)
+{
+    uint8_t *sw = find_switch(m, name);
+    if (!sw || (on && sw == &m->sw.jit && !m->code))
+        return -1;
+    *sw = on != 0;
+    m->flush_wanted = 1;
+    return 0;
+}
+
+int wb_switch_get(Machine *m, const char *name)
+{
+    const uint8_t *sw = find_switch(m, name);
+    return sw ? *sw : -1;
+}
+
+const char *wb_switch_name(uint32_t i)
+{
+    return i < N_SWITCHES ? switches[i].name : NULL;
+}
+
+const char *wb_switch_text(uint32_t i)
+{
+    return i < N_SWITCHES ? switches[i].text : NULL;
+}
+
+int wb_has_jit(Machine *m)
+{
+    return m->code != NULL;
+}
+
+void wb_set_tb_max(Machine *m, uint32_t max_insns)
+{
+    m->tb_max_insns = max_insns < 1 ? 1 : max_insns > IR_MAX_INSNS ? IR_MAX_INSNS : max_insns;
+    m->flush_wanted = 1;
+}
+
+void wb_set_hot_runs(Machine *m, uint32_t runs)
+{
+    m->hot_runs = runs;
+}
+
+void wb_drop_tlb(Machine *m)
+{
+    softmmu_flush_all(m);
+}
+
+void wb_drop_code(Machine *m)
+{
+    m->flush_wanted = 1;
+}
+
+/* ---- running ---- */
+
+int wb_run(Machine *m, uint64_t until)
+{
+    return (int)mach_run(m, until);
+}
+
+const char *wb_exit_name(uint32_t reason)
+{
+    static const char *const names[] = {
+#define X(name, text) #name,
+        WB_EXITS(X)
+#undef X
+    };
+    return reason < WB_N_EXITS ? names[reason] : NULL;
+}
+
+uint64_t wb_icount(Machine *m)
+{
+    return mach_icount(m);
+}
+
+void wb_set_icount(Machine *m, uint64_t icount)
+{
+    m->icount_end = icount;
+    m->stop_request = m->bp_stopped = m->host_error = 0;
+}
+
+uint64_t wb_warp_ns(Machine *m)
+{
+    return m->warp_ns;
+}
+
+void wb_set_warp_ns(Machine *m, uint64_t warp_ns)
+{
+    m->warp_ns = warp_ns;
+}
+
+uint64_t wb_vtime_ns(Machine *m)
+{
+    return mach_vtime(m, mach_icount(m));
+}
+
+void wb_set_device_deadline(Machine *m, uint64_t vtime_ns)
+{
+    m->device_deadline = vtime_ns;
+}
+
+uint64_t wb_next_deadline(Machine *m)
+{
+    return mach_next_deadline(m);
+}
+
+void wb_set_idle_asks(Machine *m, int asks)
+{
+    m->idle_asks = asks != 0;
+}
+
+void wb_request_stop(Machine *m)
+{
+    m->stop_request = 1;
+}
+
+uint32_t wb_cur_hart(Machine *m)
+{
+    return m->cur_hart;
+}
+
+void wb_sched_get(Machine *m, uint64_t *out)
+{
+    *out++ = m->cur_hart;
+    *out++ = m->quantum_end;
+    *out++ = m->turn_start;
+    for (uint32_t i = 0; i < m->n_harts; i++) {
+        *out++ = m->hart[i]->steps;
+        *out++ = m->hart[i]->waiting;
+        *out++ = m->hart[i]->stopped;
+    }
+}
+
+void wb_sched_set(Machine *m, const uint64_t *in)
+{
+    m->cur_hart = (uint32_t)(in[0] % m->n_harts);
+    m->quantum_end = in[1];
+    m->turn_start = in[2];
+    for (uint32_t i = 0; i < m->n_harts; i++) {
+        m->hart[i]->steps = in[3 + 3 * i];
+        m->hart[i]->waiting = in[4 + 3 * i] != 0;
+        m->hart[i]->stopped = in[5 + 3 * i] != 0;
+    }
+}
+
+int wb_hart_stopped(Machine *m, uint32_t hart)
+{
+    return (int)m->hart[hart]->stopped;
+}
+
+void wb_hart_stop(Machine *m, uint32_t hart)
+{
+    m->hart[hart]->stopped = 1;
+}
+
+void wb_hart_start(Machine *m, uint32_t hart)
+{
+    m->hart[hart]->stopped = m->hart[hart]->waiting = 0;
+}
+
+/* ---- memory ---- */
+
+uint8_t *wb_ram(Machine *m)
+{
+    return m->ram;
+}
+
+int wb_phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size)
+{
+    return phys_read(m, paddr, data, size) ? 0 : -1;
+}
+
+int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size)
+{
+    for (uint32_t i = 0; i < m->n_harts; i++)
+        m->guest->turn_ended(m->hart[i]);
+    return phys_write(m, paddr, data, size) ? 0 : -1;
+}
+
+int wb_ram_restore(Machine *m, uint32_t page, const void *data)
+{
+    if (page >= m->ram_pages)
+        return -1;
+    return phys_write(m, m->ram_base + ((uint64_t)page << WB_PAGE_BITS), data, WB_PAGE_SIZE) ? 0 : -1;
+}
+
+int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr)
+{
+    return softmmu_debug_translate(m->hart[hart], vaddr, (Access)access, paddr) ? 0 : -1;
+}
+
+uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear)
+{
+    return softmmu_dirty(m, out, max, clear != 0);
+}
+
+/* Four lanes of multiply and fold, so that the host's multiplier is kept busy. */
+static void hash_page(const uint8_t *data, uint64_t seed, uint64_t out[2])
+{
+    static const uint64_t k[4] = {UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xc2b2ae3d27d4eb4f),
+                                  UINT64_C(0x165667b19e3779f9), UINT64_C(0xd6e8feb86659fd93)};
+    uint64_t lane[4];
+    for (int i = 0; i < 4; i++)
+        lane[i] = (seed + 1) * k[i];
+    for (uint32_t at = 0; at < WB_PAGE_SIZE; at += 32)
+        for (int i = 0; i < 4; i++) {
+            uint64_t w;
+            memcpy(&w, data + at + 8 * i, 8);
+            const unsigned __int128 p = (unsigned __int128)(lane[i] ^ w) * k[i];
+            lane[i] = (uint64_t)p + (lane[i] << 1 | lane[i] >> 63) + (uint64_t)(p >> 64);
+        }
+    out[0] = (lane[0] ^ (lane[1] << 23 | lane[1] >> 41)) * k[2] + lane[3];
+    out[1] = (lane[2] ^ (lane[3] << 31 | lane[3] >> 33)) * k[0] + lane[1];
+}
+
+void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2])
+{
+    out[0] = out[1] = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t h[2];
+        if (pages[i] >= m->ram_pages)
+            continue;
+        hash_page(m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS), pages[i], h);
+        out[0] = (out[0] << 5 | out[0] >> 59) * 3 + h[0];
+        out[1] = (out[1] << 7 | out[1] >> 57) * 5 + h[1];
+    }
+}
+
+/* ---- harts ---- */
+
+uint32_t wb_n_regs(Machine *m)
+{
+    return m->guest->n_regs;
+}
+
+uint32_t wb_n_state(Machine *m)
+{
+    return m->guest->n_state;
+}
+
+const char *wb_reg_name(Machine *m, uint32_t reg)
+{
+    return reg < m->guest->n_regs ? m->guest->regs[reg].name : NULL;
+}
+
+uint32_t wb_reg_bits(Machine *m, uint32_t reg)
+{
+    return reg < m->guest->n_regs ? m->guest->regs[reg].bits : 0;
+}
+
+uint64_t wb_reg_get(Machine *m, uint32_t hart, uint32_t reg)
+{
+    return m->guest->get_reg(m->hart[hart], reg);
+}
+
+int wb_reg_set(Machine *m, uint32_t hart, uint32_t reg, uint64_t value)
+{
+    Hart *h = m->hart[hart];
+    const uint32_t leave = h->leave;
+    const bool ok = m->guest->set_reg(h, reg, value);
+    softmmu_regime_changed(h);
+    h->leave = leave; /* a write from outside is no instruction */
+    return ok ? 0 : -1;
+}
+
+void wb_state_get(Machine *m, uint32_t hart, uint64_t *out)
+{
+    for (uint32_t i = 0; i < m->guest->n_state; i++)
+        out[i] = m->guest->get_state(m->hart[hart], i);
+}
+
+void wb_state_set(Machine *m, uint32_t hart, const uint64_t *in)
+{
+    Hart *h = m->hart[hart];
+    for (uint32_t i = 0; i < m->guest->n_state; i++)
+        m->guest->set_state(h, i, in[i]);
+    h->leave = LEAVE_NONE;
+    h->cur_tb = h->exit_tb = NULL;
+    m->guest->state_loaded(h);
+    softmmu_regime_changed(h);
+    h->leave = LEAVE_NONE;
+}
+
+void wb_irq_line(Machine *m, uint32_t hart, uint32_t line, int level)
+{
+    m->guest->irq_line(m->hart[hart], line, level != 0);
+}
+
+/* ---- breakpoints ---- */
+
+int wb_bp_set(Machine *m, const uint64_t *vaddrs, uint32_t n, int count_only)
+{
+    uint64_t *copy = n ? malloc(n * sizeof(*copy)) : NULL;
+    if (n && !copy)
+        return -1;
+    const bool same = n == m->n_bp && (!n || !memcmp(vaddrs, m->bp, n * sizeof(*copy)));
+    if (!same) {
+        tb_invalidate_pcs(m, m->bp, m->n_bp);
+        tb_invalidate_pcs(m, vaddrs, n);
+    }
+    if (n)
+        memcpy(copy, vaddrs, n * sizeof(*copy));
+    free(m->bp);
+    m->bp = copy;
+    m->n_bp = n;
+    m->bp_count_only = count_only != 0;
+    m->bp_hits = m->bp_stopped = 0;
+    m->bp_last_icount = ~UINT64_C(0);
+    return 0;
+}
+
+void wb_bp_skip(Machine *m, uint64_t icount)
+{
+    m->bp_skip_icount = icount;
+}
+
+uint64_t wb_bp_hits(Machine *m)
+{
+    return m->bp_hits;
+}
+
+uint64_t wb_bp_last(Machine *m)
+{
+    return m->bp_last_icount;
+}
+
+/* ---- text ---- */
+
+uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc, char *out, uint64_t size)
+{
+    return m->guest->disasm(code, avail, pc, out, size);
+}
+
+uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size)
+{
+    Hart *h = m->hart[hart];
+    uint64_t paddr;
+    if (!softmmu_debug_translate(h, h->pc, ACC_EXEC, &paddr) || !phys_is_ram(m, paddr, 2))
+        return 0;
+    IrBlock *ir = calloc(1, sizeof(*ir));
+    if (!ir)
+        return 0;
+    m->guest->translate(h, ir, h->pc, m->guest->tb_flags(h), m->ram + ((paddr - m->ram_base) & WB_PAGE_MASK), NULL,
+                        m->tb_max_insns);
+    if (m->sw.optimise)
+        ir_optimise(ir, m->guest->helpers);
+    const uint64_t n = ir_dump(ir, out, size);
+    free(ir);
+    return n;
+}
+
+uint64_t wb_stat(Machine *m, const char *name)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } stats[] = {
+        {"tb_translated", m->stat_tb_translated}, {"tb_compiled", m->stat_tb_compiled},
+        {"tb_flushes", m->stat_tb_flushes},       {"code_writes", m->stat_code_writes},
+        {"pt_drops", m->stat_pt_drops},           {"walks", m->stat_walks},
+    };
+    for (size_t i = 0; i < sizeof(stats) / sizeof(stats[0]); i++)
+        if (!strcmp(stats[i].name, name))
+            return stats[i].value;
+    return ~UINT64_C(0);
+}
+
+void wb_set_host(Machine *m, void *opaque, int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),
+                 int (*mmio_write)(void *, uint64_t, uint32_t, uint32_t, uint64_t),
+                 int (*sbi_call)(void *, uint32_t))
+{
+    m->host.opaque = opaque;
+    m->host.mmio_read = mmio_read;
+    m->host.mmio_write = mmio_write;
+    m->host.sbi_call = sbi_call;
+}

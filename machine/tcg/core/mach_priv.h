@@ -1,0 +1,42 @@
+/* mach_priv.h: what the core's own files share, and nobody else sees. */
+#ifndef WB_MACH_PRIV_H
+#define WB_MACH_PRIV_H
+
+#include "softmmu.h"
+
+typedef struct TbCache TbCache;
+
+/* What is known of one RAM page. */
+enum {
+    PAGE_CODE = 1,  /* holds translated code */
+    PAGE_PT = 2,    /* a cached translation came from PTEs in it */
+    PAGE_DIRTY = 4, /* written since the dirty bits were last taken */
+};
+typedef struct PageInfo {
+    TB *tbs;               /* blocks with bytes in this page */
+    struct PtPage *pt;     /* with PAGE_PT */
+    uint64_t fast_vpage;   /* the one virtual page through which stores to it are fast; see many_fast */
+    uint8_t flags;
+    uint8_t any_fast;      /* some write entry of some context leads here */
+    uint8_t many_fast;     /* from more than one virtual page */
+} PageInfo;
+
+static inline uint64_t ram_page(const Machine *m, uint64_t paddr)
+{
+    return (paddr - m->ram_base) >> WB_PAGE_BITS;
+}
+
+uint64_t mach_next_deadline(Machine *m);
+
+bool softmmu_init(Machine *m);
+void softmmu_deinit(Machine *m);
+bool softmmu_init_hart(Hart *h);
+void softmmu_deinit_hart(Hart *h);
+/* Stores to this page must take the slow path from now on. */
+void softmmu_page_watched(Machine *m, uint64_t page);
+void softmmu_forget_tb(Machine *m, const TB *tb);
+void softmmu_clear_jump_caches(Machine *m);
+/* Takes the dirty bits: page indexes in ascending order. */
+uint64_t softmmu_dirty(Machine *m, uint32_t *out, uint64_t max, bool clear);
+
+#endif

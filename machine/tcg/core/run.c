@@ -1,0 +1,252 @@
+/* run.c: the run loop: whose turn it is, until when, interrupts, idle time.
+ *
+ * What is decided here is a function of the state at a position alone, so a run that stopped and
+ * went on is the same run. A slice ends at the first deadline; every instruction that can change what is
+ * pending or enabled leaves its block, and the checks below come before the next one.
+ */
+#include "mach_priv.h"
+#include "../guest/guest.h"
+#include "../host/host.h"
+
+#define NEVER (~UINT64_C(0))
+
+static bool hart_runnable(Machine *m, Hart *h)
+{
+    if (h->stopped)
+        return false;
+    if (h->waiting && m->guest->wakes(h))
+        h->waiting = 0;
+    return !h->waiting;
+}
+
+static void turn_end(Machine *m)
+{
+    Hart *h = m->hart[m->cur_hart];
+    const uint64_t now = m->icount_end;
+    h->steps += now - m->turn_start;
+    m->turn_start = now;
+    if (m->n_harts > 1)
+        m->guest->turn_ended(h);
+}
+
+/* Chooses the hart of the next slice; NULL: nobody can run. */
+static Hart *schedule(Machine *m)
+{
+    Hart *h = m->hart[m->cur_hart];
+    if (m->n_harts == 1)
+        return hart_runnable(m, h) ? h : NULL;
+    if (m->icount_end < m->quantum_end && hart_runnable(m, h))
+        return h;
+    for (uint32_t i = 1; i <= m->n_harts; i++) {
+        const uint32_t next = (m->cur_hart + i) % m->n_harts;
+        if (!hart_runnable(m, m->hart[next]))
+            continue;
+        turn_end(m);
+        m->cur_hart = next;
+        m->quantum_end = m->icount_end + m->quantum;
+        return m->hart[next];
+    }
+    return NULL;
+}
+
+static uint64_t next_timer(Machine *m)
+{
+    uint64_t next = NEVER;
+    for (uint32_t i = 0; i < m->n_harts; i++) {
+        const uint64_t t = m->hart[i]->stopped ? NEVER : m->guest->timer_deadline(m->hart[i]);
+        next = t < next ? t : next;
+    }
+    return next;
+}
+
+uint64_t mach_next_deadline(Machine *m)
+{
+    const uint64_t timer = next_timer(m);
+    return timer < m->device_deadline ? timer : m->device_deadline;
+}
+
+/* First icount at which virtual time has reached t. */
+static uint64_t icount_of(const Machine *m, uint64_t t)
+{
+    if (t == NEVER)
+        return NEVER;
+    const uint64_t now = mach_vtime(m, m->icount_end);
+    return t <= now ? m->icount_end : m->icount_end + (t - now + m->ns_per_step - 1) / m->ns_per_step;
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Folds what the leaving instruction did into pc and budget, by the block's table. */
+static Leave settle(Hart *h)
+{
+    const Leave leave = (Leave)h->leave;
+    TB *tb = h->cur_tb;
+    h->leave = LEAVE_NONE;
+    h->cur_tb = NULL;
+    h->exit_tb = NULL;
+    if (!tb) {
+        h->budget -= leave == LEAVE_JUMP; /* a fetch that trapped is a step */
+        return leave;
+    }
+    const bool done = leave == LEAVE_JUMP || leave == LEAVE_AFTER;
+    h->budget += tb->n_insns - h->site - done;
+    if (leave == LEAVE_AFTER)
+        h->pc = tb_insn_next_pc(tb, h->site);
+    else if (leave != LEAVE_JUMP)
+        h->pc = tb_insn_pc(tb, h->site);
+    return leave;
+}
+
+/* Runs the instruction at pc alone, with MMIO and stores to code allowed. */
+static Leave step_one(Hart *h)
+{
+    TB *tb = tb_find(h, true);
+    if (tb)
+        interp_run(h, tb);
+    h->exit_tb = NULL;
+    return settle(h);
+}
+
+static void run_tb(Hart *h, TB *tb)
+{
+    Machine *m = h->m;
+    if (h->exit_tb)
+        tb_link(m, h->exit_tb, (uint32_t)h->exit_slot, tb);
+    h->exit_tb = NULL;
+    if (!tb->code && tb->runs >= m->hot_runs)
+        tb_compile(m, tb);
+    if (tb->code && m->sw.jit)
+        host_enter(m->code, h, tb);
+    else
+        interp_run(h, tb);
+}
+
+/* Runs a hart until its budget is used up or something needs the checks of mach_run(). */
+static void run_slice(Hart *h)
+{
+    Machine *m = h->m;
+    h->exit_tb = NULL;
+    while (h->budget > 0) {
+        TB *tb = tb_find(h, false);
+        if (tb && tb->n_insns <= h->budget && !tb->single)
+            run_tb(h, tb);
+        else if (tb) {
+            if (step_one(h) != LEAVE_NONE || tb->single)
+                return;
+            continue;
+        }
+        if (!h->leave)
+            continue;
+        const Leave leave = settle(h);
+        if (leave == LEAVE_SINGLE) {
+            step_one(h);
+            return;
+        }
+        if (leave != LEAVE_JUMP || m->guest->pending_irq(h) >= 0)
+            return;
+    }
+}
+
+static void take_interrupt(Hart *h, int irq)
+{
+    h->m->guest->take_irq(h, irq);
+    h->leave = LEAVE_NONE;
+    h->m->icount_end++;
+}
+
+/* Every hart waits. Returns true when virtual time jumped and the loop goes on. */
+static bool idle(Machine *m, ExitReason *reason)
+{
+    if (m->idle_asks) {
+        *reason = WB_EXIT_IDLE;
+        return false;
+    }
+    const uint64_t next = mach_next_deadline(m), now = mach_vtime(m, m->icount_end);
+    if (next == NEVER) {
+        *reason = WB_EXIT_HALTED;
+        return false;
+    }
+    if (next > now)
+        m->warp_ns += next - now;
+    return true;
+}
+
+static void slice(Machine *m, Hart *h, uint64_t until)
+{
+    uint64_t end = min_u64(until, icount_of(m, mach_next_deadline(m)));
+    if (m->n_harts > 1)
+        end = min_u64(end, m->quantum_end);
+    /* A deadline that is already due and masked must not stop the hart. */
+    if (end <= m->icount_end)
+        end = m->icount_end + 1;
+    h->budget = (int64_t)(end - m->icount_end);
+    m->icount_end = end;
+    run_slice(h);
+    m->icount_end -= (uint64_t)h->budget;
+    h->budget = 0;
+    h->cur_tb = NULL;
+}
+
+ExitReason mach_run(Machine *m, uint64_t until)
+{
+    ExitReason reason = WB_EXIT_UNTIL;
+    m->running = 1;
+    for (;;) {
+        if (m->host_error) {
+            m->host_error = 0;
+            reason = WB_EXIT_ERROR;
+            break;
+        }
+        if (m->icount_end >= until)
+            break;
+        if (m->bp_stopped) {
+            m->bp_stopped = 0;
+            reason = WB_EXIT_BREAKPOINT;
+            break;
+        }
+        if (m->stop_request) {
+            m->stop_request = 0;
+            reason = WB_EXIT_STOP;
+            break;
+        }
+        if (mach_vtime(m, m->icount_end) >= m->device_deadline) {
+            reason = WB_EXIT_DEADLINE;
+            break;
+        }
+        Hart *h = schedule(m);
+        if (!h) {
+            if (idle(m, &reason))
+                continue;
+            break;
+        }
+        const int irq = m->guest->pending_irq(h);
+        if (irq >= 0)
+            take_interrupt(h, irq);
+        else
+            slice(m, h, until);
+    }
+    m->running = 0;
+    return reason;
+}
+
+uint64_t helper_guest_bp(Hart *h, uint64_t a, uint64_t b, uint64_t c);
+uint64_t helper_guest_bp(Hart *h, uint64_t a, uint64_t b, uint64_t c)
+{
+    (void)a, (void)b, (void)c;
+    Machine *m = h->m;
+    const uint64_t here = mach_icount(m);
+    /* Once a position: an instruction that is run again alone passes here twice. */
+    if (here == m->bp_skip_icount || here == m->bp_last_icount)
+        return 0;
+    m->bp_hits++;
+    if (m->bp_count_only) {
+        m->bp_last_icount = here;
+    } else {
+        m->bp_stopped = 1;
+        h->leave = LEAVE_BEFORE;
+    }
+    return 0;
+}

@@ -1,0 +1,597 @@
+/* softmmu.c: the translation caches and the slow paths behind them. See softmmu.h for the law.
+ *
+ * Why nothing stale is ever used: a cached translation depends on (1) the key of its context and (2) the PTEs its walk
+ * read. (1) is compared when a context is chosen; (2) every PTE's page is PAGE_PT, its stores come here,
+ * and its slot has a bit in PtPage.used as long as a translation may have come from it.
+ */
+#include "mach_priv.h"
+#include "../guest/guest.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { PTES = WB_PAGE_SIZE / 8 };
+
+/* A page that page-table walks read. */
+typedef struct PtPage {
+    uint64_t used[PTES / 64]; /* a cached translation may have come from this slot */
+    uint64_t va;              /* first virtual address below this page, when mixed = 0 */
+    uint32_t n_used;
+    uint8_t va_bits;          /* log2 of the bytes that one slot covers */
+    uint8_t mixed;            /* reached in more than one way: any change drops everything */
+} PtPage;
+
+#define EMPTY (~UINT64_C(0))
+
+bool softmmu_init(Machine *m)
+{
+    m->page = calloc(m->ram_pages, sizeof(PageInfo));
+    return m->page != NULL;
+}
+
+void softmmu_deinit(Machine *m)
+{
+    for (uint64_t i = 0; m->page && i < m->ram_pages; i++)
+        free(m->page[i].pt);
+    free(m->page);
+    m->page = NULL;
+}
+
+bool softmmu_init_hart(Hart *h)
+{
+    h->dctxs = calloc(N_DCTX, sizeof(DataCtx));
+    h->fctxs = calloc(N_FCTX, sizeof(FetchCtx));
+    return h->dctxs && h->fctxs;
+}
+
+void softmmu_deinit_hart(Hart *h)
+{
+    free(h->dctxs);
+    free(h->fctxs);
+    h->dctxs = NULL;
+    h->fctxs = NULL;
+}
+
+/* ---- contexts ---- */
+
+static void dctx_clear(DataCtx *c)
+{
+    memset(c->rd, 0xff, sizeof(c->rd));
+    memset(c->wr, 0xff, sizeof(c->wr));
+}
+
+static void fctx_clear(FetchCtx *c)
+{
+    memset(c->jc, 0xff, sizeof(c->jc));
+    memset(c->it, 0xff, sizeof(c->it));
+}
+
+static DataCtx *dctx_get(Hart *h, uint64_t key)
+{
+    DataCtx *oldest = &h->dctxs[0];
+    for (uint32_t i = 0; i < N_DCTX; i++) {
+        DataCtx *c = &h->dctxs[i];
+        if (c->key == key) {
+            c->used = ++h->ctx_clock;
+            return c;
+        }
+        if (c->used < oldest->used)
+            oldest = c;
+    }
+    dctx_clear(oldest);
+    oldest->key = key;
+    oldest->used = ++h->ctx_clock;
+    return oldest;
+}
+
+static FetchCtx *fctx_get(Hart *h, uint64_t key)
+{
+    FetchCtx *oldest = &h->fctxs[0];
+    for (uint32_t i = 0; i < N_FCTX; i++) {
+        FetchCtx *c = &h->fctxs[i];
+        if (c->key == key) {
+            c->used = ++h->ctx_clock;
+            return c;
+        }
+        if (c->used < oldest->used)
+            oldest = c;
+    }
+    fctx_clear(oldest);
+    oldest->key = key;
+    oldest->used = ++h->ctx_clock;
+    return oldest;
+}
+
+void softmmu_regime_changed(Hart *h)
+{
+    const uint64_t dkey = h->m->guest->data_key(h), fkey = h->m->guest->fetch_key(h);
+    if (!h->dctx || h->dctx->key != dkey)
+        h->dctx = dctx_get(h, dkey);
+    if (!h->fctx || h->fctx->key != fkey)
+        h->fctx = fctx_get(h, fkey);
+}
+
+void softmmu_flush_all(Machine *m)
+{
+    for (uint32_t i = 0; i < m->n_harts; i++) {
+        Hart *h = m->hart[i];
+        for (uint32_t k = 0; k < N_DCTX; k++)
+            if (h->dctxs[k].key)
+                dctx_clear(&h->dctxs[k]);
+        for (uint32_t k = 0; k < N_FCTX; k++)
+            if (h->fctxs[k].key)
+                fctx_clear(&h->fctxs[k]);
+    }
+    for (uint64_t i = 0; i < m->ram_pages; i++) {
+        PageInfo *p = &m->page[i];
+        p->any_fast = p->many_fast = 0;
+        if (p->pt) {
+            free(p->pt);
+            p->pt = NULL;
+            p->flags &= (uint8_t)~PAGE_PT;
+        }
+    }
+}
+
+void softmmu_clear_jump_caches(Machine *m)
+{
+    for (uint32_t i = 0; i < m->n_harts; i++)
+        for (uint32_t k = 0; k < N_FCTX; k++)
+            memset(m->hart[i]->fctxs[k].jc, 0xff, sizeof(m->hart[i]->fctxs[k].jc));
+}
+
+void softmmu_forget_tb(Machine *m, const TB *tb)
+{
+    for (uint32_t i = 0; i < m->n_harts; i++)
+        for (uint32_t k = 0; k < N_FCTX; k++) {
+            JumpEntry *e = &m->hart[i]->fctxs[k].jc[jc_index(tb->pc)];
+            if (e->tb == tb && e->pc == tb->pc)
+                e->pc = EMPTY;
+        }
+}
+
+/* ---- what makes a store slow ---- */
+
+/* Fast write entries that lead to this page go, wherever they are. */
+static void page_drop_fast(Machine *m, uint64_t page)
+{
+    PageInfo *p = &m->page[page];
+    if (!p->any_fast)
+        return;
+    const uint64_t host = (uint64_t)(uintptr_t)(m->ram + (page << WB_PAGE_BITS));
+    const uint32_t first = p->many_fast ? 0 : (p->fast_vpage >> WB_PAGE_BITS) & (TLB_SIZE - 1);
+    const uint32_t last = p->many_fast ? TLB_SIZE - 1 : first;
+    for (uint32_t i = 0; i < m->n_harts; i++)
+        for (uint32_t k = 0; k < N_DCTX; k++)
+            for (uint32_t j = first; j <= last; j++) {
+                TlbEntry *e = &m->hart[i]->dctxs[k].wr[j];
+                if (e->tag != EMPTY && e->tag + e->addend == host)
+                    e->tag = EMPTY;
+            }
+    p->any_fast = p->many_fast = 0;
+}
+
+void softmmu_page_watched(Machine *m, uint64_t page)
+{
+    page_drop_fast(m, page);
+}
+
+static void fill_write(Hart *h, uint64_t vpage, uint64_t page)
+{
+    PageInfo *p = &h->m->page[page];
+    if ((p->flags & (PAGE_CODE | PAGE_PT | PAGE_DIRTY)) != PAGE_DIRTY)
+        return;
+    TlbEntry *e = &h->dctx->wr[(vpage >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
+    e->tag = vpage;
+    e->addend = (uint64_t)(uintptr_t)(h->m->ram + (page << WB_PAGE_BITS)) - vpage;
+    if (p->any_fast && p->fast_vpage != vpage)
+        p->many_fast = 1;
+    p->any_fast = 1;
+    p->fast_vpage = vpage;
+}
+
+static void fill_read(Hart *h, uint64_t vpage, uint64_t page)
+{
+    TlbEntry *e = &h->dctx->rd[(vpage >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
+    e->tag = vpage;
+    e->addend = (uint64_t)(uintptr_t)(h->m->ram + (page << WB_PAGE_BITS)) - vpage;
+}
+
+uint64_t softmmu_dirty(Machine *m, uint32_t *out, uint64_t max, bool clear)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < m->ram_pages; i++) {
+        if (!(m->page[i].flags & PAGE_DIRTY))
+            continue;
+        if (n < max)
+            out[n] = (uint32_t)i;
+        n++;
+        if (clear) {
+            m->page[i].flags &= (uint8_t)~PAGE_DIRTY;
+            m->page[i].any_fast = m->page[i].many_fast = 0;
+        }
+    }
+    if (clear)
+        for (uint32_t i = 0; i < m->n_harts; i++)
+            for (uint32_t k = 0; k < N_DCTX; k++)
+                if (m->hart[i]->dctxs[k].key)
+                    memset(m->hart[i]->dctxs[k].wr, 0xff, sizeof(m->hart[i]->dctxs[k].wr));
+    return n;
+}
+
+/* ---- page tables ---- */
+
+/* Drops one fetch translation. Blocks are in the jump cache only as long as their pages' translations
+ * are here; a block that begins on the page before may end on this one. */
+static void fetch_forget(FetchCtx *c, uint32_t i)
+{
+    const uint32_t at = jc_index(c->it[i].tag), before = jc_index(c->it[i].tag - WB_PAGE_SIZE);
+    memset(&c->jc[at], 0xff, sizeof(JumpEntry) << JC_PAGE_BITS);
+    memset(&c->jc[before], 0xff, sizeof(JumpEntry) << JC_PAGE_BITS);
+    c->it[i].tag = EMPTY;
+}
+
+/* Drops what is cached for a virtual range in every context; returns whether a fetch translation of `h`'s present
+ * context was among it. Contexts of other roots lose entries too: that is only work, never wrong. */
+static bool drop_range(Machine *m, const Hart *cur, uint64_t va, uint8_t va_bits)
+{
+    const bool one = va_bits <= WB_PAGE_BITS;
+    const uint64_t mask = va_bits >= 64 ? 0 : ~((UINT64_C(1) << va_bits) - 1);
+    const uint32_t index = (va >> WB_PAGE_BITS) & (TLB_SIZE - 1);
+    const uint32_t first = one ? index : 0, last = one ? index : TLB_SIZE - 1;
+    bool fetch = false;
+    m->stat_pt_drops++;
+    for (uint32_t i = 0; i < m->n_harts; i++) {
+        Hart *h = m->hart[i];
+        for (uint32_t k = 0; k < N_DCTX; k++)
+            for (uint32_t j = first; j <= last; j++) {
+                TlbEntry *rd = &h->dctxs[k].rd[j], *wr = &h->dctxs[k].wr[j];
+                if ((rd->tag & mask) == va)
+                    rd->tag = EMPTY;
+                if ((wr->tag & mask) == va)
+                    wr->tag = EMPTY;
+            }
+        for (uint32_t k = 0; k < N_FCTX; k++)
+            for (uint32_t j = first; j <= last; j++)
+                if (h->fctxs[k].it[j].tag != EMPTY && (h->fctxs[k].it[j].tag & mask) == va) {
+                    fetch_forget(&h->fctxs[k], j);
+                    fetch |= h == cur && &h->fctxs[k] == h->fctx;
+                }
+    }
+    return fetch;
+}
+
+static void pt_note(Machine *m, const Walk *w)
+{
+    for (uint32_t i = 0; i < w->n_ptes; i++) {
+        PageInfo *p = &m->page[ram_page(m, w->pte[i].paddr)];
+        const uint32_t slot = (w->pte[i].paddr & ~WB_PAGE_MASK) / 8;
+        const uint64_t va = w->pte[i].va_base - ((uint64_t)slot << w->pte[i].va_bits);
+        if (!p->pt) {
+            p->pt = calloc(1, sizeof(*p->pt));
+            if (!p->pt)
+                abort(); /* without it a stale translation would be used in silence */
+            p->pt->va = va;
+            p->pt->va_bits = w->pte[i].va_bits;
+        } else if (!p->pt->n_used) {
+            p->pt->va = va;
+            p->pt->va_bits = w->pte[i].va_bits;
+            p->pt->mixed = 0;
+        } else if (p->pt->va != va || p->pt->va_bits != w->pte[i].va_bits) {
+            p->pt->mixed = 1;
+        }
+        uint64_t *word = &p->pt->used[slot / 64];
+        const uint64_t bit = UINT64_C(1) << (slot % 64);
+        if (!(*word & bit)) {
+            *word |= bit;
+            p->pt->n_used++;
+        }
+        if (!(p->flags & PAGE_PT)) {
+            p->flags |= PAGE_PT;
+            page_drop_fast(m, ram_page(m, w->pte[i].paddr));
+        }
+    }
+}
+
+static bool pt_slot_changed(Machine *m, const Hart *cur, PtPage *pt, uint32_t slot)
+{
+    uint64_t *word = &pt->used[slot / 64];
+    const uint64_t bit = UINT64_C(1) << (slot % 64);
+    if (!(*word & bit))
+        return false;
+    *word &= ~bit;
+    pt->n_used--;
+    if (pt->mixed)
+        return drop_range(m, cur, 0, 64);
+    /* sign extension of the top level's range is part of va_base */
+    return drop_range(m, cur, pt->va + ((uint64_t)slot << pt->va_bits), pt->va_bits);
+}
+
+/* Before bytes of a watched page change. Returns whether the present fetch translation went. */
+static bool page_will_change(Machine *m, const Hart *cur, uint64_t page, uint32_t offset, uint32_t size)
+{
+    PageInfo *p = &m->page[page];
+    bool fetch = false;
+    if (p->flags & PAGE_CODE) {
+        m->stat_code_writes++;
+        tb_invalidate(m, page, offset, size);
+    }
+    if (p->flags & PAGE_PT) {
+        for (uint32_t slot = offset / 8; slot <= (offset + size - 1) / 8; slot++)
+            fetch |= pt_slot_changed(m, cur, p->pt, slot);
+        if (!p->pt->n_used)
+            p->flags &= (uint8_t)~PAGE_PT;
+    }
+    return fetch;
+}
+
+/* ---- translation ---- */
+
+static bool translate(Hart *h, uint64_t vaddr, Access acc, uint64_t *paddr)
+{
+    Machine *m = h->m;
+    Walk w = {0};
+    m->stat_walks++;
+    m->guest->walk(h, vaddr, acc, false, &w);
+    if (!w.ok) {
+        m->guest->raise_mem(h, vaddr, acc, w.fault);
+        return false;
+    }
+    *paddr = w.paddr;
+    if (!phys_is_ram(m, w.paddr, 1) || !w.whole_page)
+        return true;
+    pt_note(m, &w);
+    const uint64_t vpage = vaddr & WB_PAGE_MASK, page = ram_page(m, w.paddr);
+    if (acc == ACC_WRITE)
+        m->page[page].flags |= PAGE_DIRTY;
+    if (w.readable)
+        fill_read(h, vpage, page);
+    if (w.writable)
+        fill_write(h, vpage, page);
+    return true;
+}
+
+bool softmmu_fetch(Hart *h, uint64_t vaddr, uint64_t *paddr, bool *whole)
+{
+    Machine *m = h->m;
+    const uint64_t vpage = vaddr & WB_PAGE_MASK;
+    FetchCtx *c = h->fctx;
+    const uint32_t i = (vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1);
+    *whole = true;
+    if (c->it[i].tag == vpage) {
+        *paddr = c->it[i].page | (vaddr & ~WB_PAGE_MASK);
+        return true;
+    }
+    Walk w = {0};
+    m->stat_walks++;
+    m->guest->walk(h, vaddr, ACC_EXEC, false, &w);
+    if (w.ok && !phys_is_ram(m, w.paddr, 2)) {
+        w.ok = 0;
+        w.fault = m->guest->access_fault(ACC_EXEC);
+    }
+    if (!w.ok) {
+        m->guest->raise_mem(h, vaddr, ACC_EXEC, w.fault);
+        return false;
+    }
+    *paddr = w.paddr;
+    *whole = w.whole_page;
+    if (w.whole_page) {
+        pt_note(m, &w);
+        if (c->it[i].tag != EMPTY)
+            fetch_forget(c, i);
+        c->it[i].tag = vpage;
+        c->it[i].page = w.paddr & WB_PAGE_MASK;
+    }
+    return true;
+}
+
+bool softmmu_debug_translate(Hart *h, uint64_t vaddr, Access acc, uint64_t *paddr)
+{
+    Walk w = {0};
+    h->m->guest->walk(h, vaddr, acc, true, &w);
+    *paddr = w.paddr;
+    return w.ok;
+}
+
+/* ---- slow paths ---- */
+
+static uint64_t extend(uint64_t value, uint32_t mo)
+{
+    const uint32_t bits = 8u << (mo & MO_SIZE);
+    if (bits == 64)
+        return value;
+    const uint64_t mask = (UINT64_C(1) << bits) - 1;
+    value &= mask;
+    if (mo & MO_BOX)
+        return value | ~mask;
+    if ((mo & MO_SIGN) && (value >> (bits - 1)))
+        return value | ~mask;
+    return value;
+}
+
+/* An access that is not in RAM. Returns false when the instruction must not complete. */
+static bool mmio_access(Hart *h, uint64_t vaddr, uint64_t paddr, uint32_t size, Access acc, uint64_t *value)
+{
+    Machine *m = h->m;
+    if (h->cur_tb && !h->cur_tb->single) {
+        h->leave = LEAVE_SINGLE;
+        return false;
+    }
+    int rc = 1;
+    /* Devices take naturally aligned accesses only, as the bus of the board does. */
+    if (!(paddr & (size - 1)))
+        rc = acc == ACC_WRITE ? m->host.mmio_write(m->host.opaque, paddr, size, h->index, *value)
+                              : m->host.mmio_read(m->host.opaque, paddr, size, h->index, value);
+    if (rc < 0) {
+        m->host_error = 1;
+        rc = 0;
+        *value = 0;
+    }
+    if (rc) {
+        m->guest->raise_mem(h, vaddr, acc, m->guest->access_fault(acc));
+        return false;
+    }
+    return true;
+}
+
+/* Bytes on two pages: both translations first, so that a fault on the second leaves nothing done. */
+static bool translate_span(Hart *h, uint64_t vaddr, uint32_t size, Access acc, uint64_t paddr[2])
+{
+    const uint64_t second = (vaddr + size - 1) & WB_PAGE_MASK;
+    if (!translate(h, vaddr, acc, &paddr[0]) || !translate(h, second, acc, &paddr[1]))
+        return false;
+    const uint32_t n0 = (uint32_t)(second - vaddr);
+    if (!phys_is_ram(h->m, paddr[0], n0) || !phys_is_ram(h->m, paddr[1], size - n0)) {
+        h->m->guest->raise_mem(h, vaddr, acc, h->m->guest->access_fault(acc));
+        return false;
+    }
+    return true;
+}
+
+static bool spans_pages(uint64_t vaddr, uint32_t size)
+{
+    return (vaddr & ~WB_PAGE_MASK) + size > WB_PAGE_SIZE;
+}
+
+uint64_t softmmu_load(Hart *h, uint64_t vaddr, uint32_t mo)
+{
+    Machine *m = h->m;
+    const uint32_t size = 1u << (mo & MO_SIZE);
+    uint64_t value = 0;
+    if (spans_pages(vaddr, size)) {
+        uint64_t paddr[2];
+        if (!translate_span(h, vaddr, size, ACC_READ, paddr))
+            return 0;
+        const uint32_t n0 = WB_PAGE_SIZE - (uint32_t)(vaddr & ~WB_PAGE_MASK);
+        memcpy(&value, m->ram + (paddr[0] - m->ram_base), n0);
+        memcpy((uint8_t *)&value + n0, m->ram + (paddr[1] - m->ram_base), size - n0);
+        return extend(value, mo);
+    }
+    uint64_t paddr;
+    if (!translate(h, vaddr, ACC_READ, &paddr))
+        return 0;
+    if (phys_is_ram(m, paddr, size))
+        memcpy(&value, m->ram + (paddr - m->ram_base), size);
+    else if (!mmio_access(h, vaddr, paddr, size, ACC_READ, &value))
+        return 0;
+    return extend(value, mo);
+}
+
+/* The rules for a store to RAM: false when the instruction must first be run alone. */
+static bool ram_will_store(Hart *h, uint64_t paddr, uint32_t size)
+{
+    Machine *m = h->m;
+    const uint64_t page = ram_page(m, paddr);
+    PageInfo *p = &m->page[page];
+    p->flags |= PAGE_DIRTY;
+    if (!(p->flags & (PAGE_CODE | PAGE_PT)))
+        return true;
+    const uint32_t offset = (uint32_t)(paddr & ~WB_PAGE_MASK);
+    if ((p->flags & PAGE_CODE) && h->cur_tb && !h->cur_tb->single && tb_overlaps(m, page, offset, size)) {
+        h->leave = LEAVE_SINGLE;
+        return false;
+    }
+    if (page_will_change(m, h, page, offset, size))
+        h->leave = LEAVE_AFTER;
+    return true;
+}
+
+void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
+{
+    Machine *m = h->m;
+    const uint32_t size = 1u << (mo & MO_SIZE);
+    if (spans_pages(vaddr, size)) {
+        uint64_t paddr[2];
+        if (!translate_span(h, vaddr, size, ACC_WRITE, paddr))
+            return;
+        const uint32_t n0 = WB_PAGE_SIZE - (uint32_t)(vaddr & ~WB_PAGE_MASK);
+        if (!ram_will_store(h, paddr[0], n0) || !ram_will_store(h, paddr[1], size - n0))
+            return;
+        memcpy(m->ram + (paddr[0] - m->ram_base), &value, n0);
+        memcpy(m->ram + (paddr[1] - m->ram_base), (uint8_t *)&value + n0, size - n0);
+        return;
+    }
+    uint64_t paddr;
+    if (!translate(h, vaddr, ACC_WRITE, &paddr))
+        return;
+    if (phys_is_ram(m, paddr, size)) {
+        if (ram_will_store(h, paddr, size))
+            memcpy(m->ram + (paddr - m->ram_base), &value, size);
+    } else {
+        value = extend(value, mo & MO_SIZE);
+        mmio_access(h, vaddr, paddr, size, ACC_WRITE, &value);
+    }
+}
+
+uint64_t mem_load(Hart *h, uint64_t vaddr, uint32_t mo)
+{
+    return softmmu_load(h, vaddr, mo);
+}
+
+void mem_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
+{
+    softmmu_store(h, vaddr, value, mo);
+}
+
+uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size)
+{
+    Machine *m = h->m;
+    const TlbEntry *e = &h->dctx->wr[(vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
+    if (((vaddr + size - 1) & WB_PAGE_MASK) == e->tag)
+        return (uint8_t *)(uintptr_t)(vaddr + e->addend);
+    uint64_t paddr;
+    if (!translate(h, vaddr, ACC_WRITE, &paddr))
+        return NULL;
+    if (!phys_is_ram(m, paddr, size)) {
+        m->guest->raise_mem(h, vaddr, ACC_WRITE, m->guest->access_fault(ACC_WRITE));
+        return NULL;
+    }
+    return ram_will_store(h, paddr, size) ? m->ram + (paddr - m->ram_base) : NULL;
+}
+
+/* ---- physical memory ---- */
+
+bool phys_is_ram(const Machine *m, uint64_t paddr, uint64_t size)
+{
+    return paddr >= m->ram_base && size <= m->ram_size && paddr - m->ram_base <= m->ram_size - size;
+}
+
+uint64_t phys_load64(Machine *m, uint64_t paddr)
+{
+    uint64_t value;
+    memcpy(&value, m->ram + (paddr - m->ram_base), 8);
+    return value;
+}
+
+void phys_store64(Machine *m, uint64_t paddr, uint64_t value)
+{
+    phys_write(m, paddr, &value, 8);
+}
+
+bool phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size)
+{
+    if (!phys_is_ram(m, paddr, size))
+        return false;
+    memcpy(data, m->ram + (paddr - m->ram_base), size);
+    return true;
+}
+
+bool phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size)
+{
+    if (!phys_is_ram(m, paddr, size))
+        return false;
+    const uint8_t *src = data;
+    while (size) {
+        const uint32_t offset = (uint32_t)(paddr & ~WB_PAGE_MASK);
+        const uint32_t n = size < WB_PAGE_SIZE - offset ? (uint32_t)size : WB_PAGE_SIZE - offset;
+        PageInfo *p = &m->page[ram_page(m, paddr)];
+        if (p->flags & (PAGE_CODE | PAGE_PT))
+            page_will_change(m, NULL, ram_page(m, paddr), offset, n);
+        p->flags |= PAGE_DIRTY;
+        memcpy(m->ram + (paddr - m->ram_base), src, n);
+        paddr += n;
+        src += n;
+        size -= n;
+    }
+    return true;
+}

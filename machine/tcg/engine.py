@@ -1,0 +1,400 @@
+"""The translator as Python sees it: a typed wrapper over ``cdef.h``.
+
+Nothing here decides anything about the guest; it converts, checks and forwards. One Engine is one machine; a
+process may hold several, each used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, Protocol
+
+from machine.tcg._core import ffi, lib
+
+#: The C core's interface that this module was written against.
+ABI = 1
+NEVER = (1 << 64) - 1
+PAGE_SIZE = 4096
+_ACCESS = {"r": 0, "w": 1, "x": 2}
+
+if lib.wb_abi() != ABI:  # pragma: no cover - only a stale build gets here
+    raise ImportError(f"the C core has ABI {lib.wb_abi()}, expected {ABI}: run `make build`")
+
+
+class ExitReason(IntEnum):
+    """Why ``Engine.run`` returned (machine.h, WB_EXITS)."""
+
+    UNTIL = 0
+    DEADLINE = 1
+    IDLE = 2
+    HALTED = 3
+    BREAKPOINT = 4
+    STOP = 5
+    ERROR = 6
+
+
+class Host(Protocol):
+    """What the engine asks of the board. ``None`` and ``False`` mean that nothing is at this address."""
+
+    def mmio_read(self, paddr: int, size: int, hart: int) -> int | None: ...
+
+    def mmio_write(self, paddr: int, size: int, hart: int, value: int) -> bool | None: ...
+
+    def sbi_call(self, hart: int) -> None: ...
+
+
+def _failed(exception: type[BaseException], value: BaseException, traceback: Any) -> None:
+    """Keep a callback's exception for ``run``: cffi would print and swallow it."""
+    frame = traceback.tb_frame if traceback is not None else None
+    handle = frame.f_locals.get("opaque") if frame is not None else None
+    if handle is not None:
+        engine: Engine = ffi.from_handle(handle)
+        engine._host_exception = value
+
+
+@ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
+def wb_py_mmio_read(opaque: Any, paddr: int, size: int, hart: int, value: Any) -> int:
+    result = ffi.from_handle(opaque)._host.mmio_read(paddr, size, hart)
+    if result is None:
+        return 1
+    value[0] = result & NEVER
+    return 0
+
+
+@ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
+def wb_py_mmio_write(opaque: Any, paddr: int, size: int, hart: int, value: int) -> int:
+    return 1 if ffi.from_handle(opaque)._host.mmio_write(paddr, size, hart, value) is False else 0
+
+
+@ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
+def wb_py_sbi_call(opaque: Any, hart: int) -> int:
+    ffi.from_handle(opaque)._host.sbi_call(hart)
+    return 0
+
+
+class Engine:
+    """A machine's harts, RAM and virtual time.
+
+    Args:
+        ram_base: guest-physical address of RAM, a multiple of 4 KiB.
+        ram_size: bytes of RAM, a multiple of 4 KiB.
+        harts: 1 to 16.
+        ns_per_step: virtual nanoseconds that a step takes.
+        quantum: steps of a hart's turn.
+        host: takes MMIO and SBI calls, during ``run``, in the calling thread.
+        builtin_sbi: an ecall from S-mode goes to ``host.sbi_call`` instead of trapping to M-mode.
+
+    Raises:
+        ValueError: a size, count or guest that the engine does not have.
+        MemoryError: the host has too little memory for the guest's RAM.
+
+    Replay: deterministic; what it computes is a function of its state alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        ram_base: int,
+        ram_size: int,
+        harts: int = 1,
+        ns_per_step: int = 1,
+        quantum: int = 100_000,
+        guest: str = "riscv64",
+        host: Host,
+        builtin_sbi: bool,
+    ) -> None:
+        if not 1 <= harts <= 16 or ram_size <= 0 or (ram_base | ram_size) % PAGE_SIZE or guest != "riscv64":
+            raise ValueError(f"no such machine: guest {guest}, {harts} harts, {ram_size} bytes at {ram_base:#x}")
+        if ns_per_step < 1 or quantum < 1:
+            raise ValueError(f"ns_per_step {ns_per_step} and quantum {quantum} must be at least 1")
+        self._host = host
+        self._host_exception: BaseException | None = None
+        self._m = lib.wb_create(ram_base, ram_size, harts, ns_per_step, quantum, guest.encode())
+        if self._m == ffi.NULL:
+            raise MemoryError(f"no memory for a guest with {ram_size >> 20} MiB of RAM")
+        self._handle = ffi.new_handle(self)
+        sbi = lib.wb_py_sbi_call if builtin_sbi else ffi.NULL
+        lib.wb_set_host(self._m, self._handle, lib.wb_py_mmio_read, lib.wb_py_mmio_write, sbi)
+        self.harts = harts
+        self.ram_base = ram_base
+        self.ram_size = ram_size
+        self.ram_pages = ram_size // PAGE_SIZE
+        #: The whole RAM, to read; stores go through ``write_phys``.
+        self.ram: memoryview = memoryview(ffi.buffer(lib.wb_ram(self._m), ram_size)).toreadonly()
+        n = lib.wb_n_regs(self._m)
+        self.reg_names: tuple[str, ...] = tuple(ffi.string(lib.wb_reg_name(self._m, i)).decode() for i in range(n))
+        self._numbers = {name: i for i, name in enumerate(self.reg_names)}
+        self._n_state = lib.wb_n_state(self._m)
+        self._pages = ffi.new("uint32_t[]", self.ram_pages)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the machine's memory back; the engine can't be used afterwards."""
+        if self._m != ffi.NULL:
+            self.ram.release()
+            lib.wb_destroy(self._m)
+            self._m = ffi.NULL
+
+    # -- running
+
+    def reset_hart(self, hart: int, pc: int, arg0: int = 0, arg1: int = 0) -> None:
+        """Put a hart into its reset state, about to run at ``pc`` with a0 and a1 set."""
+        lib.wb_reset_hart(self._m, self._check_hart(hart), pc, arg0, arg1)
+
+    def stop_hart(self, hart: int) -> None:
+        """Take a hart out of the turn (HSM stop, or not yet started)."""
+        lib.wb_hart_stop(self._m, self._check_hart(hart))
+
+    def start_hart(self, hart: int) -> None:
+        """Let a stopped hart take turns again."""
+        lib.wb_hart_start(self._m, self._check_hart(hart))
+
+    def hart_stopped(self, hart: int) -> bool:
+        return bool(lib.wb_hart_stopped(self._m, self._check_hart(hart)))
+
+    def run(self, until: int) -> ExitReason:
+        """Run to icount ``until`` or to what comes first.
+
+        Raises:
+            Exception: whatever a Host callback raised; the machine stands after that instruction.
+        """
+        reason = ExitReason(lib.wb_run(self._m, until))
+        if self._host_exception is not None:
+            raised, self._host_exception = self._host_exception, None
+            raise raised
+        return reason
+
+    @property
+    def icount(self) -> int:
+        """The position: exact, also inside a Host callback."""
+        return int(lib.wb_icount(self._m))
+
+    def set_icount(self, icount: int) -> None:
+        """Set the position; only for restoring a state."""
+        lib.wb_set_icount(self._m, icount)
+
+    @property
+    def warp_ns(self) -> int:
+        """Idle virtual time jumped over so far."""
+        return int(lib.wb_warp_ns(self._m))
+
+    @warp_ns.setter
+    def warp_ns(self, value: int) -> None:
+        lib.wb_set_warp_ns(self._m, value)
+
+    @property
+    def vtime_ns(self) -> int:
+        return int(lib.wb_vtime_ns(self._m))
+
+    @property
+    def current_hart(self) -> int:
+        """The hart whose turn it is."""
+        return int(lib.wb_cur_hart(self._m))
+
+    def set_device_deadline(self, vtime_ns: int | None) -> None:
+        """Make ``run`` return DEADLINE at the first position with at least this virtual time."""
+        lib.wb_set_device_deadline(self._m, NEVER if vtime_ns is None else vtime_ns)
+
+    def next_deadline(self) -> int | None:
+        """Return the earliest virtual time at which a timer or device is due, or None."""
+        value = int(lib.wb_next_deadline(self._m))
+        return None if value == NEVER else value
+
+    def set_idle_asks(self, asks: bool) -> None:
+        """Choose what idle does: return IDLE, or jump to the next deadline."""
+        lib.wb_set_idle_asks(self._m, asks)
+
+    def request_stop(self) -> None:
+        """Make ``run`` return STOP after the present instruction; from a Host callback."""
+        lib.wb_request_stop(self._m)
+
+    # -- memory
+
+    def read_phys(self, paddr: int, size: int) -> bytes:
+        """Return ``size`` bytes of RAM. Raises ValueError where the range is not all RAM."""
+        offset = self._ram_offset(paddr, size)
+        return bytes(self.ram[offset : offset + size])
+
+    def write_phys(self, paddr: int, data: bytes | bytearray | memoryview) -> None:
+        """Write RAM with all that hangs on it (translated code, page tables, dirty pages).
+
+        Raises ValueError where the range is not all RAM; nothing is written then.
+        """
+        self._ram_offset(paddr, len(data))
+        lib.wb_phys_write(self._m, paddr, ffi.from_buffer(data), len(data))
+
+    def restore_page(self, index: int, data: bytes | memoryview) -> None:
+        """Set one page of RAM when a checkpoint is loaded. Raises ValueError for a bad index or size."""
+        if len(data) != PAGE_SIZE or not 0 <= index < self.ram_pages:
+            raise ValueError(f"page {index} of {len(data)} bytes: expected 4096 bytes, index below {self.ram_pages}")
+        lib.wb_ram_restore(self._m, index, ffi.from_buffer(data))
+
+    def _ram_offset(self, paddr: int, size: int) -> int:
+        offset = paddr - self.ram_base
+        if size < 0 or offset < 0 or offset + size > self.ram_size:
+            raise ValueError(f"{size} bytes at {paddr:#x} are not all in RAM")
+        return offset
+
+    def translate(self, hart: int, vaddr: int, access: str = "r") -> int | None:
+        """Return the paddr that a hart's access (``r``, ``w`` or ``x``) would reach, or None for a fault.
+
+        Replay: outside of it; changes nothing, not even an accessed bit.
+        """
+        out = ffi.new("uint64_t *")
+        bad = lib.wb_translate(self._m, self._check_hart(hart), vaddr & NEVER, _ACCESS[access], out)
+        return None if bad else int(out[0])
+
+    def dirty_pages(self, clear: bool = True) -> list[int]:
+        """Return the RAM page indexes written since the last call with ``clear``, ascending."""
+        n = lib.wb_dirty_pages(self._m, self._pages, self.ram_pages, clear)
+        return list(self._pages[0:n])
+
+    def hash_pages(self, pages: Sequence[int]) -> bytes:
+        """Return 16 bytes that depend on the pages' numbers, order and contents."""
+        out = ffi.new("uint64_t[2]")
+        lib.wb_hash_pages(self._m, ffi.new("uint32_t[]", pages), len(pages), out)
+        return bytes(ffi.buffer(out))
+
+    # -- registers and state
+
+    def _check_hart(self, hart: int) -> int:
+        if not 0 <= hart < self.harts:
+            raise ValueError(f"no hart {hart}: there are {self.harts}")
+        return hart
+
+    def reg_number(self, name: str) -> int:
+        """Return a register's number. Raises ValueError for an unknown name."""
+        try:
+            return self._numbers[name]
+        except KeyError:
+            raise ValueError(f"no register {name!r}") from None
+
+    def reg_bits(self, reg: int) -> int:
+        return int(lib.wb_reg_bits(self._m, reg))
+
+    def _reg(self, reg: str | int) -> int:
+        if isinstance(reg, str):
+            return self.reg_number(reg)
+        if not 0 <= reg < len(self.reg_names):
+            raise ValueError(f"no register number {reg}")
+        return reg
+
+    def get_reg(self, hart: int, reg: str | int) -> int:
+        return int(lib.wb_reg_get(self._m, self._check_hart(hart), self._reg(reg)))
+
+    def set_reg(self, hart: int, reg: str | int, value: int) -> None:
+        """Write a register. Raises ValueError when it is read-only or refuses the value."""
+        if lib.wb_reg_set(self._m, self._check_hart(hart), self._reg(reg), value & NEVER):
+            raise ValueError(f"register {reg} can't be set to {value:#x}")
+
+    def save_state(self, hart: int) -> dict[str, int]:
+        """Return a hart's whole state by register name."""
+        out = ffi.new("uint64_t[]", self._n_state)
+        lib.wb_state_get(self._m, self._check_hart(hart), out)
+        return dict(zip(self.reg_names, out, strict=False))
+
+    def load_state(self, hart: int, state: Mapping[str, int]) -> None:
+        """Set a hart's whole state. Raises ValueError unless ``state`` has exactly its registers."""
+        names = self.reg_names[: self._n_state]
+        if set(state) != set(names):
+            odd = sorted(set(state) ^ set(names))
+            raise ValueError(f"not a state of this hart: {', '.join(odd[:4])} missing or unknown")
+        values = [state[name] for name in names]
+        if not all(isinstance(v, int) and 0 <= v <= NEVER for v in values):
+            raise ValueError("not a state of this hart: a value is not a 64-bit number")
+        lib.wb_state_set(self._m, self._check_hart(hart), ffi.new("uint64_t[]", values))
+
+    def save_sched(self) -> list[int]:
+        """Return the scheduler's state: whose turn, until when, and what each hart waits for."""
+        out = ffi.new("uint64_t[]", 3 + 3 * self.harts)
+        lib.wb_sched_get(self._m, out)
+        return list(out)
+
+    def load_sched(self, values: Sequence[int]) -> None:
+        """Set what ``save_sched`` returned. Raises ValueError for another shape."""
+        if len(values) != 3 + 3 * self.harts or not all(isinstance(v, int) and 0 <= v <= NEVER for v in values):
+            raise ValueError(f"not a scheduler state of a machine with {self.harts} harts")
+        lib.wb_sched_set(self._m, ffi.new("uint64_t[]", list(values)))
+
+    def irq_line(self, hart: int, line: int, level: bool | int) -> None:
+        """Drive an interrupt wire of a hart: the bit of mip (3 MSIP, 7 MTIP, 9 SEIP, 11 MEIP)."""
+        lib.wb_irq_line(self._m, self._check_hart(hart), line, bool(level))
+
+    # -- breakpoints
+
+    def set_breakpoints(self, vaddrs: Collection[int], count_only: bool = False) -> None:
+        """Replace all execution breakpoints. ``count_only`` notes hits without stopping."""
+        addresses = sorted(set(vaddrs))
+        if lib.wb_bp_set(self._m, ffi.new("uint64_t[]", addresses), len(addresses), count_only):
+            raise MemoryError("no memory for breakpoints")
+
+    def skip_breakpoint_at(self, icount: int | None) -> None:
+        """Ignore hits at this position: the one stood on."""
+        lib.wb_bp_skip(self._m, NEVER if icount is None else icount)
+
+    @property
+    def breakpoint_hits(self) -> int:
+        return int(lib.wb_bp_hits(self._m))
+
+    @property
+    def breakpoint_last(self) -> int | None:
+        """icount of the last hit counted, or None."""
+        value = int(lib.wb_bp_last(self._m))
+        return None if value == NEVER else value
+
+    # -- switches, caches, text
+
+    @property
+    def has_jit(self) -> bool:
+        return bool(lib.wb_has_jit(self._m))
+
+    def switches(self) -> dict[str, bool]:
+        """Return the translator's switches. None of them changes what a guest can see."""
+        names: list[str] = []
+        while (name := lib.wb_switch_name(len(names))) != ffi.NULL:
+            names.append(ffi.string(name).decode())
+        return {n: bool(lib.wb_switch_get(self._m, n.encode())) for n in names}
+
+    def set_switch(self, name: str, on: bool) -> None:
+        """Turn a switch on or off. Raises ValueError for an unknown one, or ``jit`` where the host has none."""
+        if lib.wb_switch_set(self._m, name.encode(), on):
+            raise ValueError(f"no switch {name!r} on this host: there are {', '.join(self.switches())}")
+
+    def set_tb_max(self, insns: int) -> None:
+        """Cut blocks at this many instructions (1 to 64)."""
+        lib.wb_set_tb_max(self._m, insns)
+
+    def set_hot_runs(self, runs: int) -> None:
+        """Compile a block after this many interpreted runs."""
+        lib.wb_set_hot_runs(self._m, runs)
+
+    def drop_tlb(self) -> None:
+        lib.wb_drop_tlb(self._m)
+
+    def drop_code(self) -> None:
+        lib.wb_drop_code(self._m)
+
+    def stat(self, name: str) -> int:
+        """Return a counter of the translator. Raises ValueError for an unknown one."""
+        value = int(lib.wb_stat(self._m, name.encode()))
+        if value == NEVER:
+            raise ValueError(f"no counter {name!r}")
+        return value
+
+    def disasm(self, code: bytes, pc: int) -> tuple[int, str]:
+        """Return length in bytes and assembly of the first instruction; length 0 when it is none."""
+        out = ffi.new("char[128]")
+        n = lib.wb_disasm(self._m, ffi.from_buffer(code), len(code), pc, out, 128)
+        return int(n), ffi.string(out).decode(errors="replace")
+
+    def dump_ir(self, hart: int) -> str:
+        """Return the IR of the block at a hart's pc, as text."""
+        out = ffi.new("char[65536]")
+        n = lib.wb_dump_ir(self._m, self._check_hart(hart), out, 65536)
+        return bytes(ffi.buffer(out)[0 : min(n, 65535)]).decode(errors="replace")

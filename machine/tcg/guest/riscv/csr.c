@@ -1,0 +1,542 @@
+/* csr.c: control and status registers. RISCV_CSRS is the one list of them: number, name and behaviour; access
+ * checks, reads, writes and the debuggers' names follow from it. The lowest privilege and read-only-ness are in the
+ * number itself. SPEC: privileged 1.12, 2.1
+ *
+ * A write that decides on translation, interrupts or timers is marked in the list; helper_csr then compares
+ * what it decides before and after, and ends the TB only if the next instruction could see a difference.
+ */
+#include <string.h>
+
+#include "csr.h"
+#include "riscv.h"
+
+#define ALL (~0ull)
+
+/* Conditions on an access beyond those in the number. */
+typedef enum {
+    GATE_NONE,
+    GATE_FP,      /* mstatus.FS is not Off */
+    GATE_COUNTER, /* mcounteren and scounteren, by the low five bits of the number */
+    GATE_SATP,    /* mstatus.TVM */
+    GATE_STIMECMP,
+} Gate;
+
+/* What a write may change. */
+enum {
+    FX_IRQ = 1,    /* which interrupts are pending or enabled */
+    FX_REGIME = 2, /* translation */
+    FX_TIMER = 4,  /* the next timer deadline */
+    FX_PMP = 8,
+};
+
+static bool is_status_fp_dirty(const GuestHart *g)
+{
+    return g->fs_dirty && (g->mstatus & MSTATUS_FS);
+}
+
+uint64_t riscv_mstatus(Hart *h)
+{
+    const GuestHart *g = h->g;
+    return is_status_fp_dirty(g) ? g->mstatus | MSTATUS_FS | MSTATUS_SD : g->mstatus;
+}
+
+uint64_t riscv_time(Hart *h)
+{
+    return mach_vtime(h->m, hart_icount(h)) / 100;
+}
+
+uint64_t riscv_mip(Hart *h)
+{
+    const GuestHart *g = h->g;
+    uint64_t mip = g->mip, now = riscv_time(h);
+    if (g->seip_line)
+        mip |= IRQ_BIT(IRQ_SEI);
+    if (now >= g->mtimecmp)
+        mip |= IRQ_BIT(IRQ_MTI);
+    /* SPEC: Sstc: with STCE, STIP is the comparison and nothing else. */
+    if (g->menvcfg & ENVCFG_STCE)
+        mip = (mip & ~IRQ_BIT(IRQ_STI)) | (now >= g->stimecmp ? IRQ_BIT(IRQ_STI) : 0);
+    return mip;
+}
+
+/* ---- status ---- */
+
+#define SSTATUS_WRITE (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
+#define SSTATUS_READ  (SSTATUS_WRITE | MSTATUS_UXL | MSTATUS_SD)
+#define MSTATUS_WRITE                                                                                                \
+    (SSTATUS_WRITE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV | MSTATUS_TVM | MSTATUS_TW |            \
+     MSTATUS_TSR)
+
+static void status_write(Hart *h, uint64_t value, uint64_t mask)
+{
+    GuestHart *g = h->g;
+    /* SPEC: 3.1.6.1: MPP is WARL and 2 is no mode: the least privileged one instead. */
+    if ((value & MSTATUS_MPP) == 2ull << MSTATUS_MPP_SHIFT)
+        value &= ~MSTATUS_MPP;
+    /* FS = Dirty is kept apart, where FP instructions can set it by one store. */
+    g->fs_dirty = (value & MSTATUS_FS) == MSTATUS_FS;
+    if (g->fs_dirty)
+        value ^= (uint64_t)(FS_DIRTY ^ FS_CLEAN) << MSTATUS_FS_SHIFT;
+    g->mstatus = (g->mstatus & ~mask) | (value & mask);
+    g->fs_off = !(g->mstatus & MSTATUS_FS);
+}
+
+static uint64_t mstatus_read(Hart *h, uint32_t csr)
+{
+    (void)csr;
+    return riscv_mstatus(h);
+}
+static void mstatus_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    status_write(h, value, MSTATUS_WRITE);
+}
+static uint64_t sstatus_read(Hart *h, uint32_t csr)
+{
+    (void)csr;
+    return riscv_mstatus(h) & SSTATUS_READ;
+}
+static void sstatus_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    status_write(h, value, SSTATUS_WRITE);
+}
+
+/* ---- interrupts ---- */
+
+static uint64_t mip_read(Hart *h, uint32_t csr)
+{
+    (void)csr;
+    return riscv_mip(h);
+}
+static void mip_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    /* SPEC: 3.1.9: M-mode writes the S-level bits; STIP is read-only while stimecmp drives it. */
+    uint64_t mask = IRQS_S;
+    if (h->g->menvcfg & ENVCFG_STCE)
+        mask &= ~IRQ_BIT(IRQ_STI);
+    h->g->mip = (h->g->mip & ~mask) | (value & mask);
+}
+/* SPEC: 4.1.3: bits that are not delegated are read-only zero in sip and sie. */
+static uint64_t sip_read(Hart *h, uint32_t csr)
+{
+    (void)csr;
+    return riscv_mip(h) & h->g->mideleg;
+}
+static void sip_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    uint64_t mask = IRQ_BIT(IRQ_SSI) & h->g->mideleg;
+    h->g->mip = (h->g->mip & ~mask) | (value & mask);
+}
+static uint64_t sie_read(Hart *h, uint32_t csr)
+{
+    (void)csr;
+    return h->g->mie & h->g->mideleg;
+}
+static void sie_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    uint64_t mask = IRQS_S & h->g->mideleg;
+    h->g->mie = (h->g->mie & ~mask) | (value & mask);
+}
+
+/* ---- trap vectors ---- */
+
+/* SPEC: 3.1.7: MODE is WARL with Direct and Vectored: a reserved mode leaves the one there was. */
+static uint64_t tvec_legal(uint64_t old, uint64_t value)
+{
+    return (value & 2) ? (value & ~3ull) | (old & 3) : value;
+}
+static void mtvec_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    h->g->mtvec = tvec_legal(h->g->mtvec, value);
+}
+static void stvec_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    h->g->stvec = tvec_legal(h->g->stvec, value);
+}
+
+/* ---- translation ---- */
+
+static void satp_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    /* SPEC: 4.1.11: a write with an unsupported MODE has no effect at all. */
+    uint64_t mode = value >> SATP_MODE_SHIFT;
+    if (mode == SATP_BARE || mode == SATP_SV39 || mode == SATP_SV48)
+        h->g->satp = value;
+}
+static uint64_t pmpcfg_read(Hart *h, uint32_t csr)
+{
+    return riscv_pmpcfg_read(h->g, (csr - 0x3a0) / 2);
+}
+static void pmpcfg_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    if (riscv_pmpcfg_write(h->g, (csr - 0x3a0) / 2, value))
+        softmmu_flush_all(h->m);
+}
+static void pmpaddr_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    if (riscv_pmpaddr_write(h->g, csr - 0x3b0, value))
+        softmmu_flush_all(h->m);
+}
+
+/* ---- counters ---- */
+
+/* A counter is the count of steps (less the traps, for instret) plus an offset; while inhibited, the
+ * offset alone. */
+static uint64_t counter_base(Hart *h, bool instret)
+{
+    return instret ? hart_steps(h) - h->g->traps : hart_steps(h);
+}
+static uint64_t counter_read(Hart *h, bool instret)
+{
+    const GuestHart *g = h->g;
+    uint64_t off = instret ? g->minstret_off : g->mcycle_off;
+    bool stopped = g->mcountinhibit & (instret ? CTR_IR : CTR_CY);
+    return stopped ? off : counter_base(h, instret) + off;
+}
+/* SPEC: unprivileged, Zicsr: the value written is what the next instruction reads: the write replaces the
+ * step of the instruction itself. */
+static void counter_write(Hart *h, bool instret, uint64_t value)
+{
+    GuestHart *g = h->g;
+    bool stopped = g->mcountinhibit & (instret ? CTR_IR : CTR_CY);
+    uint64_t step = h->cur_tb != NULL;
+    uint64_t off = stopped ? value : value - (counter_base(h, instret) + step);
+    *(instret ? &g->minstret_off : &g->mcycle_off) = off;
+}
+static uint64_t cycle_read(Hart *h, uint32_t csr)
+{
+    (void)csr;
+    return counter_read(h, false);
+}
+static void cycle_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    counter_write(h, false, value);
+}
+static uint64_t instret_read(Hart *h, uint32_t csr)
+{
+    (void)csr;
+    return counter_read(h, true);
+}
+static void instret_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    counter_write(h, true, value);
+}
+static uint64_t time_read(Hart *h, uint32_t csr)
+{
+    (void)csr;
+    return riscv_time(h);
+}
+static void countinhibit_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    uint64_t cycle = counter_read(h, false), instret = counter_read(h, true);
+    uint64_t step = h->cur_tb != NULL, old = h->g->mcountinhibit;
+    h->g->mcountinhibit = value & (CTR_CY | CTR_IR);
+    /* The instruction itself still counts under the old setting. */
+    counter_write(h, false, cycle + ((old & CTR_CY) ? 0 : step));
+    counter_write(h, true, instret + ((old & CTR_IR) ? 0 : step));
+}
+
+/* ---- floating point ---- */
+
+static uint64_t fcsr_read(Hart *h, uint32_t csr)
+{
+    const GuestHart *g = h->g;
+    return csr == 1 ? g->fflags : csr == 2 ? g->frm : g->frm << 5 | g->fflags;
+}
+static void fcsr_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    GuestHart *g = h->g;
+    if (csr != 2)
+        g->fflags = value & 31;
+    if (csr != 1)
+        g->frm = (csr == 2 ? value : value >> 5) & 7;
+    g->fs_dirty = 1;
+}
+
+/* ---- constants ---- */
+
+static uint64_t zero_read(Hart *h, uint32_t csr)
+{
+    (void)h, (void)csr;
+    return 0;
+}
+static void ignore_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)h, (void)csr, (void)value;
+}
+static uint64_t misa_read(Hart *h, uint32_t csr)
+{
+    (void)h, (void)csr;
+    /* MXL = 64 bits; A C D F I M S U. SPEC: 3.1.1 */
+    return 2ull << 62 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
+}
+/* SPEC: debug 1.0, 5.7.6: info is 1 where the trigger selected does not exist. */
+static uint64_t tinfo_read(Hart *h, uint32_t csr)
+{
+    (void)h, (void)csr;
+    return 1;
+}
+
+/* ---- the list ---- */
+
+#define FX_STATUS (FX_IRQ | FX_REGIME)
+#define FX_ENVCFG (FX_IRQ | FX_REGIME | FX_TIMER)
+
+/* The performance counters 3..31 all read as zero. SPEC: 3.1.10 */
+#define HPM(X, n, name, base, gate) X(base + n, name##n, gate, 0, zero_read, ignore_write)
+#define HPMS(X, name, base, g)                                                                                       \
+    HPM(X, 3, name, base, g) HPM(X, 4, name, base, g) HPM(X, 5, name, base, g) HPM(X, 6, name, base, g)              \
+    HPM(X, 7, name, base, g) HPM(X, 8, name, base, g) HPM(X, 9, name, base, g) HPM(X, 10, name, base, g)             \
+    HPM(X, 11, name, base, g) HPM(X, 12, name, base, g) HPM(X, 13, name, base, g) HPM(X, 14, name, base, g)          \
+    HPM(X, 15, name, base, g) HPM(X, 16, name, base, g) HPM(X, 17, name, base, g) HPM(X, 18, name, base, g)          \
+    HPM(X, 19, name, base, g) HPM(X, 20, name, base, g) HPM(X, 21, name, base, g) HPM(X, 22, name, base, g)          \
+    HPM(X, 23, name, base, g) HPM(X, 24, name, base, g) HPM(X, 25, name, base, g) HPM(X, 26, name, base, g)          \
+    HPM(X, 27, name, base, g) HPM(X, 28, name, base, g) HPM(X, 29, name, base, g) HPM(X, 30, name, base, g)          \
+    HPM(X, 31, name, base, g)
+#define PMP(X, n) X(0x3b0 + n, pmpaddr##n, NONE, FX_PMP, pmpaddr_read, pmpaddr_write)
+#define PMPS(X)                                                                                                      \
+    PMP(X, 0) PMP(X, 1) PMP(X, 2) PMP(X, 3) PMP(X, 4) PMP(X, 5) PMP(X, 6) PMP(X, 7) PMP(X, 8) PMP(X, 9) PMP(X, 10)   \
+    PMP(X, 11) PMP(X, 12) PMP(X, 13) PMP(X, 14) PMP(X, 15)
+
+/* F(number, name, gate, effects, field, writable bits): a field of GuestHart
+ * L(number, name, gate, effects, field, write): the same, with a function that makes a written value legal
+ * X(number, name, gate, effects, read, write): functions */
+#define RISCV_CSRS(F, L, X)                                                                                          \
+    X(0x001, fflags, FP, 0, fcsr_read, fcsr_write)                                                                   \
+    X(0x002, frm, FP, 0, fcsr_read, fcsr_write)                                                                      \
+    X(0x003, fcsr, FP, 0, fcsr_read, fcsr_write)                                                                     \
+    X(0x100, sstatus, NONE, FX_STATUS, sstatus_read, sstatus_write)                                                  \
+    X(0x104, sie, NONE, FX_IRQ | FX_TIMER, sie_read, sie_write)                                                      \
+    L(0x105, stvec, NONE, 0, stvec, stvec_write)                                                                     \
+    F(0x106, scounteren, NONE, 0, scounteren, 0xffffffff)                                                            \
+    F(0x10a, senvcfg, NONE, 0, senvcfg, ENVCFG_FIOM)                                                                 \
+    F(0x140, sscratch, NONE, 0, sscratch, ALL)                                                                       \
+    F(0x141, sepc, NONE, 0, sepc, ~1ull)                                                                             \
+    F(0x142, scause, NONE, 0, scause, ALL)                                                                           \
+    F(0x143, stval, NONE, 0, stval, ALL)                                                                             \
+    X(0x144, sip, NONE, FX_IRQ, sip_read, sip_write)                                                                 \
+    F(0x14d, stimecmp, STIMECMP, FX_IRQ | FX_TIMER, stimecmp, ALL)                                                   \
+    L(0x180, satp, SATP, FX_REGIME, satp, satp_write)                                                                \
+    X(0x300, mstatus, NONE, FX_STATUS, mstatus_read, mstatus_write)                                                  \
+    X(0x301, misa, NONE, 0, misa_read, ignore_write)                                                                 \
+    F(0x302, medeleg, NONE, 0, medeleg, MEDELEG_MASK)                                                                \
+    F(0x303, mideleg, NONE, FX_IRQ, mideleg, IRQS_S)                                                                 \
+    F(0x304, mie, NONE, FX_IRQ | FX_TIMER, mie, IRQS_S | IRQS_M)                                                     \
+    L(0x305, mtvec, NONE, 0, mtvec, mtvec_write)                                                                     \
+    F(0x306, mcounteren, NONE, 0, mcounteren, 0xffffffff)                                                            \
+    F(0x30a, menvcfg, NONE, FX_ENVCFG, menvcfg, ENVCFG_FIOM | ENVCFG_ADUE | ENVCFG_STCE)                             \
+    L(0x320, mcountinhibit, NONE, 0, mcountinhibit, countinhibit_write)                                              \
+    F(0x340, mscratch, NONE, 0, mscratch, ALL)                                                                       \
+    F(0x341, mepc, NONE, 0, mepc, ~1ull)                                                                             \
+    F(0x342, mcause, NONE, 0, mcause, ALL)                                                                           \
+    F(0x343, mtval, NONE, 0, mtval, ALL)                                                                             \
+    HPMS(X, mhpmevent, 0x320, NONE)                                                                                  \
+    X(0x344, mip, NONE, FX_IRQ, mip_read, mip_write)                                                                 \
+    X(0x3a0, pmpcfg0, NONE, FX_PMP, pmpcfg_read, pmpcfg_write)                                                       \
+    X(0x3a2, pmpcfg2, NONE, FX_PMP, pmpcfg_read, pmpcfg_write)                                                       \
+    PMPS(X)                                                                                                          \
+    X(0x7a0, tselect, NONE, 0, zero_read, ignore_write)                                                              \
+    X(0x7a1, tdata1, NONE, 0, zero_read, ignore_write)                                                               \
+    X(0x7a2, tdata2, NONE, 0, zero_read, ignore_write)                                                               \
+    X(0x7a3, tdata3, NONE, 0, zero_read, ignore_write)                                                               \
+    X(0x7a4, tinfo, NONE, 0, tinfo_read, ignore_write)                                                               \
+    X(0xb00, mcycle, NONE, 0, cycle_read, cycle_write)                                                               \
+    X(0xb02, minstret, NONE, 0, instret_read, instret_write)                                                         \
+    HPMS(X, mhpmcounter, 0xb00, NONE)                                                                                \
+    X(0xc00, cycle, COUNTER, 0, cycle_read, ignore_write)                                                            \
+    X(0xc01, time, COUNTER, 0, time_read, ignore_write)                                                              \
+    X(0xc02, instret, COUNTER, 0, instret_read, ignore_write)                                                        \
+    HPMS(X, hpmcounter, 0xc00, COUNTER)                                                                              \
+    X(0xf11, mvendorid, NONE, 0, zero_read, ignore_write)                                                            \
+    X(0xf12, marchid, NONE, 0, zero_read, ignore_write)                                                              \
+    X(0xf13, mimpid, NONE, 0, zero_read, ignore_write)                                                               \
+    F(0xf14, mhartid, NONE, 0, hartid, 0)                                                                            \
+    X(0xf15, mconfigptr, NONE, 0, zero_read, ignore_write)
+
+typedef struct {
+    uint16_t number;
+    uint8_t gate, effects;
+    const char *name;
+    uint32_t field; /* offset in GuestHart, where read or write is NULL */
+    uint64_t mask;
+    uint64_t (*read)(Hart *h, uint32_t csr);
+    void (*write)(Hart *h, uint32_t csr, uint64_t value);
+} Csr;
+
+#define CSR_FIELD(num, name, gate, fx, field, mask)                                                                  \
+    [CSR_##name] = {num, GATE_##gate, fx, #name, offsetof(GuestHart, field), mask, NULL, NULL},
+#define CSR_LEGAL(num, name, gate, fx, field, write)                                                                 \
+    [CSR_##name] = {num, GATE_##gate, fx, #name, offsetof(GuestHart, field), 0, NULL, write},
+#define CSR_FUNC(num, name, gate, fx, read, write) [CSR_##name] = {num, GATE_##gate, fx, #name, 0, 0, read, write},
+#define CSR_ENUM(num, name, ...)                   CSR_##name,
+#define CSR_INDEX(num, name, ...)                  [num] = CSR_##name,
+
+enum { CSR_NONE, RISCV_CSRS(CSR_ENUM, CSR_ENUM, CSR_ENUM) N_CSRS };
+static const Csr csrs[N_CSRS] = {RISCV_CSRS(CSR_FIELD, CSR_LEGAL, CSR_FUNC)};
+static const uint8_t csr_index[4096] = {RISCV_CSRS(CSR_INDEX, CSR_INDEX, CSR_INDEX)};
+_Static_assert(N_CSRS <= 256, "an index is one byte");
+
+/* ---- access ---- */
+
+static const Csr *csr_find(uint32_t number)
+{
+    uint8_t i = number < 4096 ? csr_index[number] : CSR_NONE;
+    return i == CSR_NONE ? NULL : &csrs[i];
+}
+static uint64_t *csr_field(Hart *h, const Csr *c)
+{
+    return (uint64_t *)((uint8_t *)h->g + c->field);
+}
+static uint64_t csr_read(Hart *h, const Csr *c)
+{
+    return c->read ? c->read(h, c->number) : *csr_field(h, c);
+}
+static void csr_write(Hart *h, const Csr *c, uint64_t value)
+{
+    if (c->write)
+        c->write(h, c->number, value);
+    else
+        *csr_field(h, c) = (*csr_field(h, c) & ~c->mask) | (value & c->mask);
+}
+
+static bool gate_open(const Hart *h, const Csr *c)
+{
+    const GuestHart *g = h->g;
+    switch (c->gate) {
+    case GATE_FP:
+        return !g->fs_off;
+    case GATE_COUNTER: {
+        /* SPEC: 3.1.11, 4.1.5: S-mode asks mcounteren, U-mode both. */
+        uint64_t bit = 1ull << (c->number & 31);
+        return g->priv == PRV_M || ((g->mcounteren & bit) && (g->priv == PRV_S || (g->scounteren & bit)));
+    }
+    case GATE_SATP:
+        return g->priv == PRV_M || !(g->mstatus & MSTATUS_TVM);
+    case GATE_STIMECMP:
+        /* SPEC: Sstc, 2.1 and 2.2 */
+        return g->priv == PRV_M || ((g->menvcfg & ENVCFG_STCE) && (g->mcounteren & CTR_TM));
+    default:
+        return true;
+    }
+}
+
+/* SPEC: privileged 1.12, 2.1: bits 11:10 of the number are 3 where it is read-only, 9:8 the lowest privilege. */
+static bool csr_accessible(const Hart *h, const Csr *c, bool writes)
+{
+    if (writes && (c->number >> 10) == 3)
+        return false;
+    return h->g->priv >= ((c->number >> 8) & 3) && gate_open(h, c);
+}
+
+static void csr_write_guest(Hart *h, const Csr *c, uint64_t value)
+{
+    if (!c->effects) {
+        csr_write(h, c, value);
+        return;
+    }
+    uint64_t fetch = 0, data = 0, deadline = 0;
+    if (c->effects & FX_REGIME) {
+        fetch = riscv_fetch_key(h);
+        data = riscv_data_key(h);
+    }
+    if (c->effects & FX_TIMER)
+        deadline = riscv_timer_deadline(h);
+    csr_write(h, c, value);
+    if (c->effects & FX_REGIME) {
+        bool fetch_changed = riscv_fetch_key(h) != fetch;
+        if (fetch_changed)
+            riscv_leave_after(h);
+        if (fetch_changed || riscv_data_key(h) != data)
+            softmmu_regime_changed(h);
+    }
+    /* A deadline that moved away may stay: the slice then ends early, and nobody sees it. */
+    if ((c->effects & FX_TIMER) && riscv_timer_deadline(h) < deadline)
+        riscv_leave_after(h);
+    if (c->effects & FX_PMP)
+        riscv_leave_after(h);
+    if ((c->effects & FX_IRQ) && riscv_pending_irq(h) >= 0) {
+        h->irq_check = 1;
+        riscv_leave_after(h);
+    }
+}
+
+/* SPEC: unprivileged, Zicsr. A read has no side effect in any CSR here, so rd = x0 needs no case of its own. */
+uint64_t helper_csr(Hart *h, uint64_t insn, uint64_t rs1_value, uint64_t unused)
+{
+    (void)unused;
+    uint32_t rs1 = (insn >> 15) & 31, op = (uint32_t)((insn >> 12) & 3) - 1;
+    uint64_t operand = (insn & 1 << 14) ? rs1 : rs1_value;
+    bool writes = op == CSR_OP_RW || rs1 != 0;
+    const Csr *c = csr_find((insn >> 20) & 0xfff);
+    if (!c || !csr_accessible(h, c, writes)) {
+        riscv_raise(h, EXC_ILLEGAL, (uint32_t)insn);
+        return 0;
+    }
+    uint64_t old = csr_read(h, c);
+    if (!writes)
+        return old;
+    uint64_t base = old;
+    /* SPEC: privileged 1.12, 3.1.9: setting and clearing bits of mip start from the software-written SEIP. */
+    if (c->number == 0x344)
+        base = (old & ~IRQ_BIT(IRQ_SEI)) | (h->g->mip & IRQ_BIT(IRQ_SEI));
+    csr_write_guest(h, c, op == CSR_OP_RW ? operand : op == CSR_OP_RS ? base | operand : base & ~operand);
+    return old;
+}
+
+void riscv_regime_changed(Hart *h)
+{
+    h->g->fs_off = !(h->g->mstatus & MSTATUS_FS);
+    softmmu_regime_changed(h);
+    h->irq_check = 1;
+}
+
+/* ---- debuggers ---- */
+
+int riscv_csr_read_debug(Hart *h, uint32_t csr, uint64_t *value)
+{
+    const Csr *c = csr_find(csr);
+    if (!c)
+        return -1;
+    *value = csr_read(h, c);
+    return 0;
+}
+
+int riscv_csr_write_debug(Hart *h, uint32_t csr, uint64_t value)
+{
+    const Csr *c = csr_find(csr);
+    if (!c || (c->number >> 10) == 3 || c->write == ignore_write)
+        return -1;
+    csr_write(h, c, value);
+    riscv_regime_changed(h);
+    return 0;
+}
+
+uint32_t riscv_csr_count(void)
+{
+    return N_CSRS - 1;
+}
+uint32_t riscv_csr_number(uint32_t i)
+{
+    return i < N_CSRS - 1 ? csrs[i + 1].number : ~0u;
+}
+const char *riscv_csr_name(uint32_t i)
+{
+    return i < N_CSRS - 1 ? csrs[i + 1].name : NULL;
+}
+int riscv_csr_by_name(const char *name)
+{
+    for (uint32_t i = 1; i < N_CSRS; i++)
+        if (!strcmp(csrs[i].name, name))
+            return csrs[i].number;
+    return -1;
+}

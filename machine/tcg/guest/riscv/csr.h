@@ -1,0 +1,83 @@
+/* csr.h: bit layouts of the CSRs, and the borders between csr.c, trap.c, mmu.c and fpu.c. Only they and the
+ * front end's register table include it. */
+#ifndef WB_RISCV_CSR_H
+#define WB_RISCV_CSR_H
+
+#include "cpu.h"
+
+/* mstatus. SPEC: privileged 1.12, 3.1.6
+ *
+ *   63 | 35 34 | 33 32 | 22  21 20  19  18  17   | 14 13 | 12 11 | 8   7    5    3   1
+ *   SD | SXL   | UXL   | TSR TW TVM MXR SUM MPRV | FS    | MPP   | SPP MPIE SPIE MIE SIE
+ */
+#define MSTATUS_SIE  (1ull << 1)
+#define MSTATUS_MIE  (1ull << 3)
+#define MSTATUS_SPIE (1ull << 5)
+#define MSTATUS_MPIE (1ull << 7)
+#define MSTATUS_SPP  (1ull << 8)
+#define MSTATUS_MPP  (3ull << 11)
+#define MSTATUS_FS   (3ull << 13)
+#define MSTATUS_MPRV (1ull << 17)
+#define MSTATUS_SUM  (1ull << 18)
+#define MSTATUS_MXR  (1ull << 19)
+#define MSTATUS_TVM  (1ull << 20)
+#define MSTATUS_TW   (1ull << 21)
+#define MSTATUS_TSR  (1ull << 22)
+#define MSTATUS_UXL  (3ull << 32)
+#define MSTATUS_SXL  (3ull << 34)
+#define MSTATUS_SD   (1ull << 63)
+#define MSTATUS_XLEN ((2ull << 32) | (2ull << 34)) /* UXL = SXL = 64 bits, read-only */
+enum { MSTATUS_MPP_SHIFT = 11, MSTATUS_FS_SHIFT = 13, FS_OFF = 0, FS_INITIAL = 1, FS_CLEAN = 2, FS_DIRTY = 3 };
+
+/* Interrupt numbers: bits of mip, mie, mideleg. SPEC: privileged 1.12, 3.1.9 */
+enum { IRQ_SSI = 1, IRQ_MSI = 3, IRQ_STI = 5, IRQ_MTI = 7, IRQ_SEI = 9, IRQ_MEI = 11 };
+#define IRQ_BIT(n)   (1ull << (n))
+#define IRQS_S       (IRQ_BIT(IRQ_SSI) | IRQ_BIT(IRQ_STI) | IRQ_BIT(IRQ_SEI))
+#define IRQS_M       (IRQ_BIT(IRQ_MSI) | IRQ_BIT(IRQ_MTI) | IRQ_BIT(IRQ_MEI))
+#define CAUSE_IRQ    (1ull << 63)
+/* Exceptions that medeleg can hold: all that exist but the call from M-mode. */
+#define MEDELEG_MASK 0xb3ffull
+
+/* menvcfg and senvcfg. SPEC: privileged 1.12, 3.1.18; Sstc; Svadu */
+#define ENVCFG_FIOM (1ull << 0)
+#define ENVCFG_ADUE (1ull << 61) /* page-table walks set A and D */
+#define ENVCFG_STCE (1ull << 63) /* stimecmp exists for S-mode, and drives mip.STIP */
+
+/* satp. SPEC: privileged 1.12, 4.1.11 */
+enum { SATP_MODE_SHIFT = 60, SATP_BARE = 0, SATP_SV39 = 8, SATP_SV48 = 9 };
+#define SATP_PPN ((1ull << 44) - 1)
+
+/* Counter-enable and -inhibit bits */
+enum { CTR_CY = 1, CTR_TM = 2, CTR_IR = 4 };
+
+/* PMP. SPEC: privileged 1.12, 3.7 */
+enum { PMP_ENTRIES = 16, PMP_R = 1, PMP_W = 2, PMP_X = 4, PMP_RWX = 7, PMP_A = 0x18, PMP_L = 0x80 };
+enum { PMP_OFF = 0x00, PMP_TOR = 0x08, PMP_NA4 = 0x10, PMP_NAPOT = 0x18 };
+#define PMP_ADDR_MASK ((1ull << 54) - 1)
+
+/* mmu.c */
+uint64_t riscv_pmpcfg_read(const GuestHart *g, uint32_t word);
+/* Locked entries keep their values. Both return whether anything changed. */
+bool riscv_pmpcfg_write(GuestHart *g, uint32_t word, uint64_t value);
+bool riscv_pmpaddr_write(GuestHart *g, uint32_t entry, uint64_t value);
+/* Recomputes the entries' ranges from pmpcfg and pmpaddr. */
+void riscv_pmp_update(GuestHart *g);
+
+/* trap.c */
+uint64_t riscv_timer_deadline(Hart *h);
+int riscv_pending_irq(Hart *h);
+
+/* csr.c: the list of CSRs, for register tables. i counts from 0; a name that is none gives -1. */
+uint32_t riscv_csr_count(void);
+uint32_t riscv_csr_number(uint32_t i);
+const char *riscv_csr_name(uint32_t i);
+int riscv_csr_by_name(const char *name);
+
+/* Ends the TB after this instruction, unless something stronger ends it already. */
+static inline void riscv_leave_after(Hart *h)
+{
+    if (h->leave == LEAVE_NONE)
+        h->leave = LEAVE_AFTER;
+}
+
+#endif

@@ -1,0 +1,218 @@
+/* riscv.c: the RISC-V guest as the core sees it: one table, with the registers by number.
+ *
+ * Registers: pc, x1..x31, f0..f31, the state in GuestHart, and the CSRs that derive from it. The first three are a
+ * hart's whole state, as a checkpoint holds it.
+ */
+#include "riscv.h"
+
+/* The state in GuestHart, declared once: X(name, field, csr, writable). A debugger reads and writes those with
+ * a CSR number as that CSR, the others as they are; a checkpoint holds the fields. Not here, since
+ * riscv_state_loaded() recomputes it: fs_off; since they are dead between instructions: rm, rm_insn. */
+enum { NO_CSR = -1 };
+#define RISCV_STATE(X)                                                                                       \
+    X(priv, priv, NO_CSR, 1)                                                                                 \
+    X(mstatus, mstatus, CSR_mstatus, 1)                                                                      \
+    X(fs_dirty, fs_dirty, NO_CSR, 0)                                                                         \
+    X(fflags, fflags, CSR_fflags, 1)                                                                         \
+    X(frm, frm, CSR_frm, 1)                                                                                  \
+    X(mip, mip, CSR_mip, 1)                                                                                  \
+    X(mie, mie, CSR_mie, 1)                                                                                  \
+    X(mideleg, mideleg, CSR_mideleg, 1)                                                                      \
+    X(medeleg, medeleg, CSR_medeleg, 1)                                                                      \
+    X(mtvec, mtvec, CSR_mtvec, 1)                                                                            \
+    X(mepc, mepc, CSR_mepc, 1)                                                                               \
+    X(mcause, mcause, CSR_mcause, 1)                                                                         \
+    X(mtval, mtval, CSR_mtval, 1)                                                                            \
+    X(mscratch, mscratch, CSR_mscratch, 1)                                                                   \
+    X(stvec, stvec, CSR_stvec, 1)                                                                            \
+    X(sepc, sepc, CSR_sepc, 1)                                                                               \
+    X(scause, scause, CSR_scause, 1)                                                                         \
+    X(stval, stval, CSR_stval, 1)                                                                            \
+    X(sscratch, sscratch, CSR_sscratch, 1)                                                                   \
+    X(satp, satp, CSR_satp, 1)                                                                               \
+    X(mcounteren, mcounteren, CSR_mcounteren, 1)                                                             \
+    X(scounteren, scounteren, CSR_scounteren, 1)                                                             \
+    X(mcountinhibit, mcountinhibit, CSR_mcountinhibit, 1)                                                    \
+    X(menvcfg, menvcfg, CSR_menvcfg, 1)                                                                      \
+    X(senvcfg, senvcfg, CSR_senvcfg, 1)                                                                      \
+    X(stimecmp, stimecmp, CSR_stimecmp, 1)                                                                   \
+    X(mtimecmp, mtimecmp, NO_CSR, 1)                                                                         \
+    X(seip_line, seip_line, NO_CSR, 0)                                                                       \
+    X(pmpcfg0, pmpcfg[0], CSR_pmpcfg0, 1)                                                                    \
+    X(pmpcfg2, pmpcfg[1], CSR_pmpcfg0 + 2, 1)                                                                \
+    RISCV_PMPADDR(X, 0) RISCV_PMPADDR(X, 1) RISCV_PMPADDR(X, 2) RISCV_PMPADDR(X, 3)                          \
+    RISCV_PMPADDR(X, 4) RISCV_PMPADDR(X, 5) RISCV_PMPADDR(X, 6) RISCV_PMPADDR(X, 7)                          \
+    RISCV_PMPADDR(X, 8) RISCV_PMPADDR(X, 9) RISCV_PMPADDR(X, 10) RISCV_PMPADDR(X, 11)                        \
+    RISCV_PMPADDR(X, 12) RISCV_PMPADDR(X, 13) RISCV_PMPADDR(X, 14) RISCV_PMPADDR(X, 15)                      \
+    X(minstret_off, minstret_off, NO_CSR, 0)                                                                 \
+    X(mcycle_off, mcycle_off, NO_CSR, 0)                                                                     \
+    X(traps, traps, NO_CSR, 0)                                                                               \
+    X(reservation, reservation, NO_CSR, 0)                                                                   \
+    X(hartid, hartid, NO_CSR, 0)
+#define RISCV_PMPADDR(X, n) X(pmpaddr##n, pmpaddr[n], CSR_pmpaddr0 + n, 1)
+
+/* CSRs that are a view of the state: X(name). */
+#define RISCV_VIEWS(X)                                                                                       \
+    X(fcsr) X(sstatus) X(sie) X(sip) X(misa) X(cycle) X(time) X(instret) X(mcycle) X(minstret)               \
+    X(mvendorid) X(marchid) X(mimpid) X(mhartid) X(mconfigptr)
+
+enum { /* of RISCV_STATE, from 0 */
+#define X(name, field, csr, writable) STATE_##name,
+       RISCV_STATE(X)
+#undef X
+           N_STATE_FIELDS
+};
+
+enum { /* the numbers of registers; x0 has none */
+       REG_PC = 0,
+       REG_X = 0, /* x1 is 1 */
+       REG_F = 32,
+       REG_STATE = 64,
+       REG_VIEWS = REG_STATE + N_STATE_FIELDS,
+};
+
+static const RegInfo riscv_regs[] = {
+    {"pc", 64, 1},   {"x1", 64, 1},   {"x2", 64, 1},   {"x3", 64, 1},   {"x4", 64, 1},   {"x5", 64, 1},
+    {"x6", 64, 1},   {"x7", 64, 1},   {"x8", 64, 1},   {"x9", 64, 1},   {"x10", 64, 1},  {"x11", 64, 1},
+    {"x12", 64, 1},  {"x13", 64, 1},  {"x14", 64, 1},  {"x15", 64, 1},  {"x16", 64, 1},  {"x17", 64, 1},
+    {"x18", 64, 1},  {"x19", 64, 1},  {"x20", 64, 1},  {"x21", 64, 1},  {"x22", 64, 1},  {"x23", 64, 1},
+    {"x24", 64, 1},  {"x25", 64, 1},  {"x26", 64, 1},  {"x27", 64, 1},  {"x28", 64, 1},  {"x29", 64, 1},
+    {"x30", 64, 1},  {"x31", 64, 1},  {"f0", 64, 1},   {"f1", 64, 1},   {"f2", 64, 1},   {"f3", 64, 1},
+    {"f4", 64, 1},   {"f5", 64, 1},   {"f6", 64, 1},   {"f7", 64, 1},   {"f8", 64, 1},   {"f9", 64, 1},
+    {"f10", 64, 1},  {"f11", 64, 1},  {"f12", 64, 1},  {"f13", 64, 1},  {"f14", 64, 1},  {"f15", 64, 1},
+    {"f16", 64, 1},  {"f17", 64, 1},  {"f18", 64, 1},  {"f19", 64, 1},  {"f20", 64, 1},  {"f21", 64, 1},
+    {"f22", 64, 1},  {"f23", 64, 1},  {"f24", 64, 1},  {"f25", 64, 1},  {"f26", 64, 1},  {"f27", 64, 1},
+    {"f28", 64, 1},  {"f29", 64, 1},  {"f30", 64, 1},  {"f31", 64, 1},
+#define X(name, field, csr, writable) {#name, 64, writable},
+    RISCV_STATE(X)
+#undef X
+#define X(name) {#name, 64, CSR_##name >> 10 != 3}, /* SPEC: 2.1: the top bits 3 mean read-only */
+    RISCV_VIEWS(X)
+#undef X
+};
+enum { N_REGS = sizeof(riscv_regs) / sizeof(riscv_regs[0]) };
+_Static_assert((int)N_REGS > (int)REG_VIEWS, "64 registers stand before the state");
+
+static const int16_t state_csr[] = {
+#define X(name, field, csr, writable) (csr),
+    RISCV_STATE(X)
+#undef X
+};
+static const int16_t view_csr[] = {
+#define X(name) CSR_##name,
+    RISCV_VIEWS(X)
+#undef X
+};
+_Static_assert((size_t)N_REGS == REG_VIEWS + sizeof(view_csr) / sizeof(view_csr[0]), "the lists agree");
+
+static uint64_t *state_field(Hart *h, uint32_t reg)
+{
+    GuestHart *g = h->g;
+    if (reg == REG_PC)
+        return &h->pc;
+    if (reg < REG_STATE)
+        return &h->slot[reg < REG_F ? SLOT_X + (reg - REG_X) : SLOT_F + (reg - REG_F)];
+    switch (reg - REG_STATE) {
+#define X(name, field, csr, writable) \
+    case STATE_##name:                \
+        return &g->field;
+        RISCV_STATE(X)
+#undef X
+    }
+    return NULL;
+}
+
+static uint64_t riscv_get_state(Hart *h, uint32_t reg)
+{
+    const uint64_t *field = state_field(h, reg);
+    return field ? *field : 0;
+}
+
+static void riscv_set_state(Hart *h, uint32_t reg, uint64_t value)
+{
+    uint64_t *field = state_field(h, reg);
+    if (field)
+        *field = value;
+}
+
+/* The CSR that a register is to a debugger, or NO_CSR. */
+static int reg_csr(uint32_t reg)
+{
+    if (reg >= REG_VIEWS)
+        return reg < N_REGS ? view_csr[reg - REG_VIEWS] : NO_CSR;
+    return reg >= REG_STATE ? state_csr[reg - REG_STATE] : NO_CSR;
+}
+
+static uint64_t riscv_get_reg(Hart *h, uint32_t reg)
+{
+    const int csr = reg_csr(reg);
+    uint64_t value = 0;
+    if (csr == NO_CSR)
+        return riscv_get_state(h, reg);
+    return riscv_csr_read_debug(h, (uint32_t)csr, &value) ? 0 : value;
+}
+
+static bool riscv_set_reg(Hart *h, uint32_t reg, uint64_t value)
+{
+    if (reg >= N_REGS || !riscv_regs[reg].writable)
+        return false;
+    const int csr = reg_csr(reg);
+    if (csr != NO_CSR)
+        return riscv_csr_write_debug(h, (uint32_t)csr, value) == 0;
+    if (reg == REG_PC && (value & 1))
+        return false;
+    if (reg == REG_STATE + STATE_priv && value != PRV_U && value != PRV_S && value != PRV_M)
+        return false;
+    riscv_set_state(h, reg, value);
+    if (reg >= REG_STATE)
+        riscv_state_loaded(h);
+    return true;
+}
+
+static uint32_t riscv_tb_flags(Hart *h)
+{
+    return h->g->fs_off ? TBF_FS_OFF : 0;
+}
+
+/* By how often compiled code names them; the order is to be measured on kernel and user code. */
+static const uint8_t hot_slots[] = {
+    15, 14, 10, 2, 13, 8, 12, 11, 1, 9, 16, 17, 18, 5, 6, 7, 19, 20, 28, 29, 30, 31, 4, 3,
+};
+
+static const Helper riscv_helpers[] = {
+#define X(name, flags) {#name, helper_##name, (flags)},
+    RISCV_HELPERS(X)
+#undef X
+};
+
+const GuestOps riscv64_guest = {
+    .name = "riscv64",
+    .helpers = riscv_helpers,
+    .n_helpers = N_HELPERS,
+    .hot_slots = hot_slots,
+    .n_hot_slots = sizeof(hot_slots),
+    .reset = riscv_reset,
+    .tb_flags = riscv_tb_flags,
+    .translate = riscv_translate,
+    .insn_bytes = riscv_insn_bytes,
+    .pending_irq = riscv_pending_irq,
+    .take_irq = riscv_take_irq,
+    .wakes = riscv_wakes,
+    .timer_deadline = riscv_timer_deadline,
+    .timer_update = riscv_timer_update,
+    .data_key = riscv_data_key,
+    .fetch_key = riscv_fetch_key,
+    .walk = riscv_walk,
+    .raise_mem = riscv_raise_mem,
+    .access_fault = riscv_access_fault,
+    .irq_line = riscv_irq_line,
+    .regs = riscv_regs,
+    .n_regs = N_REGS,
+    .get_reg = riscv_get_reg,
+    .set_reg = riscv_set_reg,
+    .n_state = REG_VIEWS,
+    .get_state = riscv_get_state,
+    .set_state = riscv_set_state,
+    .state_loaded = riscv_state_loaded,
+    .disasm = riscv_disasm,
+};

@@ -1,0 +1,141 @@
+/* x86.h: what the files of the x86-64 back end share.
+ *
+ * Registers in generated code:
+ *   rbp       hart + 128 (so that the first 32 slots are one displacement byte away)
+ *   r15       step budget: h->budget less the whole of the TB under way
+ *   r14       h->dctx
+ *   rax rcx rdx   scratch within one op
+ *   rsi (and rdx, rcx where no op needs them)   temporaries of the TB
+ *   the others   pinned guest registers, in the guest's hot_slots order
+ * The stack pointer is 16-byte aligned in blocks, so it is not at the entry of a thunk.
+ */
+#ifndef WB_X86_H
+#define WB_X86_H
+
+#include "codebuf.h"
+#include "host.h"
+#include "x86_emit.h"
+
+enum {
+    R_ENV = RBP,
+    R_BUDGET = R15,
+    R_DCTX = R14,
+    ENV_BIAS = 128,
+    N_PIN_REGS = 8,
+    MAX_OP_BYTES = 224, /* of one op with its part out of line */
+    MAX_HELPERS = 256,
+};
+
+struct CodeBuf {
+    CodeMem mem;
+    Machine *m;
+    Asm a;                   /* where the next block goes (writable alias) */
+    uint8_t *blocks;         /* where blocks begin, behind the thunks */
+    uint8_t pinned;          /* switch `pin` as the thunks were made */
+    uint8_t has_bmi2;
+    uint8_t has_fma;
+    int8_t pin_of[IR_SLOTS]; /* host register of a slot, or -1 */
+    /* Entry points, in the writable alias like all addresses while emitting. */
+    uint8_t *enter;      /* (hart, code): from C into a block */
+    uint8_t *leave;      /* registers are in env already: back to C */
+    uint8_t *leave_d;    /* the same, behind a CALL: rax is its result, ecx its slot */
+    uint8_t *exit_pc;    /* rax = pc: out, by no chain slot */
+    uint8_t *exit_chain; /* rax = slot, rcx = pc, rdx = address of the TB pointer */
+    uint8_t *load[16];   /* by MO_*: rax = vaddr, rcx = address of the TB pointer; value in rax */
+    uint8_t *store[4];   /* by size: rdx = value too */
+    uint8_t *helper[MAX_HELPERS];
+};
+
+/* The part of an op that is out of line. */
+typedef enum { STUB_BUDGET, STUB_SIDE, STUB_TAIL, STUB_LOAD, STUB_STORE, STUB_LEAVE_D, STUB_HELPER } StubKind;
+typedef struct {
+    uint8_t *at;     /* rel32 that leads here */
+    uint8_t *back;   /* where the main line goes on */
+    const IrOp *op;
+    uint8_t kind, k; /* k: INSN marks so far */
+    uint8_t reg;     /* of a load: where the value goes */
+} Stub;
+
+/* One compilation. */
+typedef struct {
+    Asm *a;
+    CodeBuf *cb;
+    Machine *m;
+    TB *tb;
+    uint8_t *entry;  /* of the block; the TB pointer is in the 8 bytes before it */
+    uint32_t k;      /* INSN marks so far */
+    uint32_t n_stubs;
+    int8_t reg_of[IR_SLOTS];
+    Stub stubs[IR_MAX_OPS + 1];
+} Gen;
+
+static inline Opnd opnd_env(size_t hart_offset)
+{
+    return opnd_mem(R_ENV, (int32_t)hart_offset - ENV_BIAS);
+}
+
+static inline Opnd opnd_slot_mem(unsigned slot)
+{
+    return opnd_env(8 * (size_t)slot);
+}
+
+static inline Opnd gen_slot(const Gen *g, unsigned slot)
+{
+    return g->reg_of[slot] >= 0 ? opnd_reg((unsigned)g->reg_of[slot]) : opnd_slot_mem(slot);
+}
+
+static inline Opnd gen_opnd(const Gen *g, const IrOp *op, unsigned ref)
+{
+    return ref == IR_CONST ? opnd_imm(op->imm) : gen_slot(g, ref);
+}
+
+static inline const uint8_t *gen_tb_ptr(const Gen *g)
+{
+    return g->entry - 8;
+}
+
+static inline Stub *gen_stub(Gen *g, StubKind kind, const IrOp *op, uint8_t *at)
+{
+    Stub *s = &g->stubs[g->n_stubs++];
+    *s = (Stub){.kind = (uint8_t)kind, .op = op, .at = at, .k = (uint8_t)g->k, .back = g->a->p};
+    return s;
+}
+
+/* d = constant or register, whatever d is. */
+static inline void gen_store_imm(Gen *g, Opnd d, int64_t imm)
+{
+    if (d.kind == O_REG) {
+        em_mov_ri(g->a, d.reg, imm);
+    } else if (fits_s32(imm)) {
+        em_rm(g->a, EM_W, 0xc7, 0, d);
+        em_32(g->a, (uint32_t)imm);
+    } else {
+        em_mov_ri(g->a, RAX, imm);
+        em_mov_or(g->a, d, RAX);
+    }
+}
+
+/* x86_thunk.c */
+void thunks_emit(CodeBuf *cb);
+/* x86_alu.c: the ops without effect but d. */
+void gen_alu(Gen *g, const IrOp *op);
+/* Emits a compare of a and b; returns the condition code under which `a cond b` holds. Uses rax. */
+unsigned gen_compare(Gen *g, const IrOp *op);
+/* x86_mem.c */
+void gen_load(Gen *g, const IrOp *op);
+void gen_store(Gen *g, const IrOp *op);
+void gen_load_env(Gen *g, const IrOp *op);
+void gen_store_env(Gen *g, const IrOp *op);
+void stub_load(Gen *g, const Stub *s);
+void stub_store(Gen *g, const Stub *s);
+/* x86_exit.c */
+void gen_entry(Gen *g);
+void gen_brcond(Gen *g, const IrOp *op);
+void gen_goto(Gen *g, const IrOp *op);
+void gen_goto_ind(Gen *g, const IrOp *op);
+void gen_exit(Gen *g, const IrOp *op);
+void gen_call(Gen *g, const IrOp *op);
+void stub_exit(Gen *g, const Stub *s);
+void stub_leave_d(Gen *g, const Stub *s);
+
+#endif
