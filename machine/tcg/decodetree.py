@@ -23,7 +23,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,8 +128,15 @@ class Table:
         return [p for u in self.units for p in u.patterns]
 
 
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines that say something, without comments."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line := line.split("#")[0].strip():
+            yield number, line
+
+
 class Parser:
-    """Reads .decode files; names defined in one hold in those that follow."""
+    """Reads .decode files; names defined in one hold in all."""
 
     def __init__(self) -> None:
         self.fields: dict[str, Field] = {}
@@ -138,23 +145,32 @@ class Parser:
         self.tables: list[Table] = []
         self._where = ""
 
+    def define(self, texts: Mapping[str, str]) -> None:
+        """Take the definitions of all files, in whatever order they stand.
+
+        Raises: DecodeError at the first mistake.
+        """
+        for sigil in "%&@":
+            for name, text in texts.items():
+                for number, line in _lines(text):
+                    if line.startswith(sigil):
+                        self._where = f"{name}:{number}"
+                        self._definition(line)
+
     def parse(self, name: str, text: str) -> Table:
-        """Parse the text of the file `name`, and check it against itself.
+        """Parse the patterns of the file `name`, and check them against each other.
 
         Raises: DecodeError at the first mistake.
         """
         table = Table(Path(name).stem)
         extension = ""
         group: list[Pattern] | None = None
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in _lines(text):
             self._where = f"{name}:{number}"
-            line = line.split("#")[0].strip()
-            if not line:
-                continue
             if line.startswith("["):
                 extension = line.strip("[] ")
             elif line[0] in "%&@":
-                self._definition(line)
+                continue
             elif line == "{":
                 if group is not None:
                     self._fail("groups do not nest; close the one before with '}'")
@@ -183,7 +199,7 @@ class Parser:
 
     def _definition(self, line: str) -> None:
         sigil, words = line[0], line[1:].split()
-        known: Mapping[str, object] = {"%": self.fields, "&": self.arg_sets, "@": self.formats}[sigil]
+        known = {"%": self.fields.keys(), "&": self.arg_sets.keys(), "@": self.formats.keys()}[sigil]
         if not words or not re.fullmatch(r"[a-z_]\w*", words[0]):
             self._fail(f"a name must follow '{sigil}'")
         if words[0] in known:
@@ -338,7 +354,8 @@ class Parser:
             other = seen.setdefault(p.trans, p)
             if other.args is not p.args:
                 raise DecodeError(
-                    f"{p.where}: trans_{p.trans} takes &{other.args.name} at {other.where}, not &{p.args.name}"
+                    f"{p.where}: trans_{p.trans} takes &{other.args.name} at {other.where}, "
+                    f"not &{p.args.name}; give it another name"
                 )
 
 
@@ -482,21 +499,24 @@ def instructions(parser: Parser) -> list[dict[str, str | int]]:
 
 
 def parse_files(paths: Sequence[str | Path]) -> Parser:
-    """Parse .decode files in order.
+    """Parse .decode files.
 
     Raises: DecodeError: a table is wrong. OSError: a file cannot be read.
     """
+    texts = {Path(path).name: Path(path).read_text(encoding="utf-8") for path in paths}
     parser = Parser()
-    for path in paths:
-        parser.parse(Path(path).name, Path(path).read_text(encoding="utf-8"))
+    parser.define(texts)
+    for name, text in texts.items():
+        parser.parse(name, text)
     return parser
 
 
 def generate(paths: Sequence[str | Path]) -> dict[str, str]:
     """Return the generated files, by file name.
 
-    Args: paths: .decode files; those that define names come before those that use them.
-    Returns: decode_fields.inc, decode_args.inc, a decode_<stem>.inc a file, disasm_tables.inc, instructions.json.
+    Args: paths: .decode files of one guest, in any order.
+    Returns: decode_fields.inc, decode_args.inc, decode_<stem>.inc for each file, disasm_tables.inc,
+        instructions.json.
     Raises: DecodeError: a table is wrong. OSError: a file cannot be read.
     """
     parser = parse_files(paths)
@@ -516,12 +536,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the generated files to a directory."""
     args = argparse.ArgumentParser(description="Generate a decoder and a disassembler from .decode tables.")
     args.add_argument("--out-dir", type=Path, required=True, help="where the .inc and .json files go")
-    args.add_argument("tables", nargs="+", help=".decode files, definitions first")
+    args.add_argument("tables", nargs="+", help=".decode files of one guest")
     options = args.parse_args(argv)
     try:
         files = generate(options.tables)
     except (DecodeError, OSError) as e:
-        print(e, file=sys.stderr)
+        sys.stderr.write(f"{e}\n")
         return 1
     options.out_dir.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():

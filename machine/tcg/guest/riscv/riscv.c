@@ -174,6 +174,11 @@ static uint32_t riscv_tb_flags(Hart *h)
     return h->g->fs_off ? TBF_FS_OFF : 0;
 }
 
+static void riscv_turn_ended(Hart *h)
+{
+    h->g->reservation = ~0ull;
+}
+
 /* By how often compiled code names them; the order is to be measured on kernel and user code. */
 static const uint8_t hot_slots[] = {
     15, 14, 10, 2, 13, 8, 12, 11, 1, 9, 16, 17, 18, 5, 6, 7, 19, 20, 28, 29, 30, 31, 4, 3,
@@ -200,6 +205,7 @@ const GuestOps riscv64_guest = {
     .wakes = riscv_wakes,
     .timer_deadline = riscv_timer_deadline,
     .timer_update = riscv_timer_update,
+    .turn_ended = riscv_turn_ended,
     .data_key = riscv_data_key,
     .fetch_key = riscv_fetch_key,
     .walk = riscv_walk,
