@@ -1,0 +1,1 @@
+"""What a run is, in one SQLite file: knows nothing of machines or users."""

@@ -1,0 +1,98 @@
+"""Content-addressed blobs: BLAKE2b-256 of the contents names them, zstd stores them.
+
+A blob read from a file is hostile until its size and its hash are checked: sizes are bounded before anything
+is decompressed, and contents that do not match their name are never returned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import zstandard
+
+from .errors import TraceError
+
+#: No blob is larger; a row that claims more is refused before anything is allocated.
+MAX_BLOB_BYTES: Final = 1 << 30
+#: Blobs up to this size (RAM pages) are squeezed at a fast level; larger ones (images) at a better one.
+_PAGE_BYTES: Final = 1 << 16
+
+
+def blob_hash(data: bytes | memoryview) -> bytes:
+    """Return the 32-byte BLAKE2b-256 of some contents: the name of a blob."""
+    return hashlib.blake2b(data, digest_size=32).digest()
+
+
+class BlobPacker:
+    """Compresses blobs. A compressor's context is kept between calls, so one thread uses a packer at a time."""
+
+    def __init__(self) -> None:
+        self._fast = zstandard.ZstdCompressor(level=1)
+        self._good = zstandard.ZstdCompressor(level=3)
+
+    def pack(self, data: bytes) -> tuple[str, bytes]:
+        """Return ``(codec, stored)``: the shorter of zstd and the plain bytes.
+
+        Raises:
+            TraceError: ``data`` is larger than ``MAX_BLOB_BYTES``.
+        """
+        if len(data) > MAX_BLOB_BYTES:
+            raise TraceError(f"a blob of {len(data)} bytes is larger than a trace takes ({MAX_BLOB_BYTES})")
+        squeezed = (self._fast if len(data) <= _PAGE_BYTES else self._good).compress(data)
+        return ("zstd", squeezed) if len(squeezed) < len(data) else ("raw", data)
+
+
+def unpack(codec: str, stored: bytes, size: int, where: str) -> bytes:
+    """Return the contents of a stored blob, not yet checked against a hash.
+
+    Args:
+        codec: ``zstd`` or ``raw``.
+        stored: the bytes in the file.
+        size: the size in bytes that the row claims; nothing larger is ever allocated.
+        where: what is being read, for the message.
+
+    Raises:
+        TraceError: an unknown codec, a size out of range, or damaged contents.
+    """
+    if not 0 <= size <= MAX_BLOB_BYTES:
+        raise TraceError(f"{where}: damaged: a blob claims a size of {size} bytes")
+    if codec == "raw":
+        data = stored
+    elif codec == "zstd":
+        try:
+            if zstandard.get_frame_parameters(stored).content_size != size:
+                raise TraceError(f"{where}: damaged: a blob's frame is not of the size its row says ({size})")
+            data = zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
+        except zstandard.ZstdError as e:
+            raise TraceError(f"{where}: damaged: a blob does not decompress ({e})") from None
+    else:
+        raise TraceError(
+            f"{where}: a blob has the unknown codec {codec[:20]!r}; a newer workbench may read it"
+        )
+    if len(data) != size:
+        raise TraceError(f"{where}: damaged: a blob has {len(data)} bytes where its row says {size}")
+    return data
+
+
+def check(data: bytes, expected: bytes, where: str) -> bytes:
+    """Return ``data`` if its hash is ``expected``. Raises TraceError otherwise."""
+    if blob_hash(data) != expected:
+        raise TraceError(f"{where}: damaged: blob {expected.hex()[:16]}… does not match its hash")
+    return data
+
+
+def pack_state(data: bytes) -> bytes:
+    """Return a checkpoint's or digest's document as stored: a zstd frame with a checksum of its own."""
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(data)
+
+
+def unpack_state(stored: bytes, where: str, limit: int = 64 << 20) -> bytes:
+    """Undo ``pack_state``; at most ``limit`` bytes are allocated. Raises TraceError if damaged."""
+    try:
+        size = zstandard.get_frame_parameters(stored).content_size
+        if not 0 <= size <= limit:
+            raise TraceError(f"{where}: damaged: a state claims a size of {size} bytes")
+        return zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
+    except zstandard.ZstdError as e:
+        raise TraceError(f"{where}: damaged: a state does not decompress ({e})") from None

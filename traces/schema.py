@@ -1,0 +1,208 @@
+"""The tables of a trace, as migrations that are applied once, in order; ``user_version`` counts them.
+
+Two groups: what makes a run (written by a recording) and what is known about it (lazy tables, filled by
+queries). All tables are STRICT; foreign keys hold; the views at the end read well in any SQLite shell.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+#: ``application_id`` of a trace: "WBTR".
+APPLICATION_ID: Final = 0x57425452
+
+_RUN_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE config (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE blobs (
+    hash BLOB PRIMARY KEY CHECK (length(hash) = 32),
+    size INTEGER NOT NULL CHECK (size >= 0),
+    codec TEXT NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    hash BLOB NOT NULL CHECK (length(hash) = 32),
+    path TEXT NOT NULL DEFAULT '',
+    embedded INTEGER NOT NULL CHECK (embedded IN (0, 1)),
+    size INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE inputs (
+    id INTEGER PRIMARY KEY,
+    icount INTEGER NOT NULL CHECK (icount >= 0),
+    vtime_ns INTEGER NOT NULL,
+    hart INTEGER NOT NULL DEFAULT 0,
+    source TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    asked INTEGER NOT NULL DEFAULT 0 CHECK (asked IN (0, 1)),
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE INDEX inputs_icount ON inputs (icount);
+CREATE TABLE disk_reads (
+    drive TEXT NOT NULL,
+    cluster INTEGER NOT NULL,
+    hash BLOB NOT NULL REFERENCES blobs (hash),
+    PRIMARY KEY (drive, cluster)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE checkpoints (
+    id INTEGER PRIMARY KEY,
+    icount INTEGER NOT NULL UNIQUE CHECK (icount >= 0),
+    vtime_ns INTEGER NOT NULL,
+    parent_id INTEGER REFERENCES checkpoints (id),
+    state BLOB NOT NULL,
+    digest BLOB NOT NULL CHECK (length(digest) = 32),
+    next_input INTEGER NOT NULL DEFAULT 1
+) STRICT;
+CREATE INDEX checkpoints_parent ON checkpoints (parent_id);
+CREATE TABLE checkpoint_pages (
+    checkpoint_id INTEGER NOT NULL REFERENCES checkpoints (id),
+    page INTEGER NOT NULL CHECK (page >= 0),
+    hash BLOB NOT NULL REFERENCES blobs (hash),
+    PRIMARY KEY (checkpoint_id, page)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX checkpoint_pages_hash ON checkpoint_pages (hash);
+CREATE TABLE digests (
+    icount INTEGER PRIMARY KEY CHECK (icount >= 0),
+    digest BLOB NOT NULL CHECK (length(digest) = 32),
+    detail BLOB NOT NULL DEFAULT x''
+) STRICT;
+CREATE TABLE console (
+    id INTEGER PRIMARY KEY,
+    icount INTEGER NOT NULL,
+    vtime_ns INTEGER NOT NULL,
+    port TEXT NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE INDEX console_icount ON console (icount);
+CREATE TABLE bookmarks (
+    name TEXT PRIMARY KEY,
+    icount INTEGER NOT NULL CHECK (icount >= 0),
+    note TEXT NOT NULL DEFAULT ''
+) STRICT;
+"""
+
+_KNOWN_TABLES = """
+CREATE TABLE coverage (
+    probe TEXT NOT NULL,
+    params TEXT NOT NULL DEFAULT '{}',
+    icount_from INTEGER NOT NULL,
+    icount_to INTEGER NOT NULL CHECK (icount_to > icount_from),
+    PRIMARY KEY (probe, params, icount_from)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE insns (
+    icount INTEGER PRIMARY KEY, hart INTEGER NOT NULL, pc INTEGER NOT NULL, priv INTEGER NOT NULL
+) STRICT;
+CREATE TABLE mem (
+    icount INTEGER NOT NULL, hart INTEGER NOT NULL, pc INTEGER NOT NULL,
+    op TEXT NOT NULL CHECK (op IN ('r', 'w', 'atomic')),
+    vaddr INTEGER NOT NULL, paddr INTEGER NOT NULL, size INTEGER NOT NULL, value INTEGER NOT NULL
+) STRICT;
+CREATE INDEX mem_icount ON mem (icount);
+CREATE INDEX mem_paddr ON mem (paddr, icount);
+CREATE TABLE calls (
+    icount INTEGER NOT NULL, hart INTEGER NOT NULL, depth INTEGER NOT NULL, pc INTEGER NOT NULL,
+    target INTEGER NOT NULL, symbol TEXT NOT NULL DEFAULT '', ret_icount INTEGER,
+    a0 INTEGER, a1 INTEGER, a2 INTEGER, a3 INTEGER, a4 INTEGER, a5 INTEGER, a6 INTEGER, a7 INTEGER,
+    ret INTEGER
+) STRICT;
+CREATE INDEX calls_icount ON calls (icount);
+CREATE INDEX calls_symbol ON calls (symbol, icount);
+CREATE TABLE traps (
+    icount INTEGER PRIMARY KEY, hart INTEGER NOT NULL, cause INTEGER NOT NULL,
+    is_interrupt INTEGER NOT NULL CHECK (is_interrupt IN (0, 1)), epc INTEGER NOT NULL,
+    tval INTEGER NOT NULL, from_priv INTEGER NOT NULL, to_priv INTEGER NOT NULL, ret_icount INTEGER
+) STRICT;
+CREATE INDEX traps_cause ON traps (is_interrupt, cause, icount);
+CREATE TABLE syscalls (
+    icount INTEGER PRIMARY KEY, hart INTEGER NOT NULL, pid INTEGER NOT NULL, comm TEXT NOT NULL,
+    nr INTEGER NOT NULL, name TEXT NOT NULL, args TEXT NOT NULL, ret INTEGER, ret_icount INTEGER
+) STRICT;
+CREATE INDEX syscalls_name ON syscalls (name, icount);
+CREATE TABLE mmio (
+    icount INTEGER NOT NULL, hart INTEGER NOT NULL, pc INTEGER NOT NULL, device TEXT NOT NULL,
+    "offset" INTEGER NOT NULL, op TEXT NOT NULL CHECK (op IN ('r', 'w')), size INTEGER NOT NULL,
+    value INTEGER NOT NULL
+) STRICT;
+CREATE INDEX mmio_icount ON mmio (icount);
+CREATE INDEX mmio_device ON mmio (device, icount);
+CREATE TABLE csr (
+    icount INTEGER NOT NULL, hart INTEGER NOT NULL, pc INTEGER NOT NULL, csr TEXT NOT NULL,
+    old INTEGER NOT NULL, new INTEGER NOT NULL
+) STRICT;
+CREATE INDEX csr_icount ON csr (icount);
+CREATE TABLE switches (
+    icount INTEGER PRIMARY KEY, hart INTEGER NOT NULL, prev_pid INTEGER NOT NULL, prev_comm TEXT NOT NULL,
+    next_pid INTEGER NOT NULL, next_comm TEXT NOT NULL
+) STRICT;
+"""
+
+_VIEWS = """
+CREATE VIEW console_text AS
+    SELECT icount, vtime_ns / 1e9 AS vtime_s, port, CAST(data AS TEXT) AS text FROM console;
+CREATE VIEW input_list AS
+    SELECT id, icount, vtime_ns / 1e9 AS vtime_s, hart, source, kind, length(payload) AS bytes,
+        CASE WHEN kind = 'rx' THEN CAST(payload AS TEXT) ELSE hex(substr(payload, 1, 32)) END AS payload
+    FROM inputs;
+CREATE VIEW input_summary AS
+    SELECT source, kind, count(*) AS n, sum(length(payload)) AS bytes,
+        min(icount) AS first_icount, max(icount) AS last_icount
+    FROM inputs GROUP BY source, kind;
+CREATE VIEW checkpoint_list AS
+    SELECT c.id, c.icount, c.vtime_ns / 1e9 AS vtime_s, c.parent_id, lower(hex(c.digest)) AS digest,
+        (SELECT count(*) FROM checkpoint_pages p WHERE p.checkpoint_id = c.id) AS pages,
+        (SELECT coalesce(sum(length(b.data)), 0) FROM checkpoint_pages p JOIN blobs b USING (hash)
+            WHERE p.checkpoint_id = c.id) AS stored_bytes
+    FROM checkpoints c;
+CREATE VIEW image_list AS
+    SELECT name, role, lower(hex(hash)) AS hash, path, embedded, size FROM images;
+CREATE VIEW digest_list AS
+    SELECT icount, lower(hex(digest)) AS digest FROM digests;
+"""
+
+
+def _create_tables(db: sqlite3.Connection) -> None:
+    for script in (_RUN_TABLES, _KNOWN_TABLES, _VIEWS):
+        for statement in script.split(";\n"):
+            if statement.strip():
+                db.execute(statement)
+
+
+#: Applied in order, each once. A change of the tables is a new function at the end, never an edit of an old one.
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_tables,)
+
+#: ``user_version`` of a trace that this code writes.
+FORMAT: Final = len(MIGRATIONS)
+
+#: Tables without which a file is no trace.
+REQUIRED_TABLES: Final = frozenset(
+    "meta config blobs images inputs disk_reads checkpoints checkpoint_pages digests console bookmarks".split()
+)
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring a database to ``FORMAT``, in one transaction; a database of this format is left alone.
+
+    Args:
+        db: an open connection in autocommit mode (``isolation_level=None``), empty or of an older format.
+
+    Raises:
+        sqlite3.Error: the database can't be written; nothing has changed then.
+    """
+    have = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if have >= FORMAT:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for migration in MIGRATIONS[have:]:
+            migration(db)
+        db.execute(f"PRAGMA user_version = {FORMAT}")
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise

@@ -1,0 +1,1 @@
+"""Record, replay, go backwards: the one adapter between machines and traces."""

@@ -1,0 +1,145 @@
+"""What record and replay ask of a machine: the board and the engine, as protocols; and how a board is built.
+
+Protocols let the whole of this package run on a small machine in Python in its tests. A board is built from
+a configuration, images and a gate, for a recording and for a replay alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from machine.config import Images, MachineConfig
+from machine.hw.blockproto import BaseRead, BlobStore, BlockNode
+from machine.inputs import ConsoleSink, InputGate
+
+#: Bytes of a RAM page.
+PAGE_BYTES = 4096
+
+
+class EngineLike(Protocol):
+    """The part of ``machine.tcg.engine.Engine`` that this package uses."""
+
+    warp_ns: int
+    reg_names: tuple[str, ...]
+
+    @property
+    def icount(self) -> int: ...
+    @property
+    def vtime_ns(self) -> int: ...
+    @property
+    def current_hart(self) -> int: ...
+    @property
+    def breakpoint_hits(self) -> int: ...
+    @property
+    def breakpoint_last(self) -> int: ...
+    def set_icount(self, n: int) -> None: ...
+    def read_phys(self, paddr: int, size: int) -> bytes: ...
+    def translate(self, hart: int, vaddr: int, access: str = "r") -> int | None: ...
+    def dirty_pages(self, clear: bool = True) -> list[int]: ...
+    def hash_pages(self, pages: Sequence[int]) -> bytes: ...
+    def get_reg(self, hart: int, name: str | int) -> int: ...
+    def save_state(self, hart: int) -> dict[str, int]: ...
+    def save_sched(self) -> list[int]: ...
+    def set_breakpoints(self, vaddrs: Collection[int], count_only: bool = False) -> None: ...
+    def skip_breakpoint_at(self, icount: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class BoardStop(Protocol):
+    """Why a board's run ended; ``reason`` is a ``machine.board.StopReason``."""
+
+    @property
+    def reason(self) -> Any: ...
+    @property
+    def code(self) -> int: ...
+
+
+class BoardLike(Protocol):
+    """The part of ``machine.board.Board`` that this package uses."""
+
+    @property
+    def engine(self) -> Any: ...
+    @property
+    def config(self) -> MachineConfig: ...
+    @property
+    def icount(self) -> int: ...
+    @property
+    def vtime_ns(self) -> int: ...
+    def reset(self) -> None: ...
+    def run(self, until: int | None) -> BoardStop: ...
+    def interrupt(self) -> None: ...
+    def save_state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any]) -> None: ...
+    def load_ram_page(self, index: int, data: bytes) -> None: ...
+    def ram_page(self, index: int) -> memoryview: ...
+
+
+class BoardFactory(Protocol):
+    """Builds a board that is not reset yet."""
+
+    def __call__(
+        self,
+        config: MachineConfig,
+        images: Images,
+        gate: InputGate,
+        console: ConsoleSink,
+        drives: Mapping[str, BlockNode],
+        backend: str,
+    ) -> BoardLike: ...
+
+
+def build_board(
+    config: MachineConfig,
+    images: Images,
+    gate: InputGate,
+    console: ConsoleSink,
+    drives: Mapping[str, BlockNode],
+    backend: str,
+) -> BoardLike:
+    """Build the real board. Raises MachineError: such a machine can't be built."""
+    from machine.board import Board
+
+    board: BoardLike = Board(config, images, gate, console, drives, backend)
+    return board
+
+
+def drive_key(config: MachineConfig, index: int) -> str:
+    """Return the name by which a drive is known to the board and the trace: its id, or ``drive<n>``."""
+    return config.drives[index].id or f"drive{index}"
+
+
+def open_drives(
+    config: MachineConfig, store: BlobStore | None, on_read: Callable[[str], BaseRead] | None
+) -> dict[str, BlockNode]:
+    """Open a machine's drives from their files.
+
+    Args:
+        config: names the files, and their content where it is known.
+        store: keeps the overlays' contents that saved states name.
+        on_read: makes the function that hears of a drive's base clusters as they are read.
+
+    Raises:
+        MachineError: a file is missing, or is not the one that was recorded.
+    """
+    from machine.hw.rawdisk import RawDisk
+
+    drives: dict[str, BlockNode] = {}
+    for index, drive in enumerate(config.drives):
+        key = drive_key(config, index)
+        node = RawDisk(
+            Path(drive.file),
+            readonly=drive.readonly,
+            expected_hash=drive.hash,
+            expected_size=drive.size_bytes,
+            base_read=on_read(key) if on_read else None,
+        )
+        node.set_blob_store(store)
+        drives[key] = node
+    return drives
+
+
+def reason_name(stop: BoardStop) -> str:
+    """Return a board's stop reason as the lower-case word that traces and results use."""
+    return str(getattr(stop.reason, "name", stop.reason)).lower()
