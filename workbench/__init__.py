@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from traces.reader import TraceReader as TraceReader
-
     from workbench.session import Session as Session
 
     Trace = Session

@@ -1,0 +1,108 @@
+"""The command line: ``workbench COMMAND``. What it promises is written in the manual's page of commands.
+
+Every command is a thin pair of a library call. Nothing heavy is imported before a command runs, so that
+``workbench --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from workbench import __version__
+from workbench.cli.group import WorkbenchGroup
+from workbench.errors import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    exit_code_of,
+    one_line,
+)
+
+
+@click.group(
+    cls=WorkbenchGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="workbench %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Record whole machines, replay them exactly, debug them backwards."""
+    if context.invoked_subcommand is None:
+        from workbench.repl.app import App
+
+        context.exit(App(None).run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; every error becomes one line on stderr."""
+    try:
+        result = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="workbench", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+        return EXIT_USAGE
+    except click.ClickException as error:
+        _show_traceback()
+        return _fail(_usage_text(error), EXIT_USAGE)
+    except BrokenPipeError:
+        return _broken_pipe()
+    # the end of the line for every error: expected ones carry their exit code, others are our bugs
+    except Exception as error:  # noqa: BLE001
+        _show_traceback()
+        code = exit_code_of(error)
+        if code is not None:
+            return _fail(one_line(error), code)
+        return _fail(f"bug: {type(error).__name__}: {one_line(error)}; --debug shows where", EXIT_BUG)
+    return result if isinstance(result, int) else EXIT_DONE
+
+
+def main() -> None:
+    """Run the process's command line and end the process."""
+    sys.exit(run())
+
+
+def _fail(text: str, code: int) -> int:
+    sys.stderr.write(f"workbench: error: {text}\n")
+    return code
+
+
+def _usage_text(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    hint = f"; '{context.command_path} --help' has the options" if context is not None else ""
+    return text.rstrip(".") + hint
+
+
+def _show_traceback() -> None:
+    if os.environ.get("WORKBENCH_DEBUG"):
+        traceback.print_exc()
+
+
+def _broken_pipe() -> int:
+    """The reader of our output went away (``| head``): end quietly, also in Python's own last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_DONE
+
+
+def _add_commands() -> None:
+    from workbench.cli import debug, doctor, guest, machine, query, trace
+
+    for module in (machine, debug, query, trace, guest, doctor):
+        for command in module.COMMANDS:
+            cli.add_command(command)
+
+
+_add_commands()

@@ -1,0 +1,108 @@
+"""``workbench debug`` and ``workbench gdbserver``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from workbench.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["jit", "interp"]),
+    default="jit",
+    show_default=True,
+    help="Translated code, or the portable interpreter.",
+)
+symbols_option = click.option(
+    "--symbols",
+    multiple=True,
+    type=Path,
+    metavar="FILE",
+    help="Symbols from an ELF file or a System.map; repeatable.",
+)
+
+
+def open_session(trace: str, backend: str, symbols: tuple[Path, ...]) -> Session:
+    """Return a session on a trace, with the symbols of more files."""
+    from workbench.session import Session
+    from workbench.symbols import Symbols
+
+    found = [Symbols.from_file(path) for path in symbols]
+    session = Session.open(trace, backend=backend)
+    for known in found:
+        session.symbols.add(known)
+    return session
+
+
+@click.command()
+@click.argument("trace")
+@click.option("-c", "commands", multiple=True, metavar="CMD", help="Run a command, and end; repeatable.")
+@click.option("-x", "script", metavar="FILE", help="Run the commands of a file, and end.")
+@backend_option
+@symbols_option
+def debug(
+    trace: str, commands: tuple[str, ...], script: str | None, backend: str, symbols: tuple[Path, ...]
+) -> int:
+    """Open the REPL on a trace; with -c or -x, run the commands and end."""
+    from workbench.repl.app import App, run_commands
+
+    lines = _script_lines(script) + list(commands)
+    session = open_session(trace, backend, symbols)
+    with session:
+        if lines or script is not None:
+            run_commands(session, lines)
+            return 0
+        return App(session).run()
+
+
+def _script_lines(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"script {path}: can't be read: {error}") from None
+    return [line for line in text.splitlines() if line.strip()]
+
+
+@click.command()
+@click.argument("trace")
+@click.option(
+    "--listen", default="127.0.0.1:1234", metavar="HOST:PORT", show_default=True, help="Where gdb comes."
+)
+@click.option("--once", is_flag=True, help="End when the first gdb has gone.")
+@backend_option
+@symbols_option
+def gdbserver(trace: str, listen: str, once: bool, backend: str, symbols: tuple[Path, ...]) -> None:
+    """Wait for gdb, on a trace: 'target remote HOST:PORT' attaches, reverse execution included."""
+    from workbench import output
+    from workbench.gdbstub.server import Server
+    from workbench.repl.shell import Shell
+
+    host, port = parse_listen(listen)
+    with open_session(trace, backend, symbols) as session:
+        shell = Shell(session)
+        with Server(session, host, port, monitor=shell.monitor) as server:
+            output.note(f"listening on {server.address}")
+            server.serve(once=once)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``, ``:PORT`` or ``PORT``; without a host, the loopback.
+
+    Raises:
+        UsageError: when it is none of these.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"--listen {text}: expected HOST:PORT, as 127.0.0.1:1234")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+COMMANDS = (debug, gdbserver)

@@ -1,0 +1,86 @@
+"""The groups of the command line: ``--debug`` everywhere, and a trace alone means ``debug``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+#: Long options of QEMU that may be written with one dash, as QEMU's manual does.
+ONE_DASH = ("kernel", "initrd", "append", "bios", "dtb", "smp", "drive", "machine", "memory", "nographic")
+
+
+def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        os.environ["WORKBENCH_DEBUG"] = "1"
+
+
+def debug_option() -> click.Option:
+    """Return the option that shows tracebacks."""
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_set_debug,
+        help="Show a traceback with an error.",
+    )
+
+
+class WorkbenchGroup(click.Group):
+    """The root: commands in the order of their declaration; a file's name alone is ``debug FILE``."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params.append(debug_option())
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, and ``--debug`` to it and to those below it."""
+        super().add_command(cmd, name)
+        below = cmd.commands.values() if isinstance(cmd, click.Group) else ()
+        for command in (cmd, *below):
+            command.params.append(debug_option())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are told about."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Resolve a command; what is none but a trace is opened by ``debug``."""
+        first = args[0]
+        if self.get_command(ctx, first) is None and _looks_like_trace(first):
+            args = ["debug", *args]
+        return super().resolve_command(ctx, args)
+
+
+def _looks_like_trace(text: str) -> bool:
+    return text.endswith(".trace") or os.sep in text or Path(text).is_file()
+
+
+class MachineCommand(click.Command):
+    """A command with machine options, which QEMU's users may write with one dash."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; ``-kernel`` is ``--kernel``."""
+        return super().parse_args(ctx, two_dashes(args))
+
+
+def two_dashes(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with QEMU's one-dash options written with two; the values of options stay."""
+    out: list[str] = []
+    is_value = False
+    for argument in arguments:
+        name = argument[1:] if argument[:1] == "-" and argument[:2] != "--" else ""
+        if not is_value and name in ONE_DASH:
+            argument = f"--{name}"
+        is_value = not is_value and argument in _WITH_VALUE
+        out.append(argument)
+    return out
+
+
+_WITH_VALUE = frozenset([f"--{name}" for name in ONE_DASH if name != "nographic"] + ["-m", "-M", "-o"])

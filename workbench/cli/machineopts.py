@@ -1,0 +1,211 @@
+"""Machine options, spelt as QEMU spells them, and what is built from them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from workbench.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from machine.config import DriveConfig, Images, MachineConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SIZE = re.compile(r"(?:size=)?(\d+)([bkmgt]?)i?b?", re.IGNORECASE)
+_SHIFTS = {"b": 0, "k": 10, "": 20, "m": 20, "g": 30, "t": 40}
+_SMP = re.compile(r"(?:cpus=)?(\d+)")
+_DRIVE_KEYS = ("file", "format", "if", "readonly", "id", "media")
+_ON = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+MAX_IMAGE_BYTES = 2 << 30
+
+
+def machine_options(function: F) -> F:
+    """Add the machine's options to a command; their values come in one dict, ``machine``."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+_OPTIONS: tuple[Callable[[F], F], ...] = (
+    click.option("--kernel", metavar="FILE", help="ELF or RISC-V Image; gzip or zstd too."),
+    click.option("--initrd", metavar="FILE", help="Initial RAM disk."),
+    click.option("--append", metavar="TEXT", default="", help="Kernel command line."),
+    click.option(
+        "--bios",
+        metavar="builtin|none|FILE",
+        default="builtin",
+        help="Our own SBI, none (start the kernel in M-mode at 0x8000_0000), or a file such as OpenSBI.",
+    ),
+    click.option("--dtb", metavar="FILE", help="Device tree instead of the generated one."),
+    click.option(
+        "-m", "--memory", metavar="SIZE", default="512M", help="RAM, as 512M or 2G.", show_default=True
+    ),
+    click.option("--smp", metavar="N", default="1", help="Number of harts.", show_default=True),
+    click.option(
+        "--drive",
+        "drives",
+        metavar="file=F,…",
+        multiple=True,
+        help="file=F,format=raw|qcow2,if=virtio,readonly=on,id=X; repeatable; F may be an nbd:// URI.",
+    ),
+    click.option("--quantum", metavar="N", type=click.IntRange(1, 1 << 40), help="Steps of a hart's turn."),
+    click.option(
+        "--seed", metavar="N", type=click.IntRange(0, (1 << 64) - 1), help="Seed of entropy and chaos."
+    ),
+    click.option("--chaos", is_flag=True, help="Turns, timers and latencies from a seeded generator."),
+    click.option("-M", "--machine", "board", default="virt", hidden=True),
+    click.option("--nographic", is_flag=True, hidden=True),
+)
+MACHINE_KEYS = (
+    *("kernel", "initrd", "append", "bios", "dtb", "memory", "smp", "drives", "quantum", "seed", "chaos"),
+    *("board", "nographic"),
+)
+
+
+def take_machine(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the machine's options out of a command's options."""
+    return {key: options.pop(key) for key in MACHINE_KEYS}
+
+
+def parse_size(text: str) -> int:
+    """Return a memory size in bytes: ``512M``, ``2G``, ``524288K``; a bare number is MiB, as in QEMU.
+
+    Raises:
+        UsageError: when it is none.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or len(match[1]) > 15:
+        raise UsageError(f"--memory {text}: not a size; expected one like 512M or 2G")
+    return int(match[1]) << _SHIFTS[match[2].lower()]
+
+
+def parse_harts(text: str) -> int:
+    """Return the number of harts of ``--smp``. Raises UsageError when it is none from 1 to 16."""
+    match = _SMP.fullmatch(text.strip())
+    if match is None or len(match[1]) > 4 or not 1 <= int(match[1]) <= 16:
+        raise UsageError(f"--smp {text}: expected a number of harts from 1 to 16")
+    return int(match[1])
+
+
+def split_commas(text: str) -> list[str]:
+    """Split at single commas; ``,,`` stands for a comma, as in QEMU."""
+    parts = [""]
+    at = 0
+    while at < len(text):
+        if text[at] != ",":
+            parts[-1] += text[at]
+        elif text[at : at + 2] == ",,":
+            parts[-1] += ","
+            at += 1
+        else:
+            parts.append("")
+        at += 1
+    return parts
+
+
+def parse_drive(text: str, index: int = 0) -> DriveConfig:
+    """Return the drive that a ``--drive`` means.
+
+    Raises:
+        UsageError: for an unknown key, a value that is not of its key, or no file.
+    """
+    from machine.config import DriveConfig
+
+    values: dict[str, str] = {}
+    for part in split_commas(text):
+        key, equals, value = part.partition("=")
+        if key not in _DRIVE_KEYS or not equals:
+            raise UsageError(f"--drive: {part!r} is not one of {', '.join(f'{k}=…' for k in _DRIVE_KEYS)}")
+        if key in values:
+            raise UsageError(f"--drive: {key} is given twice")
+        values[key] = value
+    if not values.get("file"):
+        raise UsageError("--drive: file=… is missing")
+    if values.get("if", "virtio") != "virtio":
+        raise UsageError(f"--drive: if={values['if']}: this board has virtio drives only, if=virtio")
+    if values.get("media", "disk") != "disk":
+        raise UsageError(f"--drive: media={values['media']}: only media=disk is known")
+    if values.get("format", "raw") not in ("raw", "qcow2"):
+        raise UsageError(f"--drive: format={values['format']}: expected raw or qcow2")
+    readonly = values.get("readonly", "off")
+    if readonly not in _ON:
+        raise UsageError(f"--drive: readonly={readonly}: expected on or off")
+    return DriveConfig(
+        file=values["file"],
+        format=values.get("format", "raw"),
+        interface="virtio",
+        readonly=_ON[readonly],
+        id=values.get("id") or f"virtio{index}",
+    )
+
+
+def read_image(path: str | None, what: str) -> bytes:
+    """Return an image's bytes, none where no path was given.
+
+    Raises:
+        InputError: when it can't be read, is empty, or is larger than any image.
+    """
+    if not path:
+        return b""
+    try:
+        with Path(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_IMAGE_BYTES:
+                raise InputError(f"{what} {path}: larger than {MAX_IMAGE_BYTES >> 30} GiB: not a {what}")
+            data = file.read(MAX_IMAGE_BYTES)
+    except OSError as error:
+        raise InputError(f"{what} {path}: can't be read: {error.strerror}; check the path") from None
+    if not data:
+        raise InputError(f"{what} {path}: the file is empty")
+    return data
+
+
+def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Images]:
+    """Return the configuration and the images that machine options mean.
+
+    Args:
+        options: what ``take_machine`` took.
+        idle: ``ask`` while a console is attached, else ``jump``.
+    """
+    from machine.config import Images, MachineConfig
+
+    if options["board"].partition(",")[0] != "virt":
+        raise UsageError(f"--machine {options['board']}: the one board is virt")
+    bios = options["bios"]
+    drives = tuple(parse_drive(text, index) for index, text in enumerate(options["drives"]))
+    names = [drive.id for drive in drives]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--drive: two drives have the id {max(names, key=names.count)}")
+    if not options["kernel"] and bios in ("builtin", "none"):
+        raise UsageError(
+            "--kernel FILE is needed: an ELF or a RISC-V Image ('workbench guest list' has some)"
+        )
+    if options["initrd"] and not options["kernel"]:
+        raise UsageError("--initrd needs a --kernel")
+    if not options["append"].isprintable():
+        raise UsageError("--append: control characters in a kernel command line")
+    defaults = MachineConfig()
+    config = MachineConfig(
+        memory_bytes=parse_size(options["memory"]),
+        harts=parse_harts(options["smp"]),
+        bios=bios if bios in ("builtin", "none") else "file",
+        append=options["append"],
+        quantum_steps=options["quantum"] or defaults.quantum_steps,
+        idle=idle,
+        seed=options["seed"] or 0,
+        chaos=options["chaos"],
+        drives=drives,
+        options={"entropy": "seed"} if options["seed"] is not None else {},
+    )
+    images = Images(
+        kernel=read_image(options["kernel"], "kernel"),
+        initrd=read_image(options["initrd"], "initrd"),
+        bios=b"" if bios in ("builtin", "none") else read_image(bios, "bios"),
+        dtb=read_image(options["dtb"], "dtb"),
+    )
+    return config, images

@@ -1,0 +1,191 @@
+"""Commands that show the machine at the cursor: registers, harts, the stack, expressions."""
+
+from __future__ import annotations
+
+from workbench.errors import CommandError
+from workbench.output import Record, Result, Table, Text
+from workbench.registers import CSR_GROUP, PRIVILEGES, abi_name, canonical
+from workbench.repl.context import Context
+from workbench.repl.registry import command
+from workbench.repl.stops import instruction_line, position_line
+from workbench.unwind import backtrace
+
+
+@command(
+    "info registers", "info r", "info reg", group="state", usage="[NAME|all|csr|float]…", completes="register"
+)
+def info_registers(context: Context, arguments: str) -> Result:
+    """Show registers of the selected hart: general ones, those named, or a group (all, csr, float)."""
+    session = context.session
+    if not arguments:
+        names = [f"x{i}" for i in range(1, 32)] + ["pc", "priv"]
+    elif arguments == "all":
+        names = list(session.regs())
+    else:
+        names = [name for word in arguments.split() for name in _expand(context, word)]
+    rows = []
+    for name in names:
+        value = _register(context, name)
+        rows.append((abi_name(name), value, _note(context, name, value)))
+    return Table(("register", "value", "means"), rows, {"value": "hex16"})
+
+
+def _expand(context: Context, word: str) -> list[str]:
+    if word in ("csr", "csrs", "system"):
+        known = set(context.session.board.engine.reg_names)
+        return [name for name in CSR_GROUP if name in known]
+    if word in ("float", "fpu"):
+        return [f"f{i}" for i in range(32)]
+    return [canonical(word)]
+
+
+def _register(context: Context, name: str) -> int:
+    if name == "x0":
+        return 0
+    try:
+        return int(context.session.reg(name))
+    except (ValueError, KeyError):
+        raise CommandError(f"no register {name!r}; 'info registers all' lists them") from None
+
+
+def _note(context: Context, name: str, value: int) -> str:
+    if name == "priv":
+        return PRIVILEGES.get(value, "?")
+    symbol = context.session.symbols.format(value) if value > 0xFFF else ""
+    return f"<{symbol}>" if symbol else str(value)
+
+
+@command("info harts", "info threads", group="state")
+def info_harts(context: Context, arguments: str) -> Result:
+    """List the harts: mode and where each one is; the selected one has a star."""
+    session = context.session
+    rows: list[tuple[object, ...]] = []
+    for hart in range(session.harts):
+        pc, priv = session.board.engine.get_reg(hart, "pc"), session.board.engine.get_reg(hart, "priv")
+        star = "*" if hart == session.hart else ""
+        rows.append((star, hart, PRIVILEGES.get(priv, "?"), pc, session.symbols.format(pc)))
+    return Table(("", "hart", "mode", "pc", "where"), rows, {"pc": "hex16"})
+
+
+@command("hart", "thread", group="state", usage="[NUMBER]")
+def hart(context: Context, arguments: str) -> Result:
+    """Select a hart; without a number, tell which one is selected. ``set hart N`` is the same."""
+    session = context.session
+    if arguments:
+        if not arguments.isdecimal() or int(arguments) >= session.harts:
+            raise CommandError(f"no hart {arguments}: this machine has harts 0 to {session.harts - 1}")
+        session.hart = int(arguments)
+    return Text(position_line(context), {"hart": session.hart}, kind="asm")
+
+
+@command("set", group="state", usage="hart N")
+def set_(context: Context, arguments: str) -> Result:
+    """Set something of the debugger's: ``set hart N`` selects a hart.
+
+    Registers and memory of a recorded run can't be set: its history is what it is.
+    """
+    what, _, value = arguments.replace("=", " ").partition(" ")
+    if what in ("hart", "thread"):
+        return hart(context, value.strip())
+    raise CommandError(
+        f"set {what}: only 'set hart N' can be set; the state of a recorded run can't be changed"
+    )
+
+
+@command(
+    "print", "p", "inspect", group="state", usage="[/x|/d|/u|/t|/o|/c|/a] EXPRESSION", completes="expression"
+)
+def print_(context: Context, arguments: str) -> Result:
+    """Evaluate an expression: registers ($pc, $a0), symbols, numbers, + - * and parentheses.
+
+    A format: /x hex, /d signed, /u unsigned, /t binary, /o octal, /c character, /a address with its symbol.
+    """
+    letter, expression = "", arguments
+    if arguments.startswith("/"):
+        fmt, _, expression = arguments[1:].partition(" ")
+        letter = fmt.strip() or "x"
+    if not expression.strip():
+        raise CommandError("print: an expression is needed, as in 'p $sp + 16'")
+    value = context.number(expression.strip())
+    return Text(f"= {format_value(context, value, letter)}", value)
+
+
+def format_value(context: Context, value: int, letter: str) -> str:
+    """Return a 64-bit number in one of print's formats; without one, hex and its symbol or decimal."""
+    signed = value - (1 << 64) if value >> 63 else value
+    if letter == "":
+        symbol = context.session.symbols.format(value) if value > 0xFFF else ""
+        return f"{value:#x} <{symbol}>" if symbol else f"{value:#x} ({signed})"
+    if letter == "a":
+        return context.place(value)
+    if letter == "c":
+        return f"{value & 0xFF} {chr(value & 0xFF)!r}"
+    texts = {"x": f"{value:#x}", "d": str(signed), "u": str(value), "t": f"{value:#b}", "o": f"{value:#o}"}
+    if letter not in texts:
+        raise CommandError(f"print: no format /{letter}; there are /x /d /u /t /o /c /a")
+    return texts[letter]
+
+
+@command("backtrace", "bt", "where-from", group="state", usage="[LIMIT]")
+def bt(context: Context, arguments: str) -> Result:
+    """Show the calls that led here, by the chain of frame pointers.
+
+    Code built without frame pointers, and the first instructions of a function, show fewer frames.
+    """
+    frames = backtrace(context.session, context.count(arguments, 64))
+    rows = [(i, frame.pc, context.session.symbols.format(frame.pc)) for i, frame in enumerate(frames)]
+    return Table(("frame", "pc", "where"), rows, {"pc": "hex16"})
+
+
+@command("where", "w", group="state")
+def where(context: Context, arguments: str) -> Result:
+    """Tell where the cursor is: position, virtual time, hart, mode, symbol and the next instruction."""
+    session = context.session
+    pc = session.reg("pc")
+    vtime_ns = session.board.vtime_ns
+    value = {
+        "position": session.cursor,
+        "end": session.end,
+        "vtime_ns": vtime_ns,
+        "hart": session.hart,
+        "mode": PRIVILEGES.get(session.reg("priv"), "?"),
+        "pc": f"{pc:#x}",
+        "symbol": session.symbols.format(pc),
+    }
+    lines = (f"{position_line(context)} · {vtime_ns / 1e9:.9f} s", instruction_line(context, pc))
+    return Text("\n".join(lines), value, kind="asm")
+
+
+@command("digest", group="state")
+def digest(context: Context, arguments: str) -> Result:
+    """Show the digest of the whole state at the cursor; equal digests, equal states."""
+    return Text(context.session.digest())
+
+
+@command("translate", group="state", usage="ADDRESS", completes="address")
+def translate(context: Context, arguments: str) -> Result:
+    """Show the physical address behind a virtual one, as the selected hart maps it now."""
+    address = context.number(arguments or "$pc")
+    found = context.session.translate(address)
+    if found is None:
+        raise CommandError(f"{address:#x} is not mapped in hart {context.session.hart}")
+    return Record({"vaddr": address, "paddr": found}, {"vaddr": "hex", "paddr": "hex"})
+
+
+@command("display", group="state", usage="[EXPRESSION]", completes="expression")
+def display(context: Context, arguments: str) -> Result:
+    """Show an expression after every motion; without one, list what is shown."""
+    if arguments:
+        context.number(arguments)
+        context.displays[context.next_display] = arguments
+        context.next_display += 1
+    return Table(("number", "expression"), list(context.displays.items()), empty="Nothing is displayed.")
+
+
+@command("undisplay", group="state", usage="[NUMBER]…")
+def undisplay(context: Context, arguments: str) -> Result:
+    """Stop displaying expressions by number; without a number, all of them."""
+    for word in arguments.split() or [str(number) for number in context.displays]:
+        if not word.isdecimal() or context.displays.pop(int(word), None) is None:
+            raise CommandError(f"no display number {word}; 'display' lists them")
+    return None

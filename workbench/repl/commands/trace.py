@@ -1,0 +1,95 @@
+"""Commands that look into what was recorded: console, inputs, checkpoints, bookmarks, SQL."""
+
+from __future__ import annotations
+
+from workbench import tracetables
+from workbench.errors import CommandError
+from workbench.output import Record, Result, Text
+from workbench.repl.context import Context
+from workbench.repl.registry import command, split_word
+
+
+@command("sql", group="trace", usage="QUERY", completes="sql")
+def sql(context: Context, arguments: str) -> Result:
+    """Run an SQL query on the trace, read-only; ``sql select * from inputs limit 5``."""
+    if not arguments:
+        raise CommandError("sql: a query is needed, as in 'sql select * from checkpoints'")
+    return tracetables.query(context.session.trace, arguments)
+
+
+@command("console", group="trace", usage="[LINES]")
+def console(context: Context, arguments: str) -> Result:
+    """Show what the guest had printed by the cursor: the last 20 lines, or the last LINES."""
+    text = tracetables.console_text(context.session.trace, until=context.session.cursor)
+    lines = text.splitlines()[-context.count(arguments, 20) :]
+    return Text("\n".join(lines), kind="console")
+
+
+@command("info checkpoints", "checkpoints", group="trace")
+def info_checkpoints(context: Context, arguments: str) -> Result:
+    """List the checkpoints of the trace."""
+    return tracetables.checkpoints(context.session.trace)
+
+
+@command("info inputs", "inputs", group="trace", usage="[FROM]")
+def info_inputs(context: Context, arguments: str) -> Result:
+    """List the inputs of the run: 50 of them, from number FROM on."""
+    first = context.count(arguments, 0) if arguments else 0
+    return tracetables.inputs(context.session.trace, first=first, limit=50)
+
+
+@command("info trace", group="trace")
+def info_trace(context: Context, arguments: str) -> Result:
+    """Show what the trace says of itself: machine, length, when and by whom it was recorded."""
+    return tracetables.info(context.session.trace)
+
+
+@command("info bookmarks", group="trace")
+def info_bookmarks(context: Context, arguments: str) -> Result:
+    """List the bookmarks; ``goto @NAME`` goes to one."""
+    return tracetables.bookmarks(context.session.trace)
+
+
+@command("bookmark", group="trace", usage="NAME [NOTE]")
+def bookmark(context: Context, arguments: str) -> Result:
+    """Set a bookmark at the cursor; ``goto @NAME`` comes back to it."""
+    name, note = split_word(arguments)
+    if not name:
+        return info_bookmarks(context, "")
+    context.session.bookmark(name, note)
+    return Text(
+        f"Bookmark @{name} at {context.session.cursor:_}", {"name": name, "position": context.session.cursor}
+    )
+
+
+@command("info symbols", "info functions", group="trace", usage="[PREFIX]", completes="address")
+def info_symbols(context: Context, arguments: str) -> Result:
+    """List symbols that begin with a prefix; without one, tell how many are known."""
+    symbols = context.session.symbols
+    if not arguments:
+        return Record({"symbols": len(symbols)})
+    return tracetables.symbols(symbols, arguments)
+
+
+@command("info symbol", group="trace", usage="ADDRESS", completes="expression")
+def info_symbol(context: Context, arguments: str) -> Result:
+    """Tell which symbol an address lies in."""
+    address = context.number(arguments or "$pc")
+    name = context.session.symbols.format(address)
+    if not name:
+        raise CommandError(f"no symbol matches {address:#x}")
+    return Text(f"{name} is at {address:#x}", {"address": f"{address:#x}", "symbol": name})
+
+
+@command("symbol-file", "symbols", group="trace", usage="FILE", completes="file")
+def symbol_file(context: Context, arguments: str) -> Result:
+    """Read symbols from an ELF file or a System.map."""
+    from pathlib import Path
+
+    from workbench.symbols import Symbols
+
+    if not arguments:
+        raise CommandError("symbol-file: an ELF file or a System.map is needed")
+    found = Symbols.from_file(Path(arguments).expanduser())
+    context.session.symbols.add(found)
+    return Text(f"{len(found)} symbols read from {arguments}", {"symbols": len(found)})

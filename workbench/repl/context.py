@@ -1,0 +1,98 @@
+"""What a REPL command works on: the session at its cursor, and the shell's own settings."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from workbench.disasm import Disassembler
+from workbench.errors import CommandError, exit_code_of, one_line
+
+if TYPE_CHECKING:
+    from workbench.repl.registry import Registry
+    from workbench.session import Session
+
+
+class Quit(Exception):
+    """The user asked to leave the REPL."""
+
+
+class Context:
+    """The state of one REPL, monitor or script."""
+
+    def __init__(self, session: Session | None, registry: Registry) -> None:
+        self.open_session = session
+        self.registry = registry
+        self.displays: dict[int, str] = {}
+        self.next_display = 1
+        self.examined: tuple[str, int] = ("", 0)
+        self.names: dict[str, Any] = {"session": session}
+
+    @property
+    def session(self) -> Session:
+        """Return the session.
+
+        Raises:
+            CommandError: when no trace is open.
+        """
+        if self.open_session is None:
+            raise CommandError("no trace is open: 'open FILE' opens one")
+        return self.open_session
+
+    def use(self, session: Session | None) -> None:
+        """Make another session the one that commands work on; the old one is closed."""
+        if self.open_session is not None:
+            self.open_session.close()
+        self.open_session = session
+        self.names["session"] = session
+        self.__dict__.pop("disassembler", None)
+
+    @cached_property
+    def disassembler(self) -> Disassembler:
+        """Return the disassembler, which falls back to the session's engine."""
+        engine = None if self.open_session is None else self.open_session.board.engine
+        return Disassembler(None if engine is None else engine.disasm)
+
+    def number(self, text: str) -> int:
+        """Return the value of an expression as an unsigned 64-bit number.
+
+        Raises:
+            CommandError: when it is none; the message has the expression.
+        """
+        try:
+            return self.session.eval(text) & (1 << 64) - 1
+        except (ValueError, KeyError, ZeroDivisionError) as error:
+            raise CommandError(f"can't evaluate {text!r}: {one_line(error).strip(chr(34))}") from None
+
+    def count(self, text: str, default: int = 1) -> int:
+        """Return a count given to a motion: a positive number, or the default where there is none."""
+        if not text:
+            return default
+        try:
+            value = int(text.replace("_", ""), 0)
+        except ValueError:
+            value = self.number(text)
+        if value < 1:
+            raise CommandError(f"a count must be at least 1, not {text}")
+        return value
+
+    def memory(self, address: int, size: int) -> bytes:
+        """Return guest memory at a virtual address.
+
+        Raises:
+            CommandError: when it is not mapped, or is not RAM.
+        """
+        try:
+            return bytes(self.session.read_mem(address, size))
+        # read_mem's own error carries an exit code; ValueError is the engine's
+        except ValueError:
+            raise CommandError(f"cannot access memory at address {address:#x}") from None
+        except Exception as error:
+            if exit_code_of(error) is None:
+                raise
+            raise CommandError(f"cannot access memory at address {address:#x}") from None
+
+    def place(self, address: int) -> str:
+        """Return an address as listings have it: hex, with its symbol where there is one."""
+        symbol = self.session.symbols.format(address)
+        return f"{address:#x} <{symbol}>" if symbol else f"{address:#x}"

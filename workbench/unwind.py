@@ -1,0 +1,91 @@
+"""Frames by the frame-pointer chain of the RISC-V ABI; best effort where a guest keeps none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from workbench.errors import exit_code_of
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+
+MAX_FRAMES = 256
+#: A frame is not larger than a kernel stack and an interrupt stack together.
+MAX_FRAME_BYTES = 1 << 16
+
+
+class Frame(NamedTuple):
+    """One frame: where it goes on, and its frame pointer (0 where none was found)."""
+
+    pc: int
+    fp: int
+
+
+def is_call(code: bytes) -> bool:
+    """Tell whether an instruction links: jal or jalr with ra or t0, or c.jalr.
+
+    Spec: unprivileged, table 2.1 (return-address stack hints).
+    """
+    if len(code) == 4:
+        word = int.from_bytes(code, "little")
+        return word & 0x7F in (0x6F, 0x67) and word >> 7 & 31 in (1, 5)
+    if len(code) == 2:
+        half = int.from_bytes(code, "little")
+        return half & 0xF07F == 0x9002 and half >> 7 & 31 != 0
+    return False
+
+
+def backtrace(session: Session, limit: int = MAX_FRAMES) -> list[Frame]:
+    """Return the frames from the innermost one on, as far as the chain of frame pointers is sound.
+
+    A frame's return address lies at fp - 8 and its caller's frame pointer at fp - 16. A leaf that keeps
+    no frame of its own is recognised by ra pointing into another function than the saved return address.
+
+    Replay: reads the state at the cursor only.
+    """
+    pc, fp, ra = session.reg("pc"), session.reg("x8"), session.reg("x1")
+    frames = [Frame(pc, fp)]
+    first = _load(session, fp - 8)
+    if _is_code(session, ra) and ra != first and not _same_function(session, ra, pc):
+        frames.append(Frame(ra, fp))
+    while len(frames) < limit:
+        caller, above = _load(session, fp - 8), _load(session, fp - 16)
+        if caller is None or above is None or caller == 0 or not _is_code(session, caller):
+            break
+        frames.append(Frame(caller, above))
+        if not fp < above <= fp + MAX_FRAME_BYTES or above & 7:
+            break
+        fp = above
+    return frames
+
+
+def return_address(session: Session) -> int | None:
+    """Return where the function at the cursor returns to, or None where no frame says."""
+    frames = backtrace(session, 2)
+    return frames[1].pc if len(frames) > 1 else None
+
+
+def _load(session: Session, address: int) -> int | None:
+    if address < 0 or address & 7:
+        return None
+    try:
+        return int.from_bytes(session.read_mem(address, 8), "little")
+    except ValueError:
+        return None
+    # whatever the session calls an unmapped address carries an exit code
+    except Exception as error:
+        if exit_code_of(error) is None:
+            raise
+        return None
+
+
+def _is_code(session: Session, address: int) -> bool:
+    """Tell whether an address may be a return address: even, mapped, and a symbol's if any are known."""
+    if address & 1 or _load(session, address & ~7) is None:
+        return False
+    return not len(session.symbols) or session.symbols.find(address) is not None
+
+
+def _same_function(session: Session, first: int, second: int) -> bool:
+    one, other = session.symbols.symbol_at(first), session.symbols.symbol_at(second)
+    return one is not None and one == other
