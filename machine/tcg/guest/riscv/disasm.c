@@ -12,12 +12,12 @@
 #include "disasm_tables.inc"
 
 static const char *const x_names[32] = {
-    "zero", "ra", "sp", "gp", "tp",  "t0",  "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5",
-    "a6",   "a7", "s2", "s3", "s4",  "s5",  "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
+    "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0",  "a1",  "a2", "a3", "a4", "a5",
+    "a6",   "a7", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
 };
 static const char *const f_names[32] = {
-    "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6",  "ft7",  "fs0", "fs1", "fa0",
-    "fa1", "fa2", "fa3", "fa4", "fa5", "fa6", "fa7",  "fs2",  "fs3", "fs4", "fs5",
+    "ft0", "ft1", "ft2", "ft3", "ft4",  "ft5",  "ft6", "ft7", "fs0",  "fs1",  "fa0",
+    "fa1", "fa2", "fa3", "fa4", "fa5",  "fa6",  "fa7", "fs2", "fs3",  "fs4",  "fs5",
     "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8", "ft9", "ft10", "ft11",
 };
 static const char *const rm_texts[8] = {", rne", ", rtz", ", rdn", ", rup", ", rmm", ", 5", ", 6", ""};
@@ -42,9 +42,9 @@ __attribute__((format(printf, 2, 3))) static void text_put(Text *t, const char *
 static void text_put_csr(Text *t, uint32_t csr)
 {
     switch (csr) {
-#define X(number, name)            \
-    case number:                   \
-        text_put(t, "%s", #name);  \
+#define X(number, name)                                                                                      \
+    case number:                                                                                             \
+        text_put(t, "%s", #name);                                                                            \
         return;
         RISCV_CSR_NAMES(X)
 #undef X
@@ -108,6 +108,11 @@ static void text_put_operand(Text *t, DisKind kind, int32_t value, uint64_t pc)
         text_put_iorw(t, value);
         break;
     }
+}
+
+uint32_t riscv_insn_bytes(uint16_t low)
+{
+    return (low & 3) == 3 ? 4 : 2;
 }
 
 uint32_t riscv_disasm(const uint8_t *code, uint32_t avail, uint64_t pc, char *out, size_t size)

@@ -1,14 +1,15 @@
 /* riscv.c: the RISC-V guest as the core sees it: one table, with the registers by number.
  *
- * Registers: pc, x1..x31, f0..f31, the state in GuestHart, and the CSRs that derive from it. The first three are a
- * hart's whole state, as a checkpoint holds it.
+ * Registers: pc, x1..x31, f0..f31, the state in GuestHart, and the CSRs that derive from it. The first three
+ * are a hart's whole state, as a checkpoint holds it.
  */
 #include "riscv.h"
 
-/* The state in GuestHart, declared once: X(name, field, csr, writable). A debugger reads and writes those with
- * a CSR number as that CSR, the others as they are; a checkpoint holds the fields. Not here, since
+/* The state in GuestHart, declared once: X(name, field, csr, writable). A debugger reads and writes those
+ * with a CSR number as that CSR, the others as they are; a checkpoint holds the fields. Not here, since
  * riscv_state_loaded() recomputes it: fs_off; since they are dead between instructions: rm, rm_insn. */
 enum { NO_CSR = -1 };
+/* clang-format off */
 #define RISCV_STATE(X)                                                                                       \
     X(priv, priv, NO_CSR, 1)                                                                                 \
     X(mstatus, mstatus, CSR_mstatus, 1)                                                                      \
@@ -55,6 +56,7 @@ enum { NO_CSR = -1 };
 #define RISCV_VIEWS(X)                                                                                       \
     X(fcsr) X(sstatus) X(sie) X(sip) X(misa) X(cycle) X(time) X(instret) X(mcycle) X(minstret)               \
     X(mvendorid) X(marchid) X(mimpid) X(mhartid) X(mconfigptr)
+/* clang-format on */
 
 enum { /* of RISCV_STATE, from 0 */
 #define X(name, field, csr, writable) STATE_##name,
@@ -71,18 +73,18 @@ enum { /* the numbers of registers; x0 has none */
        REG_VIEWS = REG_STATE + N_STATE_FIELDS,
 };
 
+/* clang-format off */
 static const RegInfo riscv_regs[] = {
-    {"pc", 64, 1},   {"x1", 64, 1},   {"x2", 64, 1},   {"x3", 64, 1},   {"x4", 64, 1},   {"x5", 64, 1},
-    {"x6", 64, 1},   {"x7", 64, 1},   {"x8", 64, 1},   {"x9", 64, 1},   {"x10", 64, 1},  {"x11", 64, 1},
-    {"x12", 64, 1},  {"x13", 64, 1},  {"x14", 64, 1},  {"x15", 64, 1},  {"x16", 64, 1},  {"x17", 64, 1},
-    {"x18", 64, 1},  {"x19", 64, 1},  {"x20", 64, 1},  {"x21", 64, 1},  {"x22", 64, 1},  {"x23", 64, 1},
-    {"x24", 64, 1},  {"x25", 64, 1},  {"x26", 64, 1},  {"x27", 64, 1},  {"x28", 64, 1},  {"x29", 64, 1},
-    {"x30", 64, 1},  {"x31", 64, 1},  {"f0", 64, 1},   {"f1", 64, 1},   {"f2", 64, 1},   {"f3", 64, 1},
-    {"f4", 64, 1},   {"f5", 64, 1},   {"f6", 64, 1},   {"f7", 64, 1},   {"f8", 64, 1},   {"f9", 64, 1},
-    {"f10", 64, 1},  {"f11", 64, 1},  {"f12", 64, 1},  {"f13", 64, 1},  {"f14", 64, 1},  {"f15", 64, 1},
-    {"f16", 64, 1},  {"f17", 64, 1},  {"f18", 64, 1},  {"f19", 64, 1},  {"f20", 64, 1},  {"f21", 64, 1},
-    {"f22", 64, 1},  {"f23", 64, 1},  {"f24", 64, 1},  {"f25", 64, 1},  {"f26", 64, 1},  {"f27", 64, 1},
-    {"f28", 64, 1},  {"f29", 64, 1},  {"f30", 64, 1},  {"f31", 64, 1},
+#define R(name) {#name, 64, 1},
+    R(pc) R(x1) R(x2) R(x3) R(x4) R(x5) R(x6) R(x7)
+    R(x8) R(x9) R(x10) R(x11) R(x12) R(x13) R(x14) R(x15)
+    R(x16) R(x17) R(x18) R(x19) R(x20) R(x21) R(x22) R(x23)
+    R(x24) R(x25) R(x26) R(x27) R(x28) R(x29) R(x30) R(x31)
+    R(f0) R(f1) R(f2) R(f3) R(f4) R(f5) R(f6) R(f7)
+    R(f8) R(f9) R(f10) R(f11) R(f12) R(f13) R(f14) R(f15)
+    R(f16) R(f17) R(f18) R(f19) R(f20) R(f21) R(f22) R(f23)
+    R(f24) R(f25) R(f26) R(f27) R(f28) R(f29) R(f30) R(f31)
+#undef R
 #define X(name, field, csr, writable) {#name, 64, writable},
     RISCV_STATE(X)
 #undef X
@@ -90,6 +92,7 @@ static const RegInfo riscv_regs[] = {
     RISCV_VIEWS(X)
 #undef X
 };
+/* clang-format on */
 enum { N_REGS = sizeof(riscv_regs) / sizeof(riscv_regs[0]) };
 _Static_assert((int)N_REGS > (int)REG_VIEWS, "64 registers stand before the state");
 
@@ -113,8 +116,8 @@ static uint64_t *state_field(Hart *h, uint32_t reg)
     if (reg < REG_STATE)
         return &h->slot[reg < REG_F ? SLOT_X + (reg - REG_X) : SLOT_F + (reg - REG_F)];
     switch (reg - REG_STATE) {
-#define X(name, field, csr, writable) \
-    case STATE_##name:                \
+#define X(name, field, csr, writable)                                                                        \
+    case STATE_##name:                                                                                       \
         return &g->field;
         RISCV_STATE(X)
 #undef X

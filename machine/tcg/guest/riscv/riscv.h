@@ -7,12 +7,12 @@
 /* translate.c */
 void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const uint8_t *page,
                      const uint8_t *next_page, uint32_t max_insns);
-uint32_t riscv_insn_bytes(uint16_t low);
 
 /* The word of tb_flags: */
 enum { TBF_FS_OFF = 1 }; /* FP instructions are illegal */
 
 /* disasm.c */
+uint32_t riscv_insn_bytes(uint16_t low);
 uint32_t riscv_disasm(const uint8_t *code, uint32_t avail, uint64_t pc, char *out, size_t size);
 
 /* trap.c and csr.c: see GuestOps for what each one does */
@@ -35,6 +35,7 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
 
 /* CSRs by name, for the disassembler and the register table: X(number, name).
  * SPEC: privileged 1.12, tables 2.2 to 2.6 */
+/* clang-format off */
 #define RISCV_CSR_NAMES(X)                                                                                   \
     X(0x001, fflags) X(0x002, frm) X(0x003, fcsr)                                                            \
     X(0x100, sstatus) X(0x104, sie) X(0x105, stvec) X(0x106, scounteren) X(0x10a, senvcfg)                   \
@@ -48,6 +49,7 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
     X(0xb00, mcycle) X(0xb02, minstret)                                                                      \
     X(0xc00, cycle) X(0xc01, time) X(0xc02, instret)                                                         \
     X(0xf11, mvendorid) X(0xf12, marchid) X(0xf13, mimpid) X(0xf14, mhartid) X(0xf15, mconfigptr)
+/* clang-format on */
 
 enum {
 #define X(number, name) CSR_##name = number,

@@ -9,7 +9,7 @@
 
 enum {
     MAX_FOLLOWED = 4,     /* direct jumps that one block follows */
-    MAX_OPS_PER_INSN = 8, /* the longest: fused multiply-add, with a breakpoint before and the block's end behind */
+    MAX_OPS_PER_INSN = 8, /* fused multiply-add: 6, with a breakpoint before and the block's end behind */
 };
 
 typedef struct {
@@ -104,8 +104,8 @@ static bool is_in_block(const Ctx *ctx, uint64_t pc)
  * the page's end is the last instruction of its block. */
 static void gen_jump(Ctx *ctx, uint64_t target)
 {
-    const bool in_page = !((target ^ ctx->first_pc) & WB_PAGE_MASK) &&
-                         !(((ctx->next_pc - 1) ^ ctx->first_pc) & WB_PAGE_MASK);
+    const bool in_page =
+        !((target ^ ctx->first_pc) & WB_PAGE_MASK) && !(((ctx->next_pc - 1) ^ ctx->first_pc) & WB_PAGE_MASK);
     if (ctx->m->sw.superblock && in_page && ctx->followed < MAX_FOLLOWED && !is_in_block(ctx, target)) {
         ctx->followed++;
         ctx->go_on = target;
@@ -137,11 +137,6 @@ static void gen_illegal(Ctx *ctx)
 
 #include "decode_insn32.inc"
 #include "decode_insn16.inc"
-
-uint32_t riscv_insn_bytes(uint16_t low)
-{
-    return (low & 3) == 3 ? 4 : 2;
-}
 
 static uint32_t get_u16(const uint8_t *p)
 {
