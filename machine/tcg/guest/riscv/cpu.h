@@ -31,6 +31,14 @@ struct GuestHart {
     uint64_t traps;       /* trap entries of this hart: steps that are not retired instructions */
     uint64_t reservation; /* paddr of LR, ~0 = none; dropped when the hart's turn ends and by device writes */
     uint64_t hartid;
+    /* Derived from pmpcfg and pmpaddr (mmu.c), not state: */
+    struct {
+        uint64_t first, last; /* paddr; first > last: matches nothing */
+        uint64_t cfg;
+    } pmp[16];
+    uint64_t pmp_used;   /* entries to look at */
+    uint64_t pmp_open;   /* every address is open to every mode */
+    uint64_t pmp_locked; /* some entry holds for M-mode too */
 };
 _Static_assert(sizeof(GuestHart) <= sizeof(((Hart *)0)->guest), "the guest part fits");
 
@@ -66,7 +74,7 @@ uint64_t riscv_mip(Hart *h);      /* with lines and timers folded in */
 uint64_t riscv_mstatus(Hart *h);  /* with FS and SD as the guest reads them */
 uint64_t riscv_time(Hart *h);     /* the time CSR at the exact position: vtime_ns / 100 */
 
-/* Everything that keeps derived fields (fs_off, contexts, irq_check) right after privilege,
+/* Everything that keeps derived fields (fs_off, contexts) right after privilege,
  * mstatus or satp changed. */
 void riscv_regime_changed(Hart *h);
 

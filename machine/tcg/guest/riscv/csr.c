@@ -1,6 +1,6 @@
 /* csr.c: control and status registers. RISCV_CSRS is the one list of them: number, name and behaviour; access
- * checks, reads, writes and the debuggers' names follow from it. The lowest privilege and read-only-ness are in the
- * number itself. SPEC: privileged 1.12, 2.1
+ * checks, reads, writes and the debuggers' names follow from it. The lowest privilege and read-only-ness are
+ * in the number itself. SPEC: privileged 1.12, 2.1
  *
  * A write that decides on translation, interrupts or timers is marked in the list; helper_csr then compares
  * what it decides before and after, and ends the TB only if the next instruction could see a difference.
@@ -63,8 +63,8 @@ uint64_t riscv_mip(Hart *h)
 
 #define SSTATUS_WRITE (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
 #define SSTATUS_READ  (SSTATUS_WRITE | MSTATUS_UXL | MSTATUS_SD)
-#define MSTATUS_WRITE                                                                                                \
-    (SSTATUS_WRITE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV | MSTATUS_TVM | MSTATUS_TW |            \
+#define MSTATUS_WRITE                                                                                        \
+    (SSTATUS_WRITE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV | MSTATUS_TVM | MSTATUS_TW |    \
      MSTATUS_TSR)
 
 static void status_write(Hart *h, uint64_t value, uint64_t mask)
@@ -294,73 +294,77 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
 
 /* The performance counters 3..31 all read as zero. SPEC: 3.1.10 */
 #define HPM(X, n, name, base, gate) X(base + n, name##n, gate, 0, zero_read, ignore_write)
-#define HPMS(X, name, base, g)                                                                                       \
-    HPM(X, 3, name, base, g) HPM(X, 4, name, base, g) HPM(X, 5, name, base, g) HPM(X, 6, name, base, g)              \
-    HPM(X, 7, name, base, g) HPM(X, 8, name, base, g) HPM(X, 9, name, base, g) HPM(X, 10, name, base, g)             \
-    HPM(X, 11, name, base, g) HPM(X, 12, name, base, g) HPM(X, 13, name, base, g) HPM(X, 14, name, base, g)          \
-    HPM(X, 15, name, base, g) HPM(X, 16, name, base, g) HPM(X, 17, name, base, g) HPM(X, 18, name, base, g)          \
-    HPM(X, 19, name, base, g) HPM(X, 20, name, base, g) HPM(X, 21, name, base, g) HPM(X, 22, name, base, g)          \
-    HPM(X, 23, name, base, g) HPM(X, 24, name, base, g) HPM(X, 25, name, base, g) HPM(X, 26, name, base, g)          \
-    HPM(X, 27, name, base, g) HPM(X, 28, name, base, g) HPM(X, 29, name, base, g) HPM(X, 30, name, base, g)          \
-    HPM(X, 31, name, base, g)
-#define PMP(X, n) X(0x3b0 + n, pmpaddr##n, NONE, FX_PMP, pmpaddr_read, pmpaddr_write)
-#define PMPS(X)                                                                                                      \
-    PMP(X, 0) PMP(X, 1) PMP(X, 2) PMP(X, 3) PMP(X, 4) PMP(X, 5) PMP(X, 6) PMP(X, 7) PMP(X, 8) PMP(X, 9) PMP(X, 10)   \
-    PMP(X, 11) PMP(X, 12) PMP(X, 13) PMP(X, 14) PMP(X, 15)
+#define HPMS(X, name, base, g)                                                                               \
+    HPM(X, 3, name, base, g)                                                                                 \
+    HPM(X, 4, name, base, g) HPM(X, 5, name, base, g) HPM(X, 6, name, base, g) HPM(X, 7, name, base, g)      \
+        HPM(X, 8, name, base, g) HPM(X, 9, name, base, g) HPM(X, 10, name, base, g)                          \
+            HPM(X, 11, name, base, g) HPM(X, 12, name, base, g) HPM(X, 13, name, base, g)                    \
+                HPM(X, 14, name, base, g) HPM(X, 15, name, base, g) HPM(X, 16, name, base, g)                \
+                    HPM(X, 17, name, base, g) HPM(X, 18, name, base, g) HPM(X, 19, name, base, g)            \
+                        HPM(X, 20, name, base, g) HPM(X, 21, name, base, g) HPM(X, 22, name, base, g)        \
+                            HPM(X, 23, name, base, g) HPM(X, 24, name, base, g) HPM(X, 25, name, base, g)    \
+                                HPM(X, 26, name, base, g) HPM(X, 27, name, base, g)                          \
+                                    HPM(X, 28, name, base, g) HPM(X, 29, name, base, g)                      \
+                                        HPM(X, 30, name, base, g) HPM(X, 31, name, base, g)
+#define PMP(L, n) L(0x3b0 + n, pmpaddr##n, NONE, FX_PMP, pmpaddr[n], pmpaddr_write)
+#define PMPS(L)                                                                                              \
+    PMP(L, 0)                                                                                                \
+    PMP(L, 1) PMP(L, 2) PMP(L, 3) PMP(L, 4) PMP(L, 5) PMP(L, 6) PMP(L, 7) PMP(L, 8) PMP(L, 9) PMP(L, 10)     \
+        PMP(L, 11) PMP(L, 12) PMP(L, 13) PMP(L, 14) PMP(L, 15)
 
 /* F(number, name, gate, effects, field, writable bits): a field of GuestHart
  * L(number, name, gate, effects, field, write): the same, with a function that makes a written value legal
  * X(number, name, gate, effects, read, write): functions */
-#define RISCV_CSRS(F, L, X)                                                                                          \
-    X(0x001, fflags, FP, 0, fcsr_read, fcsr_write)                                                                   \
-    X(0x002, frm, FP, 0, fcsr_read, fcsr_write)                                                                      \
-    X(0x003, fcsr, FP, 0, fcsr_read, fcsr_write)                                                                     \
-    X(0x100, sstatus, NONE, FX_STATUS, sstatus_read, sstatus_write)                                                  \
-    X(0x104, sie, NONE, FX_IRQ | FX_TIMER, sie_read, sie_write)                                                      \
-    L(0x105, stvec, NONE, 0, stvec, stvec_write)                                                                     \
-    F(0x106, scounteren, NONE, 0, scounteren, 0xffffffff)                                                            \
-    F(0x10a, senvcfg, NONE, 0, senvcfg, ENVCFG_FIOM)                                                                 \
-    F(0x140, sscratch, NONE, 0, sscratch, ALL)                                                                       \
-    F(0x141, sepc, NONE, 0, sepc, ~1ull)                                                                             \
-    F(0x142, scause, NONE, 0, scause, ALL)                                                                           \
-    F(0x143, stval, NONE, 0, stval, ALL)                                                                             \
-    X(0x144, sip, NONE, FX_IRQ, sip_read, sip_write)                                                                 \
-    F(0x14d, stimecmp, STIMECMP, FX_IRQ | FX_TIMER, stimecmp, ALL)                                                   \
-    L(0x180, satp, SATP, FX_REGIME, satp, satp_write)                                                                \
-    X(0x300, mstatus, NONE, FX_STATUS, mstatus_read, mstatus_write)                                                  \
-    X(0x301, misa, NONE, 0, misa_read, ignore_write)                                                                 \
-    F(0x302, medeleg, NONE, 0, medeleg, MEDELEG_MASK)                                                                \
-    F(0x303, mideleg, NONE, FX_IRQ, mideleg, IRQS_S)                                                                 \
-    F(0x304, mie, NONE, FX_IRQ | FX_TIMER, mie, IRQS_S | IRQS_M)                                                     \
-    L(0x305, mtvec, NONE, 0, mtvec, mtvec_write)                                                                     \
-    F(0x306, mcounteren, NONE, 0, mcounteren, 0xffffffff)                                                            \
-    F(0x30a, menvcfg, NONE, FX_ENVCFG, menvcfg, ENVCFG_FIOM | ENVCFG_ADUE | ENVCFG_STCE)                             \
-    L(0x320, mcountinhibit, NONE, 0, mcountinhibit, countinhibit_write)                                              \
-    F(0x340, mscratch, NONE, 0, mscratch, ALL)                                                                       \
-    F(0x341, mepc, NONE, 0, mepc, ~1ull)                                                                             \
-    F(0x342, mcause, NONE, 0, mcause, ALL)                                                                           \
-    F(0x343, mtval, NONE, 0, mtval, ALL)                                                                             \
-    HPMS(X, mhpmevent, 0x320, NONE)                                                                                  \
-    X(0x344, mip, NONE, FX_IRQ, mip_read, mip_write)                                                                 \
-    X(0x3a0, pmpcfg0, NONE, FX_PMP, pmpcfg_read, pmpcfg_write)                                                       \
-    X(0x3a2, pmpcfg2, NONE, FX_PMP, pmpcfg_read, pmpcfg_write)                                                       \
-    PMPS(X)                                                                                                          \
-    X(0x7a0, tselect, NONE, 0, zero_read, ignore_write)                                                              \
-    X(0x7a1, tdata1, NONE, 0, zero_read, ignore_write)                                                               \
-    X(0x7a2, tdata2, NONE, 0, zero_read, ignore_write)                                                               \
-    X(0x7a3, tdata3, NONE, 0, zero_read, ignore_write)                                                               \
-    X(0x7a4, tinfo, NONE, 0, tinfo_read, ignore_write)                                                               \
-    X(0xb00, mcycle, NONE, 0, cycle_read, cycle_write)                                                               \
-    X(0xb02, minstret, NONE, 0, instret_read, instret_write)                                                         \
-    HPMS(X, mhpmcounter, 0xb00, NONE)                                                                                \
-    X(0xc00, cycle, COUNTER, 0, cycle_read, ignore_write)                                                            \
-    X(0xc01, time, COUNTER, 0, time_read, ignore_write)                                                              \
-    X(0xc02, instret, COUNTER, 0, instret_read, ignore_write)                                                        \
-    HPMS(X, hpmcounter, 0xc00, COUNTER)                                                                              \
-    X(0xf11, mvendorid, NONE, 0, zero_read, ignore_write)                                                            \
-    X(0xf12, marchid, NONE, 0, zero_read, ignore_write)                                                              \
-    X(0xf13, mimpid, NONE, 0, zero_read, ignore_write)                                                               \
-    F(0xf14, mhartid, NONE, 0, hartid, 0)                                                                            \
+#define RISCV_CSRS(F, L, X)                                                                                  \
+    X(0x001, fflags, FP, 0, fcsr_read, fcsr_write)                                                           \
+    X(0x002, frm, FP, 0, fcsr_read, fcsr_write)                                                              \
+    X(0x003, fcsr, FP, 0, fcsr_read, fcsr_write)                                                             \
+    X(0x100, sstatus, NONE, FX_STATUS, sstatus_read, sstatus_write)                                          \
+    X(0x104, sie, NONE, FX_IRQ | FX_TIMER, sie_read, sie_write)                                              \
+    L(0x105, stvec, NONE, 0, stvec, stvec_write)                                                             \
+    F(0x106, scounteren, NONE, 0, scounteren, 0xffffffff)                                                    \
+    F(0x10a, senvcfg, NONE, 0, senvcfg, ENVCFG_FIOM)                                                         \
+    F(0x140, sscratch, NONE, 0, sscratch, ALL)                                                               \
+    F(0x141, sepc, NONE, 0, sepc, ~1ull)                                                                     \
+    F(0x142, scause, NONE, 0, scause, ALL)                                                                   \
+    F(0x143, stval, NONE, 0, stval, ALL)                                                                     \
+    X(0x144, sip, NONE, FX_IRQ, sip_read, sip_write)                                                         \
+    F(0x14d, stimecmp, STIMECMP, FX_IRQ | FX_TIMER, stimecmp, ALL)                                           \
+    L(0x180, satp, SATP, FX_REGIME, satp, satp_write)                                                        \
+    X(0x300, mstatus, NONE, FX_STATUS, mstatus_read, mstatus_write)                                          \
+    X(0x301, misa, NONE, 0, misa_read, ignore_write)                                                         \
+    F(0x302, medeleg, NONE, 0, medeleg, MEDELEG_MASK)                                                        \
+    F(0x303, mideleg, NONE, FX_IRQ, mideleg, IRQS_S)                                                         \
+    F(0x304, mie, NONE, FX_IRQ | FX_TIMER, mie, IRQS_S | IRQS_M)                                             \
+    L(0x305, mtvec, NONE, 0, mtvec, mtvec_write)                                                             \
+    F(0x306, mcounteren, NONE, 0, mcounteren, 0xffffffff)                                                    \
+    F(0x30a, menvcfg, NONE, FX_ENVCFG, menvcfg, ENVCFG_FIOM | ENVCFG_ADUE | ENVCFG_STCE)                     \
+    L(0x320, mcountinhibit, NONE, 0, mcountinhibit, countinhibit_write)                                      \
+    F(0x340, mscratch, NONE, 0, mscratch, ALL)                                                               \
+    F(0x341, mepc, NONE, 0, mepc, ~1ull)                                                                     \
+    F(0x342, mcause, NONE, 0, mcause, ALL)                                                                   \
+    F(0x343, mtval, NONE, 0, mtval, ALL)                                                                     \
+    HPMS(X, mhpmevent, 0x320, NONE)                                                                          \
+    X(0x344, mip, NONE, FX_IRQ, mip_read, mip_write)                                                         \
+    X(0x3a0, pmpcfg0, NONE, FX_PMP, pmpcfg_read, pmpcfg_write)                                               \
+    X(0x3a2, pmpcfg2, NONE, FX_PMP, pmpcfg_read, pmpcfg_write)                                               \
+    PMPS(L)                                                                                                  \
+    X(0x7a0, tselect, NONE, 0, zero_read, ignore_write)                                                      \
+    X(0x7a1, tdata1, NONE, 0, zero_read, ignore_write)                                                       \
+    X(0x7a2, tdata2, NONE, 0, zero_read, ignore_write)                                                       \
+    X(0x7a3, tdata3, NONE, 0, zero_read, ignore_write)                                                       \
+    X(0x7a4, tinfo, NONE, 0, tinfo_read, ignore_write)                                                       \
+    X(0xb00, mcycle, NONE, 0, cycle_read, cycle_write)                                                       \
+    X(0xb02, minstret, NONE, 0, instret_read, instret_write)                                                 \
+    HPMS(X, mhpmcounter, 0xb00, NONE)                                                                        \
+    X(0xc00, cycle, COUNTER, 0, cycle_read, ignore_write)                                                    \
+    X(0xc01, time, COUNTER, 0, time_read, ignore_write)                                                      \
+    X(0xc02, instret, COUNTER, 0, instret_read, ignore_write)                                                \
+    HPMS(X, hpmcounter, 0xc00, COUNTER)                                                                      \
+    X(0xf11, mvendorid, NONE, 0, zero_read, ignore_write)                                                    \
+    X(0xf12, marchid, NONE, 0, zero_read, ignore_write)                                                      \
+    X(0xf13, mimpid, NONE, 0, zero_read, ignore_write)                                                       \
+    F(0xf14, mhartid, NONE, 0, hartid, 0)                                                                    \
     X(0xf15, mconfigptr, NONE, 0, zero_read, ignore_write)
 
 typedef struct {
@@ -373,15 +377,16 @@ typedef struct {
     void (*write)(Hart *h, uint32_t csr, uint64_t value);
 } Csr;
 
-#define CSR_FIELD(num, name, gate, fx, field, mask)                                                                  \
-    [CSR_##name] = {num, GATE_##gate, fx, #name, offsetof(GuestHart, field), mask, NULL, NULL},
-#define CSR_LEGAL(num, name, gate, fx, field, write)                                                                 \
-    [CSR_##name] = {num, GATE_##gate, fx, #name, offsetof(GuestHart, field), 0, NULL, write},
-#define CSR_FUNC(num, name, gate, fx, read, write) [CSR_##name] = {num, GATE_##gate, fx, #name, 0, 0, read, write},
-#define CSR_ENUM(num, name, ...)                   CSR_##name,
-#define CSR_INDEX(num, name, ...)                  [num] = CSR_##name,
+#define CSR_FIELD(num, name, gate, fx, field, mask)                                                          \
+    [IDX_##name] = {num, GATE_##gate, fx, #name, offsetof(GuestHart, field), mask, NULL, NULL},
+#define CSR_LEGAL(num, name, gate, fx, field, write)                                                         \
+    [IDX_##name] = {num, GATE_##gate, fx, #name, offsetof(GuestHart, field), 0, NULL, write},
+#define CSR_FUNC(num, name, gate, fx, read, write)                                                           \
+    [IDX_##name] = {num, GATE_##gate, fx, #name, 0, 0, read, write},
+#define CSR_ENUM(num, name, ...)  IDX_##name,
+#define CSR_INDEX(num, name, ...) [num] = IDX_##name,
 
-enum { CSR_NONE, RISCV_CSRS(CSR_ENUM, CSR_ENUM, CSR_ENUM) N_CSRS };
+enum { IDX_NONE, RISCV_CSRS(CSR_ENUM, CSR_ENUM, CSR_ENUM) N_CSRS };
 static const Csr csrs[N_CSRS] = {RISCV_CSRS(CSR_FIELD, CSR_LEGAL, CSR_FUNC)};
 static const uint8_t csr_index[4096] = {RISCV_CSRS(CSR_INDEX, CSR_INDEX, CSR_INDEX)};
 _Static_assert(N_CSRS <= 256, "an index is one byte");
@@ -390,8 +395,8 @@ _Static_assert(N_CSRS <= 256, "an index is one byte");
 
 static const Csr *csr_find(uint32_t number)
 {
-    uint8_t i = number < 4096 ? csr_index[number] : CSR_NONE;
-    return i == CSR_NONE ? NULL : &csrs[i];
+    uint8_t i = number < 4096 ? csr_index[number] : IDX_NONE;
+    return i == IDX_NONE ? NULL : &csrs[i];
 }
 static uint64_t *csr_field(Hart *h, const Csr *c)
 {
@@ -430,7 +435,8 @@ static bool gate_open(const Hart *h, const Csr *c)
     }
 }
 
-/* SPEC: privileged 1.12, 2.1: bits 11:10 of the number are 3 where it is read-only, 9:8 the lowest privilege. */
+/* SPEC: privileged 1.12, 2.1: bits 11:10 of the number are 3 where it is read-only, 9:8 the lowest privilege.
+ */
 static bool csr_accessible(const Hart *h, const Csr *c, bool writes)
 {
     if (writes && (c->number >> 10) == 3)
@@ -464,13 +470,12 @@ static void csr_write_guest(Hart *h, const Csr *c, uint64_t value)
         riscv_leave_after(h);
     if (c->effects & FX_PMP)
         riscv_leave_after(h);
-    if ((c->effects & FX_IRQ) && riscv_pending_irq(h) >= 0) {
-        h->irq_check = 1;
+    if ((c->effects & FX_IRQ) && riscv_pending_irq(h) >= 0)
         riscv_leave_after(h);
-    }
 }
 
-/* SPEC: unprivileged, Zicsr. A read has no side effect in any CSR here, so rd = x0 needs no case of its own. */
+/* SPEC: unprivileged, Zicsr. A read has no side effect in any CSR here, so rd = x0 needs no case of its own.
+ */
 uint64_t helper_csr(Hart *h, uint64_t insn, uint64_t rs1_value, uint64_t unused)
 {
     (void)unused;
@@ -497,7 +502,6 @@ void riscv_regime_changed(Hart *h)
 {
     h->g->fs_off = !(h->g->mstatus & MSTATUS_FS);
     softmmu_regime_changed(h);
-    h->irq_check = 1;
 }
 
 /* ---- debuggers ---- */

@@ -27,14 +27,21 @@
 #define MSTATUS_SXL  (3ull << 34)
 #define MSTATUS_SD   (1ull << 63)
 #define MSTATUS_XLEN ((2ull << 32) | (2ull << 34)) /* UXL = SXL = 64 bits, read-only */
-enum { MSTATUS_MPP_SHIFT = 11, MSTATUS_FS_SHIFT = 13, FS_OFF = 0, FS_INITIAL = 1, FS_CLEAN = 2, FS_DIRTY = 3 };
+enum {
+    MSTATUS_MPP_SHIFT = 11,
+    MSTATUS_FS_SHIFT = 13,
+    FS_OFF = 0,
+    FS_INITIAL = 1,
+    FS_CLEAN = 2,
+    FS_DIRTY = 3
+};
 
 /* Interrupt numbers: bits of mip, mie, mideleg. SPEC: privileged 1.12, 3.1.9 */
 enum { IRQ_SSI = 1, IRQ_MSI = 3, IRQ_STI = 5, IRQ_MTI = 7, IRQ_SEI = 9, IRQ_MEI = 11 };
-#define IRQ_BIT(n)   (1ull << (n))
-#define IRQS_S       (IRQ_BIT(IRQ_SSI) | IRQ_BIT(IRQ_STI) | IRQ_BIT(IRQ_SEI))
-#define IRQS_M       (IRQ_BIT(IRQ_MSI) | IRQ_BIT(IRQ_MTI) | IRQ_BIT(IRQ_MEI))
-#define CAUSE_IRQ    (1ull << 63)
+#define IRQ_BIT(n) (1ull << (n))
+#define IRQS_S     (IRQ_BIT(IRQ_SSI) | IRQ_BIT(IRQ_STI) | IRQ_BIT(IRQ_SEI))
+#define IRQS_M     (IRQ_BIT(IRQ_MSI) | IRQ_BIT(IRQ_MTI) | IRQ_BIT(IRQ_MEI))
+#define CAUSE_IRQ  (1ull << 63)
 /* Exceptions that medeleg can hold: all that exist but the call from M-mode. */
 #define MEDELEG_MASK 0xb3ffull
 
@@ -60,12 +67,8 @@ uint64_t riscv_pmpcfg_read(const GuestHart *g, uint32_t word);
 /* Locked entries keep their values. Both return whether anything changed. */
 bool riscv_pmpcfg_write(GuestHart *g, uint32_t word, uint64_t value);
 bool riscv_pmpaddr_write(GuestHart *g, uint32_t entry, uint64_t value);
-/* Recomputes the entries' ranges from pmpcfg and pmpaddr. */
-void riscv_pmp_update(GuestHart *g);
-
-/* trap.c */
-uint64_t riscv_timer_deadline(Hart *h);
-int riscv_pending_irq(Hart *h);
+/* Recomputes the entries' ranges from pmpcfg and pmpaddr; returns whether any differs. */
+bool riscv_pmp_update(GuestHart *g);
 
 /* csr.c: the list of CSRs, for register tables. i counts from 0; a name that is none gives -1. */
 uint32_t riscv_csr_count(void);

@@ -114,8 +114,7 @@ uint64_t riscv_timer_deadline(Hart *h)
 
 void riscv_timer_update(Hart *h, uint64_t vtime_ns)
 {
-    (void)vtime_ns; /* riscv_mip() compares with the time itself */
-    h->irq_check = 1;
+    (void)h, (void)vtime_ns; /* riscv_mip() compares with the time itself */
 }
 
 void riscv_irq_line(Hart *h, uint32_t line, bool level)
@@ -125,7 +124,6 @@ void riscv_irq_line(Hart *h, uint32_t line, bool level)
         g->seip_line = level;
     else if (line < 64)
         g->mip = level ? g->mip | IRQ_BIT(line) : g->mip & ~IRQ_BIT(line);
-    h->irq_check = 1;
 }
 
 /* ---- reset ---- */
@@ -160,13 +158,22 @@ void riscv_reset(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1)
     h->slot[SLOT_X + 10] = arg0;
     h->slot[SLOT_X + 11] = arg1;
     h->waiting = 0;
+    softmmu_flush_all(h->m);
     riscv_state_loaded(h);
 }
 
 void riscv_state_loaded(Hart *h)
 {
-    riscv_pmp_update(h->g);
-    softmmu_flush_all(h->m); /* the cached translations are those of other PMP entries */
+    GuestHart *g = h->g;
+    /* A checkpoint is input like any other: values that no CSR write can make do not come in. */
+    g->priv = g->priv == PRV_U || g->priv == PRV_S ? g->priv : PRV_M;
+    if ((g->mstatus & MSTATUS_MPP) == 2ull << MSTATUS_MPP_SHIFT)
+        g->mstatus &= ~MSTATUS_MPP;
+    g->mstatus = (g->mstatus & ~(MSTATUS_UXL | MSTATUS_SXL | MSTATUS_SD)) | MSTATUS_XLEN;
+    g->frm &= 7;
+    g->fflags &= 31;
+    if (riscv_pmp_update(g))
+        softmmu_flush_all(h->m);
     riscv_regime_changed(h);
 }
 
@@ -192,7 +199,6 @@ uint64_t helper_ecall(Hart *h, uint64_t a, uint64_t b, uint64_t c)
     const HostOps *host = &h->m->host;
     if (h->g->priv == PRV_S && host->sbi_call) {
         riscv_leave_after(h); /* anything may have changed */
-        h->irq_check = 1;
         if (host->sbi_call(host->opaque, h->index) != 0)
             h->m->host_error = 1;
         return 0;
@@ -200,8 +206,6 @@ uint64_t helper_ecall(Hart *h, uint64_t a, uint64_t b, uint64_t c)
     riscv_raise(h, EXC_ECALL_U + (uint32_t)h->g->priv, 0);
     return 0;
 }
-
-enum { INSN_MRET = 0x30200073, INSN_SRET = 0x10200073, INSN_WFI = 0x10500073 };
 
 static void return_to(Hart *h, uint64_t priv, uint64_t pc)
 {
@@ -216,12 +220,12 @@ static void return_to(Hart *h, uint64_t priv, uint64_t pc)
     riscv_regime_changed(h);
 }
 
-uint64_t helper_mret(Hart *h, uint64_t a, uint64_t b, uint64_t c)
+uint64_t helper_mret(Hart *h, uint64_t insn, uint64_t b, uint64_t c)
 {
-    (void)a, (void)b, (void)c;
+    (void)b, (void)c;
     GuestHart *g = h->g;
     if (g->priv != PRV_M)
-        return helper_illegal(h, INSN_MRET, 0, 0);
+        return helper_illegal(h, (uint32_t)insn, 0, 0);
     uint64_t status = g->mstatus, mpp = (status & MSTATUS_MPP) >> MSTATUS_MPP_SHIFT;
     g->mstatus = (status & ~(MSTATUS_MPP | MSTATUS_MIE)) | MSTATUS_MPIE;
     g->mstatus |= (status & MSTATUS_MPIE) ? MSTATUS_MIE : 0;
@@ -229,13 +233,13 @@ uint64_t helper_mret(Hart *h, uint64_t a, uint64_t b, uint64_t c)
     return 0;
 }
 
-uint64_t helper_sret(Hart *h, uint64_t a, uint64_t b, uint64_t c)
+uint64_t helper_sret(Hart *h, uint64_t insn, uint64_t b, uint64_t c)
 {
-    (void)a, (void)b, (void)c;
+    (void)b, (void)c;
     GuestHart *g = h->g;
     /* SPEC: 3.1.6.5 */
     if (g->priv == PRV_U || (g->priv == PRV_S && (g->mstatus & MSTATUS_TSR)))
-        return helper_illegal(h, INSN_SRET, 0, 0);
+        return helper_illegal(h, (uint32_t)insn, 0, 0);
     uint64_t status = g->mstatus, spp = (status & MSTATUS_SPP) ? PRV_S : PRV_U;
     g->mstatus = (status & ~(MSTATUS_SPP | MSTATUS_SIE)) | MSTATUS_SPIE;
     g->mstatus |= (status & MSTATUS_SPIE) ? MSTATUS_SIE : 0;
@@ -243,13 +247,13 @@ uint64_t helper_sret(Hart *h, uint64_t a, uint64_t b, uint64_t c)
     return 0;
 }
 
-uint64_t helper_wfi(Hart *h, uint64_t a, uint64_t b, uint64_t c)
+uint64_t helper_wfi(Hart *h, uint64_t insn, uint64_t b, uint64_t c)
 {
-    (void)a, (void)b, (void)c;
+    (void)b, (void)c;
     const GuestHart *g = h->g;
     /* SPEC: 3.1.6.5, 3.3.3: U-mode may not wait where there is an S-mode; the bounded time is zero. */
     if (g->priv == PRV_U || (g->priv == PRV_S && (g->mstatus & MSTATUS_TW)))
-        return helper_illegal(h, INSN_WFI, 0, 0);
+        return helper_illegal(h, (uint32_t)insn, 0, 0);
     if (!riscv_wakes(h))
         h->waiting = 1;
     riscv_leave_after(h);

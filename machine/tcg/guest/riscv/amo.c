@@ -1,0 +1,161 @@
+/* amo.c: load-reserved, store-conditional and read-modify-write. Harts run in turn, and a reservation ends
+ * with the turn, so what is one instruction is atomic. SPEC: unprivileged, chapter 8 (A)
+ */
+#include <string.h>
+
+#include "csr.h"
+#include "riscv.h"
+
+/* Raises the exception of an address that is not aligned to the access. AMOs are never split. */
+static bool is_misaligned(Hart *h, uint64_t vaddr, uint32_t size, uint32_t cause)
+{
+    if (!(vaddr & (size - 1)))
+        return false;
+    riscv_raise(h, cause, vaddr);
+    return true;
+}
+
+/* The paddr of a vaddr in RAM that the present context can read (acc = ACC_READ) or write; ~0: not cached. */
+static uint64_t cached_paddr(const Hart *h, uint64_t vaddr, Access acc)
+{
+    const DataCtx *c = h->dctx;
+    const TlbEntry *e = &(acc == ACC_READ ? c->rd : c->wr)[(vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
+    if (e->tag != (vaddr & WB_PAGE_MASK))
+        return ~0ull;
+    return vaddr + e->addend - (uint64_t)(uintptr_t)h->m->ram + h->m->ram_base;
+}
+
+static uint64_t load_reserved(Hart *h, uint64_t vaddr, uint32_t mo)
+{
+    const uint32_t size = 1u << (mo & MO_SIZE);
+    if (is_misaligned(h, vaddr, size, EXC_LOAD_MISALIGNED))
+        return 0;
+    uint64_t paddr = cached_paddr(h, vaddr, ACC_READ);
+    if (paddr == ~0ull) {
+        /* Reservations are for RAM, and to read a device changes it: so the walk comes before the load. */
+        Walk w = {0};
+        riscv_walk(h, vaddr, ACC_READ, false, &w);
+        if (!w.ok || !phys_is_ram(h->m, w.paddr, size)) {
+            riscv_raise_mem(h, vaddr, ACC_READ, w.ok ? EXC_LOAD_ACCESS : w.fault);
+            return 0;
+        }
+        paddr = w.paddr;
+    }
+    const uint64_t value = mem_load(h, vaddr, mo);
+    if (h->leave == LEAVE_NONE || h->leave == LEAVE_AFTER)
+        h->g->reservation = paddr;
+    return value;
+}
+
+uint64_t helper_lr_w(Hart *h, uint64_t vaddr, uint64_t b, uint64_t c)
+{
+    (void)b, (void)c;
+    return load_reserved(h, vaddr, MO_32 | MO_SIGN);
+}
+
+uint64_t helper_lr_d(Hart *h, uint64_t vaddr, uint64_t b, uint64_t c)
+{
+    (void)b, (void)c;
+    return load_reserved(h, vaddr, MO_64);
+}
+
+static uint64_t store_conditional(Hart *h, uint64_t vaddr, uint64_t value, uint32_t size)
+{
+    GuestHart *g = h->g;
+    if (is_misaligned(h, vaddr, size, EXC_STORE_MISALIGNED))
+        return 0;
+    /* One that fails leaves memory and page tables alone; a page that is not there faults all the same, if
+     * there is a reservation to lose. */
+    uint64_t paddr = cached_paddr(h, vaddr, ACC_WRITE);
+    if (g->reservation != ~0ull && paddr == ~0ull && !softmmu_debug_translate(h, vaddr, ACC_WRITE, &paddr))
+        paddr = g->reservation;
+    if (g->reservation == ~0ull || paddr != g->reservation) {
+        g->reservation = ~0ull;
+        return 1;
+    }
+    uint8_t *host = mem_rmw(h, vaddr, size);
+    if (!host)
+        return 0;
+    memcpy(host, &value, size);
+    g->reservation = ~0ull;
+    return 0;
+}
+
+uint64_t helper_sc_w(Hart *h, uint64_t vaddr, uint64_t value, uint64_t c)
+{
+    (void)c;
+    return store_conditional(h, vaddr, value, 4);
+}
+
+uint64_t helper_sc_d(Hart *h, uint64_t vaddr, uint64_t value, uint64_t c)
+{
+    (void)c;
+    return store_conditional(h, vaddr, value, 8);
+}
+
+/* Bits 31:27 of the encoding. SPEC: unprivileged, 8.4 */
+enum {
+    AMO_ADD = 0x00,
+    AMO_SWAP = 0x01,
+    AMO_XOR = 0x04,
+    AMO_OR = 0x08,
+    AMO_AND = 0x0c,
+    AMO_MIN = 0x10,
+    AMO_MAX = 0x14,
+    AMO_MINU = 0x18,
+    AMO_MAXU = 0x1c,
+};
+
+/* Both operands extended to 64 bits by their sign: that keeps the order of unsigned words too. */
+static uint64_t amo_result(uint32_t op, uint64_t old, uint64_t value)
+{
+    switch (op) {
+    case AMO_ADD:
+        return old + value;
+    case AMO_XOR:
+        return old ^ value;
+    case AMO_OR:
+        return old | value;
+    case AMO_AND:
+        return old & value;
+    case AMO_MIN:
+        return (int64_t)old < (int64_t)value ? old : value;
+    case AMO_MAX:
+        return (int64_t)old > (int64_t)value ? old : value;
+    case AMO_MINU:
+        return old < value ? old : value;
+    case AMO_MAXU:
+        return old > value ? old : value;
+    default: /* AMO_SWAP; the decoder lets no other value through */
+        return value;
+    }
+}
+
+uint64_t helper_amo_w(Hart *h, uint64_t vaddr, uint64_t value, uint64_t op)
+{
+    int32_t old;
+    if (is_misaligned(h, vaddr, 4, EXC_STORE_MISALIGNED))
+        return 0;
+    uint8_t *host = mem_rmw(h, vaddr, 4);
+    if (!host)
+        return 0;
+    memcpy(&old, host, 4);
+    const uint32_t result =
+        (uint32_t)amo_result((uint32_t)op, (uint64_t)(int64_t)old, (uint64_t)(int64_t)(int32_t)value);
+    memcpy(host, &result, 4);
+    return (uint64_t)(int64_t)old;
+}
+
+uint64_t helper_amo_d(Hart *h, uint64_t vaddr, uint64_t value, uint64_t op)
+{
+    uint64_t old;
+    if (is_misaligned(h, vaddr, 8, EXC_STORE_MISALIGNED))
+        return 0;
+    uint8_t *host = mem_rmw(h, vaddr, 8);
+    if (!host)
+        return 0;
+    memcpy(&old, host, 8);
+    const uint64_t result = amo_result((uint32_t)op, old, value);
+    memcpy(host, &result, 8);
+    return old;
+}
