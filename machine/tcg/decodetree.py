@@ -387,7 +387,7 @@ def _field_function(f: Field) -> str:
         part = f"{get}(insn, {s.pos}, {s.length})"
         expr = part if not expr else f"({expr} << {s.length} | {part})"
     if f.shift:
-        expr = f"{expr} << {f.shift}"
+        expr = f"({expr} << {f.shift})"
     if f.add:
         expr = f"{expr} + {f.add}"
     return f"static inline int32_t field_{f.name}(uint32_t insn)\n{{\n    return (int32_t)({expr});\n}}\n"
