@@ -23,8 +23,12 @@ class Shell:
         self.context = Context(session, self.registry)
         self._last = ""
 
-    def execute(self, line: str) -> Result:
+    def execute(self, line: str, remote: bool = False) -> Result:
         """Run one line and return its result; None where there is nothing to show.
+
+        Args:
+            line: a command and its arguments.
+            remote: whether it comes through a socket: then commands that touch the host are refused.
 
         Raises:
             CommandError: and whatever error the command met, each with one line that says why.
@@ -40,6 +44,8 @@ class Shell:
         if line.startswith("!"):
             line = f"py {line[1:]}"
         entry, rest = self.registry.resolve(line)
+        if remote and entry.touches_host:
+            raise CommandError(f"{entry.name}: not through gdb; it is for the REPL alone")
         self._last = line if entry.repeat else ""
         if entry.needs_trace and self.context.open_session is None:
             raise CommandError(f"{entry.name}: no trace is open; 'open FILE' opens one")
@@ -57,7 +63,8 @@ class Shell:
     def monitor(self, line: str) -> str:
         """Run one line for gdb's ``monitor``: errors are text as well, and ``quit`` does nothing."""
         try:
-            return self.run_line(line)
+            text, fmt = split_format(line)
+            return output.render(self.execute(text, remote=True), fmt)
         except Quit:
             return "quit: gdb's own 'detach' or 'quit' ends the connection\n"
         # every expected error carries an exit code; others are bugs, for the server to report

@@ -45,7 +45,7 @@ def _overview(context: Context) -> Text:
     return Text("\n".join(lines), data)
 
 
-@command("py", "python", group="shell", usage="CODE", needs_trace=False)
+@command("py", "python", group="shell", usage="CODE", needs_trace=False, touches_host=True)
 def py(context: Context, arguments: str) -> Result:
     """Run Python with ``session`` bound; the value of an expression is printed. ``!CODE`` is the same."""
     if not arguments:
@@ -72,7 +72,7 @@ def py(context: Context, arguments: str) -> Result:
     return Text(printed + repr(value), value)
 
 
-@command("open", "file", group="shell", usage="TRACE", completes="file", needs_trace=False)
+@command("open", "file", group="shell", usage="TRACE", completes="file", needs_trace=False, touches_host=True)
 def open_(context: Context, arguments: str) -> Result:
     """Open a trace in this REPL; one that is open is closed first."""
     from workbench.session import Session

@@ -81,7 +81,7 @@ def info_symbol(context: Context, arguments: str) -> Result:
     return Text(f"{name} is at {address:#x}", {"address": f"{address:#x}", "symbol": name})
 
 
-@command("symbol-file", "symbols", group="trace", usage="FILE", completes="file")
+@command("symbol-file", "symbols", group="trace", usage="FILE", completes="file", touches_host=True)
 def symbol_file(context: Context, arguments: str) -> Result:
     """Read symbols from an ELF file or a System.map."""
     from pathlib import Path

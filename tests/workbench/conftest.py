@@ -1,0 +1,226 @@
+"""A session over a hand-made run, for tests of the tools that need no machine.
+
+The run is a loop of six instructions at 0x80000000 with a call; the state at a position is a pure function of it,
+so motions in both directions are exact by construction.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from workbench.errors import CommandError
+from workbench.registers import CSRS, canonical
+from workbench.symbols import Symbol, Symbols
+
+BASE = 0x8000_0000
+RAM_BYTES = 0x4000
+STACK = BASE + 0x3000
+
+#: (offset, code, next offset): a loop that calls `leaf` and jumps back.
+PROGRAM = (
+    (0x00, struct.pack("<I", 0x00150513), 0x04),  # loop: addi a0, a0, 1
+    (0x04, struct.pack("<I", 0x01C000EF), 0x20),  # jal ra, leaf
+    (0x20, struct.pack("<H", 0x0505), 0x22),  # leaf: c.addi a0, 1
+    (0x22, struct.pack("<H", 0x8082), 0x08),  # ret
+    (0x08, struct.pack("<H", 0x0001), 0x0A),  # c.nop
+    (0x0A, struct.pack("<I", 0xFF7FF06F), 0x00),  # j loop
+)
+END = 600
+
+
+@dataclass(frozen=True)
+class FakeStop:
+    reason: str
+    icount: int
+    hart: int
+    pc: int
+    detail: str = ""
+
+
+@dataclass
+class FakeBreakpoint:
+    number: int
+    addr: int
+    temporary: bool = False
+    enabled: bool = True
+
+
+class FakeEngine:
+    reg_names = ("pc", *(f"x{i}" for i in range(1, 32)), *(f"f{i}" for i in range(32)), "priv", *CSRS)
+
+    def __init__(self, session: FakeSession) -> None:
+        self._session = session
+
+    def get_reg(self, hart: int, name: str) -> int:
+        return self._session.reg(name)
+
+    def disasm(self, code: bytes, pc: int) -> tuple[int, str]:
+        return 0, ""
+
+
+class FakeSession:
+    """Meets the session's border over the run above."""
+
+    start = 0
+    end = END
+    harts = 2
+
+    def __init__(self) -> None:
+        self.cursor = 0
+        self.hart = 0
+        self.breakpoints: dict[int, FakeBreakpoint] = {}
+        self._next = 1
+        self._interrupted = threading.Event()
+        self.on_cont: Callable[[], None] = lambda: None
+        self.symbols = Symbols(
+            [Symbol(BASE, 0x0E, "loop", "func"), Symbol(BASE + 0x20, 4, "leaf", "func")]
+            + [Symbol(BASE + 0x1000, 16, "message", "object")]
+        )
+        self.board = SimpleNamespace(engine=FakeEngine(self), vtime_ns=0)
+        self.trace = SimpleNamespace(sql=self._sql, path="fake.trace")
+        self.memory = bytearray(RAM_BYTES)
+        for offset, code, _ in PROGRAM:
+            self.memory[offset : offset + len(code)] = code
+        self.memory[0x1000:0x100C] = b"hello\x1b[1m\xff\0\0"
+        self.marks: dict[str, int] = {}
+        self.closed = False
+
+    def __enter__(self) -> FakeSession:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _sql(self, text: str, params: Any = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
+        return ["one", "two"], [(1, text), (2, b"\xff")]
+
+    def pc_at(self, position: int) -> int:
+        return BASE + PROGRAM[position % len(PROGRAM)][0]
+
+    def _stop(self, reason: str, detail: str = "") -> FakeStop:
+        return FakeStop(reason, self.cursor, self.hart, self.pc_at(self.cursor), detail)
+
+    def parse_position(self, text: str) -> int:
+        if text == "end":
+            return self.end
+        if text == "start":
+            return 0
+        if text.startswith("@"):
+            return self.marks[text[1:]]
+        try:
+            value = int(text.replace("_", ""))
+        except ValueError:
+            raise CommandError(f"position {text!r}: not one") from None
+        value = self.cursor + value if text[0] in "+-" else value
+        if not 0 <= value <= self.end:
+            raise CommandError(f"position {text}: this trace has 0 to {self.end}")
+        return value
+
+    def goto(self, position: int) -> FakeStop:
+        self.cursor = position
+        return self._stop("goto")
+
+    def stepi(self, n: int = 1) -> FakeStop:
+        short = self.cursor + n > self.end
+        self.cursor = min(self.end, self.cursor + n)
+        return self._stop("end" if short else "step")
+
+    def reverse_stepi(self, n: int = 1) -> FakeStop:
+        short = self.cursor - n < 0
+        self.cursor = max(0, self.cursor - n)
+        return self._stop("start" if short else "step")
+
+    def cont(self) -> FakeStop:
+        self.on_cont()
+        return self._search(range(self.cursor + 1, self.end + 1), "end")
+
+    def reverse_cont(self) -> FakeStop:
+        return self._search(range(self.cursor - 1, -1, -1), "start")
+
+    def _search(self, positions: range, at_end: str) -> FakeStop:
+        for position in positions:
+            self.cursor = position
+            if self._interrupted.is_set():
+                self._interrupted.clear()
+                return self._stop("interrupted")
+            for point in list(self.breakpoints.values()):
+                if point.enabled and point.addr == self.pc_at(position):
+                    if point.temporary:
+                        del self.breakpoints[point.number]
+                    return self._stop("breakpoint", str(point.number))
+        return self._stop(at_end)
+
+    def add_breakpoint(self, addr: int, temporary: bool = False, enabled: bool = True) -> FakeBreakpoint:
+        point = FakeBreakpoint(self._next, addr, temporary, enabled)
+        self.breakpoints[self._next] = point
+        self._next += 1
+        return point
+
+    def delete_breakpoint(self, number: int) -> None:
+        self.breakpoints.pop(number, None)
+
+    def enable_breakpoint(self, number: int, on: bool) -> None:
+        self.breakpoints[number].enabled = on
+
+    def reg(self, name: str) -> int:
+        name = canonical(name)
+        if name not in FakeEngine.reg_names:
+            raise ValueError(f"no register {name}")
+        loops, at = divmod(self.cursor, len(PROGRAM))
+        values = {
+            "pc": self.pc_at(self.cursor),
+            "x1": BASE + 8,
+            "x2": STACK,
+            "x10": 2 * loops + (at > 0) + (at > 2),
+            "priv": 3,
+            "mstatus": 0xA_0000_1800,
+        }
+        return values.get(name, 0)
+
+    def regs(self) -> dict[str, int]:
+        return {name: self.reg(name) for name in FakeEngine.reg_names}
+
+    def read_mem(self, address: int, size: int) -> bytes:
+        at = address - BASE
+        if at < 0 or at + size > RAM_BYTES:
+            raise CommandError(f"{address:#x} is not mapped")
+        return bytes(self.memory[at : at + size])
+
+    def translate(self, address: int) -> int | None:
+        return address if 0 <= address - BASE < RAM_BYTES else None
+
+    def eval(self, text: str) -> int:
+        total = 0
+        for word in text.replace("+", " ").split():
+            if word.startswith("$"):
+                total += self.reg(word)
+            elif word in self.symbols:
+                total += self.symbols.lookup(word) or 0
+            else:
+                total += int(word, 0)
+        return total
+
+    def digest(self) -> str:
+        return f"{self.cursor:032x}"
+
+    def bookmark(self, name: str, note: str = "") -> None:
+        self.marks[name] = self.cursor
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+
+@pytest.fixture
+def session() -> FakeSession:
+    """Return a session at the start of the hand-made run."""
+    return FakeSession()

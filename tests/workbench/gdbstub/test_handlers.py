@@ -1,0 +1,203 @@
+"""The meaning of gdb's packets, over a hand-made run."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from workbench.gdbstub.handlers import Detached, Handlers
+from workbench.repl.shell import Shell
+
+BASE = 0x8000_0000
+
+
+class Client:
+    """Packets in, replies out; console output apart."""
+
+    def __init__(self, session: Any) -> None:
+        self.sent: list[bytes] = []
+        self.handlers = Handlers(session, Shell(session).monitor, self.sent.append)
+
+    def __call__(self, packet: bytes | str) -> str:
+        data = packet.encode() if isinstance(packet, str) else packet
+        return self.handlers.handle(data).decode("latin-1")
+
+    def console(self) -> str:
+        text = "".join(bytes.fromhex(part[1:].decode()).decode() for part in self.sent)
+        self.sent.clear()
+        return text
+
+
+@pytest.fixture
+def client(session: Any) -> Client:
+    client = Client(session)
+    client("qSupported:swbreak+;hwbreak+;xmlRegisters=i386")
+    return client
+
+
+def registers(reply: str) -> list[int]:
+    raw = bytes.fromhex(reply)
+    return [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw), 8)]
+
+
+def test_reverse_execution_and_target_description_are_offered(client: Client) -> None:
+    told = client("qSupported:x+").split(";")
+    assert {"ReverseStep+", "ReverseContinue+", "qXfer:features:read+", "QStartNoAckMode+"} <= set(told)
+
+
+def test_g_has_33_general_and_32_float_registers(client: Client) -> None:
+    values = registers(client("g"))
+    assert len(values) == 65
+    assert values[0] == 0
+    assert values[2] == BASE + 0x3000
+    assert values[32] == BASE
+
+
+def test_csr_is_read_by_gdbs_number_65_plus_csr(client: Client) -> None:
+    assert registers(client(f"p{65 + 0x300:x}")) == [0xA_0000_1800]
+    assert registers(client(f"p{65 + 4096:x}")) == [3]
+    assert client("pffff") == "E16"
+
+
+def test_target_xml_includes_every_feature_with_unique_numbers(client: Client) -> None:
+    root = ET.fromstring(client("qXfer:features:read:target.xml:0,4000")[1:])
+    includes = [entry.attrib["href"] for entry in root if entry.tag.endswith("include")]
+    numbers: list[int] = []
+    features = []
+    for name in includes:
+        reply = client(f"qXfer:features:read:{name}:0,8000")
+        while reply[0] == "m":
+            reply = "m" + reply[1:]
+            more = client(f"qXfer:features:read:{name}:{len(reply) - 1:x},8000")
+            reply = more[0] + reply[1:] + more[1:]
+        feature = ET.fromstring(reply[1:])
+        features.append(feature.attrib["name"])
+        numbers += [int(entry.attrib["regnum"]) for entry in feature.iter("reg")]
+    assert features == [f"org.gnu.gdb.riscv.{name}" for name in ("cpu", "fpu", "csr", "virtual")]
+    assert len(numbers) == len(set(numbers))
+    assert set(range(65)) <= set(numbers)
+
+
+def test_documents_are_read_in_parts(client: Client) -> None:
+    whole = client("qXfer:features:read:target.xml:0,4000")
+    first = client("qXfer:features:read:target.xml:0,10")
+    rest = client("qXfer:features:read:target.xml:10,4000")
+    assert first[0] == "m" and whole[1:] == first[1:] + rest[1:]
+    assert client("qXfer:features:read:../passwd:0,10") == "E00"
+
+
+def test_memory_is_read_as_far_as_it_is_mapped(client: Client) -> None:
+    assert client(f"m{BASE:x},4") == "13051500"
+    assert client(f"m{BASE + 0x3FFE:x},10") == "0000"
+    assert client("m10,4") == "E14"
+    assert client("mffffffffffffffff,10") == "E14"
+
+
+def test_step_and_reverse_step_move_by_one(client: Client, session: Any) -> None:
+    assert client("vCont;s:1;c") == "T05thread:1;"
+    assert session.cursor == 1
+    assert client("bs") == "T05thread:1;"
+    assert session.cursor == 0
+
+
+def test_ends_of_history_are_told(client: Client, session: Any) -> None:
+    assert client("bc") == "T05thread:1;replaylog:begin;"
+    assert client("bs") == "T05thread:1;replaylog:begin;"
+    assert client("c") == "T05thread:1;replaylog:end;"
+    assert client("s") == "T05thread:1;replaylog:end;"
+    assert client("?") == "T05thread:1;replaylog:end;"
+
+
+def test_breakpoint_is_hit_in_both_directions(client: Client, session: Any) -> None:
+    assert client(f"Z0,{BASE + 0x20:x},4") == "OK"
+    assert client(f"Z0,{BASE + 0x20:x},4") == "OK"
+    assert client("vCont;c") == "T05thread:1;swbreak:;"
+    assert session.cursor == 2
+    client("vCont;c")
+    assert client("bc") == "T05thread:1;swbreak:;"
+    assert session.cursor == 2
+    assert client(f"z0,{BASE + 0x20:x},4") == "OK"
+    assert session.breakpoints == {}
+
+
+def test_hardware_breakpoint_is_told_as_one(client: Client) -> None:
+    client(f"Z1,{BASE + 0x20:x},4")
+    assert client("c") == "T05thread:1;hwbreak:;"
+
+
+def test_watchpoints_are_not_known_yet(client: Client) -> None:
+    assert client(f"Z2,{BASE:x},8") == ""
+
+
+def test_writes_are_refused_and_the_console_says_why_at_the_next_motion(client: Client) -> None:
+    for packet in (f"M{BASE:x},1:00", "P20=0000000000000000", "G00", f"X{BASE:x},0:"):
+        assert client(packet).startswith("E.")
+    assert client.console() == ""
+    client("s")
+    assert "can't be written" in client.console()
+
+
+def test_threads_are_harts_from_1(client: Client) -> None:
+    assert client("qfThreadInfo") == "m1,2"
+    assert client("qsThreadInfo") == "l"
+    assert client("qC") == "QC1"
+    assert client("T2") == "OK"
+    assert client("T3") == "E16"
+    assert client("Hg2") == "OK"
+    assert client("Hg9") == "E16"
+    assert bytes.fromhex(client("qThreadExtraInfo,2")).decode() == "hart 1"
+
+
+def test_monitor_gives_the_text_of_the_repl(client: Client) -> None:
+    assert client("qRcmd," + b"where".hex()) == "OK"
+    assert "position 0 of 600" in client.console()
+    assert client("qRcmd," + b"nonsense".hex()) == "OK"
+    assert "no command 'nonsense'" in client.console()
+    assert client("qRcmd,0") == "E16"
+
+
+def test_unknown_packets_have_an_empty_reply(client: Client) -> None:
+    for packet in ("vMustReplyEmpty", "qTStatus", "QNonStop:1", "!", "", "vFile:open"):
+        assert client(packet) == ""
+
+
+def test_detach_answers_and_kill_ends_the_server(client: Client) -> None:
+    with pytest.raises(Detached) as left:
+        client("D")
+    assert (left.value.reply, left.value.ends_server) == (b"OK", False)
+    with pytest.raises(Detached) as left:
+        client("k")
+    assert left.value.ends_server
+
+
+def test_breakpoints_of_a_gdb_that_leaves_are_taken_away(client: Client, session: Any) -> None:
+    kept = session.add_breakpoint(BASE)
+    client(f"Z0,{BASE + 0x20:x},4")
+    client.handlers.close()
+    assert list(session.breakpoints) == [kept.number]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from("?gpmGPMXcsbZzHTDkqvQ!C"), st.binary(max_size=40))
+def test_hostile_packets_get_a_reply_or_a_detach(session: Any, letter: str, rest: bytes) -> None:
+    client = Client(session)
+    try:
+        reply = client(letter.encode() + rest)
+    except Detached:
+        return
+    assert isinstance(reply, str)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.from_regex(
+        r"(m|Z[0-4],|z[0-4],|p|H[gc]|T|vCont;[csCStr]|qXfer:features:read:)[0-9a-f,:;\-]{0,24}",
+        fullmatch=True,
+    )
+)
+def test_packets_of_nearly_the_right_shape_get_a_reply(session: Any, packet: str) -> None:
+    assert isinstance(Client(session)(packet), str)
