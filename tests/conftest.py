@@ -1,0 +1,87 @@
+"""What all tests share: the choice of back end, tools that may be missing, guests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from workbench.guests.fetch import Guest
+
+BACKENDS = ("jit", "interp")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", choices=BACKENDS, default="jit", help="run the machines on this back end")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Machines that nobody told otherwise take this one: the command line's default, too, in child processes.
+    os.environ["WORKBENCH_BACKEND"] = config.getoption("--backend")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("requires"):
+        requires(*marker.args)
+
+
+def requires(*tools: str) -> None:
+    """Skip the running test unless these programs are installed.
+
+    With ``WORKBENCH_REQUIRE=all``, or a list of names with this one in it, a missing one fails the test instead.
+    """
+    for tool in tools:
+        if shutil.which(tool) is None:
+            _skip_or_fail(tool, f"{tool} is not installed")
+
+
+def _skip_or_fail(what: str, reason: str) -> None:
+    required = os.environ.get("WORKBENCH_REQUIRE", "").replace(",", " ").split()
+    if "all" in required or what in required:
+        pytest.fail(f"{reason}, and WORKBENCH_REQUIRE asks for it", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """The back end that the machines of this run use: ``jit`` or ``interp``."""
+    name: str = request.config.getoption("--backend")
+    return name
+
+
+@pytest.fixture(scope="session")
+def builtin_image() -> bytes:
+    """The built-in guest's ELF. Boot argument ``safe`` takes its race out."""
+    from workbench.guests import builtin
+
+    return builtin.read_image()
+
+
+@pytest.fixture
+def builtin_path(builtin_image: bytes, tmp_path: Path) -> Path:
+    """The built-in guest's ELF as a file."""
+    path = tmp_path / "builtin.elf"
+    path.write_bytes(builtin_image)
+    return path
+
+
+@pytest.fixture(scope="session")
+def debian_guest() -> Guest:
+    """Debian's kernel and initramfs from the cache; fetched there if WORKBENCH_REQUIRE asks for it."""
+    from workbench.errors import WorkbenchError
+    from workbench.guests import fetch
+
+    guest = fetch.cached("debian-riscv64")
+    if guest is None and "all" in os.environ.get("WORKBENCH_REQUIRE", ""):
+        try:
+            guest = fetch.fetch("debian-riscv64")
+        except WorkbenchError as error:
+            pytest.fail(str(error), pytrace=False)
+    if guest is None:
+        _skip_or_fail("debian-riscv64", "the guest is not here: workbench guest fetch debian-riscv64")
+        raise AssertionError
+    return guest
