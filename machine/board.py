@@ -1,0 +1,432 @@
+"""The `virt` board: configuration to RAM, bus, harts, devices and device tree; and the law of how it runs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from machine import loader, snapshot
+from machine.bus import Bus
+from machine.clock import Clock
+from machine.config import Images, MachineConfig
+from machine.console import ConsolePort
+from machine.devicetree import amend_tree, build_tree
+from machine.drives import drive_name, open_drive
+from machine.errors import ConfigError
+from machine.fdt import write_fdt
+from machine.hw import virtmap
+from machine.hw.aclint import Aclint
+from machine.hw.blockproto import BlockNode
+from machine.hw.device import Dma
+from machine.hw.finisher import Finisher
+from machine.hw.goldfish_rtc import GoldfishRtc
+from machine.hw.plic import Plic
+from machine.hw.sbi import Sbi
+from machine.hw.uart16550 import Uart
+from machine.hw.virtio.blk import VirtioBlk
+from machine.hw.virtio.console import VirtioConsole
+from machine.hw.virtio.device import VirtioDevice
+from machine.hw.virtio.mmio import VirtioMmio
+from machine.hw.virtio.rng import VirtioRng
+from machine.inputs import ConsoleSink, Input, InputGate
+from machine.tcg.engine import Engine, ExitReason
+
+PAGE = 4096
+NEVER = (1 << 64) - 1
+DTB_MAX = 64 << 10
+RNG_SEED_BYTES = 32
+MEMORY_MAX = 64 << 30
+GUEST_ERRORS_KEPT = 256
+BACKENDS = ("jit", "interp")
+
+
+class StopReason(Enum):
+    """Why ``Board.run`` returned."""
+
+    UNTIL = "until"
+    BREAKPOINT = "breakpoint"
+    POWEROFF = "poweroff"
+    REBOOT = "reboot"
+    FAIL = "fail"
+    HALTED = "halted"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A reason, and for ``FAIL`` the exit code that the guest gave."""
+
+    reason: StopReason
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GuestError:
+    """Something a guest did that its hardware has no answer for."""
+
+    icount: int
+    source: str
+    text: str
+
+
+class _Memory:
+    """RAM as devices see it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def read(self, paddr: int, size: int) -> bytes:
+        return self._engine.read_phys(paddr, size)
+
+    def write(self, paddr: int, data: bytes) -> None:
+        self._engine.write_phys(paddr, data)
+
+
+def _check(config: MachineConfig) -> None:
+    if config.guest != "riscv64" or config.board != "virt":
+        raise ConfigError(f"guest {config.guest!r} on board {config.board!r}: expected riscv64 on virt")
+    if not 1 <= config.harts <= 16:
+        raise ConfigError(f"{config.harts} harts: expected 1 to 16; see --smp")
+    if config.memory_bytes % PAGE or not 1 << 20 <= config.memory_bytes <= MEMORY_MAX:
+        raise ConfigError(
+            f"{config.memory_bytes} bytes of memory: expected 1 MiB to 64 GiB in units of 4 KiB; see --memory"
+        )
+    if config.idle not in ("jump", "ask"):
+        raise ConfigError(f"idle {config.idle!r}: expected jump or ask")
+    if config.quantum_steps < 1 or config.ns_per_step < 1:
+        raise ConfigError("quantum and nanoseconds a step must be at least 1; see --quantum")
+
+
+class Board:
+    """A machine.
+
+    Args:
+        config: what it is made of.
+        images: what is loaded at reset.
+        gate: where its inputs come from.
+        console: where its output goes.
+        drives: block nodes by drive name; a drive that is not among them is opened from its file.
+        backend: ``jit`` or ``interp``; no guest can tell them apart.
+
+    Raises:
+        ConfigError: the configuration is not one of a machine.
+        ImageError: a drive cannot be used.
+
+    Call ``reset`` or ``load_state`` before ``run``. Not for several threads at once; ``interrupt`` is.
+    """
+
+    def __init__(
+        self,
+        config: MachineConfig,
+        images: Images,
+        gate: InputGate,
+        console: ConsoleSink,
+        drives: Mapping[str, BlockNode] | None = None,
+        backend: str = "jit",
+    ) -> None:
+        _check(config)
+        if backend not in BACKENDS:
+            raise ConfigError(f"back end {backend!r}: expected jit or interp")
+        self.config = config
+        self.images = images
+        self.dtb = b""
+        self.guest_errors: deque[GuestError] = deque(maxlen=GUEST_ERRORS_KEPT)
+        self.guest_error_count = 0
+        self._gate = gate
+        self._console = console
+        self._ports: dict[str, ConsolePort] = {}
+        self._stop: tuple[str, int] | None = None
+        self._interrupted = False
+        self.drives = self._open_drives(drives or {})
+        try:
+            self.engine = Engine(
+                ram_base=virtmap.RAM_BASE,
+                ram_size=config.memory_bytes,
+                harts=config.harts,
+                ns_per_step=config.ns_per_step,
+                quantum=config.quantum_steps,
+                guest=config.guest,
+                host=self,
+                builtin_sbi=config.bios == "builtin",
+            )
+        except MemoryError as error:
+            raise ConfigError(f"{error}; use a smaller --memory") from None
+        if backend == "interp" or not self.engine.has_jit:
+            self.engine.set_switch("jit", False)
+        self.engine.set_idle_asks(config.idle == "ask")
+        self._first_sched = self.engine.save_sched()
+        self.dma: Dma = _Memory(self.engine)
+        self.clock = Clock(self.engine.set_device_deadline)
+        self.bus = Bus()
+        self._build()
+        self.devices = sorted(self.bus.devices, key=lambda device: device.base)
+        self._by_name = {device.name: device for device in self.devices}
+        if len(self._by_name) != len(self.devices):
+            raise ConfigError("two drives or devices have the same name; give each --drive an id of its own")
+        for device in self.devices:
+            self.clock.register(device.name, device.fire)
+            device.reset()
+        uart = self._by_name["uart0"]
+        assert isinstance(uart, Uart)
+        self.sbi = Sbi(
+            self.engine, self.dma, self.port("uart0"), uart.take, self.request_stop, self.guest_error
+        )
+
+    # -- composition
+
+    def _open_drives(self, given: Mapping[str, BlockNode]) -> dict[str, BlockNode]:
+        nodes: dict[str, BlockNode] = {}
+        for index, drive in enumerate(self.config.drives):
+            if drive.interface != "virtio":
+                raise ConfigError(
+                    f"drive {drive.file}: interface {drive.interface!r} is not known; expected virtio"
+                )
+            name = drive_name(drive, index)
+            nodes[name] = given[name] if name in given else open_drive(drive)
+        return nodes
+
+    def _build(self) -> None:
+        plic = Plic(self, "plic", virtmap.PLIC_BASE, self.engine, self.config.harts)
+        self.bus.add(plic)
+        self.bus.add(Aclint(self, "clint", virtmap.CLINT_BASE, self.engine, self.config.harts))
+        self.bus.add(Finisher(self, "finisher", virtmap.FINISHER_BASE))
+        self.bus.add(GoldfishRtc(self, "rtc", virtmap.RTC_BASE, plic.line(virtmap.RTC_IRQ)))
+        self.bus.add(Uart(self, "uart0", virtmap.UART_BASE, plic.line(virtmap.UART_IRQ)))
+        behind: list[VirtioDevice] = [VirtioBlk(name, node) for name, node in self.drives.items()]
+        behind += [VirtioRng("rng0"), VirtioConsole("console0")]
+        if len(behind) > virtmap.VIRTIO_SLOTS:
+            raise ConfigError(f"{len(self.drives)} drives: the board has room for {virtmap.VIRTIO_SLOTS - 2}")
+        for slot in range(virtmap.VIRTIO_SLOTS):
+            # As on QEMU's command line, the first device gets the last slot, which kernels look at first.
+            index = virtmap.VIRTIO_SLOTS - 1 - slot
+            backend = behind[index] if index < len(behind) else None
+            irq = virtmap.VIRTIO_IRQ + slot
+            base = virtmap.VIRTIO_BASE + slot * virtmap.VIRTIO_STRIDE
+            self.bus.add(VirtioMmio(self, base, plic.line(irq), irq, backend, slot))
+
+    def close(self) -> None:
+        """Give memory and files back. The board cannot be used afterwards."""
+        self.engine.close()
+        for node in self.drives.values():
+            close = getattr(node, "close", None)
+            if close is not None:
+                close()
+
+    # -- what devices ask (hw.device.Wires)
+
+    def now(self) -> int:
+        """Return vtime_ns."""
+        return self.engine.vtime_ns
+
+    def schedule(self, owner: str, name: str, vtime_ns: int) -> None:
+        """Set a device's deadline."""
+        self.clock.schedule(owner, name, vtime_ns)
+
+    def cancel(self, owner: str, name: str) -> None:
+        """Forget a device's deadline."""
+        self.clock.cancel(owner, name)
+
+    def ask(self, source: str, kind: str, request: bytes) -> bytes:
+        """Ask the gate, at this position. Replay: consumes an input."""
+        return self._gate.ask(source, kind, request, self.engine.icount, self.engine.vtime_ns)
+
+    def guest_error(self, source: str, text: str) -> None:
+        """Note a guest's mistake: the last 256 are kept, all are counted. Not part of the state."""
+        self.guest_error_count += 1
+        self.guest_errors.append(GuestError(self.engine.icount, source, text))
+
+    def port(self, name: str) -> ConsolePort:
+        """Return the console port of that name."""
+        if name not in self._ports:
+            self._ports[name] = ConsolePort(name, self._console, lambda: (self.icount, self.vtime_ns))
+        return self._ports[name]
+
+    def request_stop(self, reason: str, code: int = 0) -> None:
+        """End the machine after this step; the first request counts."""
+        if self._stop is None:
+            self._stop = (reason, code)
+        self.engine.request_stop()
+
+    # -- what the engine asks (tcg.engine.Host)
+
+    def mmio_read(self, paddr: int, size: int, hart: int) -> int | None:
+        """Return what a hart reads outside RAM; None: nothing is there."""
+        try:
+            return self.bus.read(paddr, size)
+        except Exception as error:
+            self._blame(error, "read", paddr, size)
+            raise
+
+    def mmio_write(self, paddr: int, size: int, hart: int, value: int) -> bool:
+        """Take what a hart writes outside RAM; False: nothing is there."""
+        try:
+            return self.bus.write(paddr, size, value)
+        except Exception as error:
+            self._blame(error, "write", paddr, size)
+            raise
+
+    def sbi_call(self, hart: int) -> None:
+        """Answer an ecall from S-mode."""
+        self.sbi.call(hart)
+
+    def _blame(self, error: Exception, what: str, paddr: int, size: int) -> None:
+        device = self.bus.find(paddr)
+        if device is not None:
+            error.add_note(
+                f"in device {device.name}: {what} of {size} bytes at offset {paddr - device.base:#x}"
+            )
+
+    # -- life
+
+    @property
+    def icount(self) -> int:
+        """The position."""
+        return self.engine.icount
+
+    @property
+    def vtime_ns(self) -> int:
+        """Virtual time in nanoseconds."""
+        return self.engine.vtime_ns
+
+    def reset(self) -> None:
+        """Put the machine into its state at icount 0: images loaded, harts about to run.
+
+        Raises:
+            ConfigError, ImageError: there is nothing to start, or something does not fit.
+
+        Replay: asks the gate for the wall clock and, with firmware or the built-in SBI, for a seed of the kernel's
+        random numbers.
+        """
+        plan = loader.plan(self.config, self.images, virtmap.RAM_BASE, max(DTB_MAX, 2 * len(self.images.dtb)))
+        self._stop = None
+        self._clear_ram()
+        self.engine.set_icount(0)
+        self.engine.warp_ns = 0
+        self.engine.load_sched(self._first_sched)
+        self.clock.reset()
+        for device in self.devices:
+            device.reset()
+        for segment in plan.segments:
+            self.engine.write_phys(segment.paddr, segment.data)
+        for hart in range(self.config.harts):
+            self.engine.reset_hart(hart, plan.entry.pc, hart, plan.dtb_paddr)
+            self.engine.set_reg(hart, "x12", plan.entry.arg2)
+            if hart and not plan.entry.all_harts:
+                self.engine.stop_hart(hart)
+        for device in self.devices:
+            device.started()
+        self.dtb = self._device_tree(plan)
+        self.engine.write_phys(plan.dtb_paddr, self.dtb)
+
+    def _device_tree(self, plan: loader.Plan) -> bytes:
+        seed = b""
+        if self.config.bios != "none":
+            seed = self.ask("board", "entropy", RNG_SEED_BYTES.to_bytes(4, "little"))[:RNG_SEED_BYTES]
+        if self.images.dtb:
+            root, reservations = amend_tree(self.images.dtb, self.config, plan.initrd, seed)
+        else:
+            root, reservations = build_tree(self.config, self.devices, plan.initrd, seed), b""
+        blob = write_fdt(root, reservations=reservations)
+        if len(blob) > plan.dtb_room:
+            raise ConfigError(
+                f"the device tree has {len(blob)} bytes, its place {plan.dtb_room}; shorten --append"
+            )
+        return blob
+
+    def _clear_ram(self) -> None:
+        zeros = bytes(1 << 20)
+        for offset in range(0, self.config.memory_bytes, len(zeros)):
+            chunk = self.engine.ram[offset : offset + len(zeros)]
+            if chunk != zeros[: len(chunk)]:
+                self.engine.write_phys(virtmap.RAM_BASE + offset, zeros[: len(chunk)])
+
+    def interrupt(self) -> None:
+        """Make ``run`` return INTERRUPTED soon. From a signal handler or another thread."""
+        self._interrupted = True
+
+    def run(self, until: int | None, slice_steps: int = 2_000_000) -> Stop:
+        """Run to icount ``until`` (None: for ever) or to what ends the run first.
+
+        Args:
+            until: a position; nothing runs when it is reached already.
+            slice_steps: the gate is looked at, and ``interrupt`` obeyed, at least this often.
+
+        Replay: the order of inputs, deadlines and steps is the law that recording and replay share.
+        """
+        end = NEVER if until is None else until
+        try:
+            return self._run(end, slice_steps)
+        finally:
+            for port in self._ports.values():
+                port.flush()
+
+    def _run(self, end: int, slice_steps: int) -> Stop:
+        engine, gate = self.engine, self._gate
+        while True:
+            icount = engine.icount
+            if icount >= end:
+                return Stop(StopReason.UNTIL)
+            if self._interrupted:
+                self._interrupted = False
+                return Stop(StopReason.INTERRUPTED)
+            for item in gate.due(icount, engine.vtime_ns):
+                self.deliver(item)
+            self.clock.run_due(engine.vtime_ns)
+            if self._stop is not None:
+                return Stop(StopReason(self._stop[0]), self._stop[1])
+            following = gate.next_position(icount)
+            target = min(end, icount + slice_steps)
+            if following is not None and following > icount:
+                target = min(target, following)
+            reason = engine.run(target)
+            for port in self._ports.values():
+                port.flush()
+            if reason is ExitReason.BREAKPOINT:
+                return Stop(StopReason.BREAKPOINT)
+            if reason is ExitReason.HALTED:
+                return Stop(StopReason.HALTED)
+            if reason is ExitReason.IDLE:
+                self._idle()
+
+    def _idle(self) -> None:
+        deadline = self.engine.next_deadline()
+        request = (NEVER if deadline is None else deadline).to_bytes(8, "little")
+        self.engine.warp_ns += int.from_bytes(self.ask("idle", "warp", request)[:8], "little")
+
+    def deliver(self, item: Input) -> None:
+        """Hand an input to the device that it is for. ``board`` takes ``poweroff`` and ``reset``, the buttons."""
+        if item.source == "board":
+            if item.kind in ("poweroff", "reset"):
+                self.request_stop("poweroff" if item.kind == "poweroff" else "reboot")
+            else:
+                self.guest_error("board", f"an input of kind {item.kind!r} is not known")
+            return
+        device = self._by_name.get(item.source)
+        if device is None:
+            raise ConfigError(
+                f"an input is for {item.source!r}, which this machine has not; is it another's?"
+            )
+        device.deliver(item)
+
+    # -- state
+
+    def save_state(self) -> dict[str, Any]:
+        """Return the state without RAM, as JSON-able data (layout: ``machine.snapshot``)."""
+        return snapshot.collect(self.engine, self.clock, self.devices, self.drives, self._stop)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take ``save_state``'s data; RAM is loaded apart from it. Raises ValueError for data that is not."""
+        self._stop = snapshot.restore(state, self.engine, self.clock, self.devices, self.drives)
+
+    def load_ram_page(self, index: int, data: bytes) -> None:
+        """Set a page of RAM. Raises ValueError for an index or a size that is not a page's."""
+        self.engine.restore_page(index, data)
+
+    def ram_page(self, index: int) -> memoryview:
+        """Return a page of RAM, to read. Raises ValueError for an index that is none."""
+        if not 0 <= index < self.engine.ram_pages:
+            raise ValueError(f"page {index}: expected less than {self.engine.ram_pages}")
+        return self.engine.ram[index * PAGE : (index + 1) * PAGE]

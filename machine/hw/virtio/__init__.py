@@ -1,0 +1,1 @@
+"""Virtio 1.x devices: the transport (``mmio``) and the queues know nothing of what a device does."""
