@@ -32,7 +32,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def requires(*tools: str) -> None:
     """Skip the running test unless these programs are installed.
 
-    With ``WORKBENCH_REQUIRE=all``, or a list of names with this one in it, a missing one fails the test instead.
+    With ``WORKBENCH_REQUIRE=all``, or a list with this name in it, a missing one fails the test instead.
     """
     for tool in tools:
         if shutil.which(tool) is None:
