@@ -14,6 +14,7 @@
 
 #include "codebuf.h"
 #include "host.h"
+#include "../guest/guest.h"
 #include "x86_emit.h"
 
 enum {
@@ -29,9 +30,9 @@ enum {
 struct CodeBuf {
     CodeMem mem;
     Machine *m;
-    Asm a;                   /* where the next block goes (writable alias) */
-    uint8_t *blocks;         /* where blocks begin, behind the thunks */
-    uint8_t pinned;          /* switch `pin` as the thunks were made */
+    Asm a;           /* where the next block goes (writable alias) */
+    uint8_t *blocks; /* where blocks begin, behind the thunks */
+    uint8_t pinned;  /* switch `pin` as the thunks were made */
     uint8_t has_bmi2;
     uint8_t has_fma;
     int8_t pin_of[IR_SLOTS]; /* host register of a slot, or -1 */
@@ -47,10 +48,10 @@ struct CodeBuf {
 };
 
 /* The part of an op that is out of line. */
-typedef enum { STUB_BUDGET, STUB_SIDE, STUB_TAIL, STUB_LOAD, STUB_STORE, STUB_LEAVE_D, STUB_HELPER } StubKind;
+typedef enum { STUB_BUDGET, STUB_SIDE, STUB_TAIL, STUB_LOAD, STUB_STORE, STUB_LEAVE_D } StubKind;
 typedef struct {
-    uint8_t *at;     /* rel32 that leads here */
-    uint8_t *back;   /* where the main line goes on */
+    uint8_t *at;   /* rel32 that leads here */
+    uint8_t *back; /* where the main line goes on */
     const IrOp *op;
     uint8_t kind, k; /* k: INSN marks so far */
     uint8_t reg;     /* of a load: where the value goes */
@@ -62,8 +63,8 @@ typedef struct {
     CodeBuf *cb;
     Machine *m;
     TB *tb;
-    uint8_t *entry;  /* of the block; the TB pointer is in the 8 bytes before it */
-    uint32_t k;      /* INSN marks so far */
+    uint8_t *entry; /* of the block; the TB pointer is in the 8 bytes before it */
+    uint32_t k;     /* INSN marks so far */
     uint32_t n_stubs;
     int8_t reg_of[IR_SLOTS];
     Stub stubs[IR_MAX_OPS + 1];

@@ -1,4 +1,5 @@
-/* x86_alu.c: arithmetic, logic, shifts, compares. Uses rax; shifts rcx too, products and quotients rdx too. */
+/* x86_alu.c: arithmetic, logic, shifts, compares. Uses rax; shifts rcx too, products and quotients rdx too.
+ */
 #include "x86.h"
 
 #if defined(__x86_64__)
@@ -33,8 +34,9 @@ static void binop_in_place(Gen *g, unsigned n, Opnd d, Opnd b)
     } else if (d.kind == O_REG) {
         em_alu_ro(g->a, EM_W, n, d.reg, b);
     } else {
-        em_mov_ro(g->a, RAX, b);
-        em_alu_or(g->a, EM_W, n, d, b.kind == O_REG ? b.reg : RAX);
+        unsigned r = b.kind == O_REG ? b.reg : RAX;
+        em_mov_ro(g->a, r, b);
+        em_alu_or(g->a, EM_W, n, d, r);
     }
 }
 
@@ -43,19 +45,21 @@ static void binop_long_imm(Gen *g, unsigned n, Opnd d, Opnd a, int64_t imm)
 {
     if (n == X_AND && (uint64_t)imm <= UINT32_MAX) {
         unsigned r = d.kind == O_REG ? d.reg : RAX;
-        em_mov32_ro(g->a, r, a);
+        if ((uint64_t)imm == UINT32_MAX || !opnd_is_reg(a, r))
+            em_mov32_ro(g->a, r, a);
         if ((uint64_t)imm != UINT32_MAX)
             em_alu_oi(g->a, 0, X_AND, opnd_reg(r), (int32_t)imm);
         em_mov_or(g->a, d, r);
         return;
     }
-    em_mov_ri(g->a, RAX, imm);
+    unsigned r = target_reg(d, a);
+    em_mov_ri(g->a, r, imm);
     if (opnd_same(d, a)) {
         em_alu_or(g->a, EM_W, n, d, RAX);
         return;
     }
-    em_alu_ro(g->a, EM_W, n, RAX, a);
-    em_mov_or(g->a, d, RAX);
+    em_alu_ro(g->a, EM_W, n, r, a);
+    em_mov_or(g->a, d, r);
 }
 
 /* r = a + b, without more moves than needed. */
@@ -269,15 +273,9 @@ static void gen_mul_high(Gen *g, const IrOp *op)
     em_mov_ro(g->a, RAX, a);
     em_rm(g->a, EM_W, 0xf7, op->op == IR_MULHS ? 5 : 4, b);
     if (op->op == IR_MULHSU) { /* a < 0: the unsigned product counted b << 64 too much */
-        if (opnd_is_reg(b, RCX)) {
-            em_mov_ro(g->a, RAX, a);
-            em_shift_i(g->a, EM_W, X_SAR, RAX, 63);
-            em_alu_ro(g->a, EM_W, X_AND, RAX, b);
-        } else {
-            em_mov_ro(g->a, RAX, a);
-            em_shift_i(g->a, EM_W, X_SAR, RAX, 63);
-            em_alu_ro(g->a, EM_W, X_AND, RAX, b);
-        }
+        em_mov_ro(g->a, RAX, a);
+        em_shift_i(g->a, EM_W, X_SAR, RAX, 63);
+        em_alu_ro(g->a, EM_W, X_AND, RAX, b);
         em_alu_ro(g->a, EM_W, X_SUB, RDX, opnd_reg(RAX));
     }
     em_mov_or(g->a, d, RDX);
@@ -333,10 +331,10 @@ static void gen_div(Gen *g, const IrOp *op, bool is_signed, bool rem, bool is32)
 
 unsigned gen_compare(Gen *g, const IrOp *op)
 {
-    static const uint8_t straight[] = {[IR_EQ] = CC_E,  [IR_NE] = CC_NE, [IR_LT] = CC_L,
-                                       [IR_GE] = CC_GE, [IR_LTU] = CC_B, [IR_GEU] = CC_AE};
-    static const uint8_t swapped[] = {[IR_EQ] = CC_E,  [IR_NE] = CC_NE, [IR_LT] = CC_G,
-                                      [IR_GE] = CC_LE, [IR_LTU] = CC_A, [IR_GEU] = CC_BE};
+    static const uint8_t straight[] = {
+        [IR_EQ] = CC_E, [IR_NE] = CC_NE, [IR_LT] = CC_L, [IR_GE] = CC_GE, [IR_LTU] = CC_B, [IR_GEU] = CC_AE};
+    static const uint8_t swapped[] = {
+        [IR_EQ] = CC_E, [IR_NE] = CC_NE, [IR_LT] = CC_G, [IR_GE] = CC_LE, [IR_LTU] = CC_A, [IR_GEU] = CC_BE};
     Opnd a = gen_opnd(g, op, op->a), b = gen_opnd(g, op, op->b);
     unsigned cc = straight[op->cond];
     if (a.kind == O_IMM) {

@@ -1,0 +1,254 @@
+/* x86_64.c: the x86-64 back end: life of the code memory, registers for temporaries, and the compile loop.
+ *
+ * One pass over the ops, in order; what is rarely run follows behind the block. Slots of globals are in their
+ * pinned register or in env at every point, so an exit needs no knowledge of the block. See x86.h for
+ * registers.
+ */
+#include "x86.h"
+
+#if defined(__x86_64__)
+
+#include <stdlib.h>
+
+_Static_assert(offsetof(Hart, slot) == 0, "slots are addressed from the hart");
+_Static_assert(IR_MAX_INSNS < 128,
+               "step counts are one-byte displacements, and h->site is written as a byte");
+
+enum { THUNK_ROOM = 32 * 1024 };
+
+CodeBuf *host_init(Machine *m, size_t size)
+{
+    CodeBuf *cb = calloc(1, sizeof *cb);
+    if (!cb)
+        return NULL;
+    if (size < 2 * THUNK_ROOM || m->guest->n_helpers > MAX_HELPERS || !codemem_init(&cb->mem, size)) {
+        free(cb);
+        return NULL;
+    }
+    __builtin_cpu_init();
+    cb->m = m;
+    cb->has_bmi2 = __builtin_cpu_supports("bmi2") != 0;
+    cb->has_fma = __builtin_cpu_supports("fma") != 0;
+    thunks_emit(cb);
+    return cb;
+}
+
+void host_deinit(CodeBuf *cb)
+{
+    if (!cb)
+        return;
+    codemem_deinit(&cb->mem);
+    free(cb);
+}
+
+void host_reset(CodeBuf *cb)
+{
+    thunks_emit(cb);
+}
+
+/* Which of rcx, rdx, rsi an op overwrites. A helper's call overwrites rsi only for values that live on. */
+static unsigned op_clobbers(const IrOp *op)
+{
+    const unsigned rcx = 1u << RCX, rdx = 1u << RDX;
+    if (op->a == IR_CONST && op->b == IR_CONST)
+        return rcx | rdx;
+    switch (op->op) {
+    case IR_SHL:
+    case IR_SHR:
+    case IR_SAR:
+    case IR_SHL32S:
+    case IR_SHR32S:
+    case IR_SAR32S:
+        return op->b == IR_CONST ? 0 : rcx;
+    case IR_SELECT:
+        return rcx;
+    case IR_LDENV:
+        return rdx;
+    case IR_NOP:
+    case IR_INSN:
+    case IR_MOV:
+    case IR_ADD:
+    case IR_SUB:
+    case IR_AND:
+    case IR_OR:
+    case IR_XOR:
+    case IR_ADD32S:
+    case IR_SUB32S:
+    case IR_SEXT8:
+    case IR_SEXT16:
+    case IR_SEXT32:
+    case IR_ZEXT8:
+    case IR_ZEXT16:
+    case IR_ZEXT32:
+    case IR_MUL:
+    case IR_MUL32S:
+    case IR_SETCC:
+    case IR_STENV:
+    case IR_BRCOND:
+        return 0;
+    default:
+        return rcx | rdx;
+    }
+}
+
+typedef struct {
+    uint16_t first, last;
+} Range;
+
+static bool reg_survives(const TB *tb, Range r, unsigned reg)
+{
+    for (unsigned i = r.first; i <= r.last; i++) {
+        const IrOp *op = &tb->ops[i];
+        if (op_clobbers(op) & 1u << reg)
+            return false;
+        if (op->op == IR_CALL && reg == RSI && i > r.first && i < r.last)
+            return false;
+    }
+    return true;
+}
+
+/* Temporaries get a register for all of their life if one is free and survives it; else they stay in env. */
+static void assign_temps(Gen *g)
+{
+    static const uint8_t pool[] = {RSI, RDX, RCX};
+    const TB *tb = g->tb;
+    Range range[IR_SLOTS];
+    int busy_until[] = {-1, -1, -1};
+    bool seen[IR_SLOTS] = {false};
+    for (unsigned i = 0; i < tb->n_ops; i++) {
+        const IrOp *op = &tb->ops[i];
+        const uint16_t ref[] = {op->d, op->a, op->b, op->c};
+        for (unsigned j = 0; j < 4; j++) {
+            unsigned s = ref[j];
+            if (s < IR_GLOBALS || s >= IR_SLOTS)
+                continue;
+            if (!seen[s])
+                range[s].first = (uint16_t)i;
+            seen[s] = true;
+            range[s].last = (uint16_t)i;
+        }
+    }
+    for (unsigned i = 0; i < tb->n_ops; i++) {
+        unsigned s = tb->ops[i].d;
+        if (s < IR_GLOBALS || s >= IR_SLOTS || range[s].first != i)
+            continue;
+        for (unsigned j = 0; j < sizeof pool; j++) {
+            if (busy_until[j] >= (int)i || !reg_survives(tb, range[s], pool[j]))
+                continue;
+            busy_until[j] = range[s].last;
+            g->reg_of[s] = (int8_t)pool[j];
+            break;
+        }
+    }
+}
+
+static void compile_op(Gen *g, const IrOp *op)
+{
+    switch (op->op) {
+    case IR_NOP:
+        break;
+    case IR_INSN:
+        g->k++;
+        break;
+    case IR_LD:
+        gen_load(g, op);
+        break;
+    case IR_ST:
+        gen_store(g, op);
+        break;
+    case IR_LDENV:
+        gen_load_env(g, op);
+        break;
+    case IR_STENV:
+        gen_store_env(g, op);
+        break;
+    case IR_CALL:
+        gen_call(g, op);
+        break;
+    case IR_BRCOND:
+        gen_brcond(g, op);
+        break;
+    case IR_GOTO:
+        gen_goto(g, op);
+        break;
+    case IR_GOTO_IND:
+        gen_goto_ind(g, op);
+        break;
+    case IR_EXIT:
+        gen_exit(g, op);
+        break;
+    default:
+        gen_alu(g, op);
+        break;
+    }
+}
+
+static void compile_stub(Gen *g, const Stub *s)
+{
+    switch ((StubKind)s->kind) {
+    case STUB_LOAD:
+        stub_load(g, s);
+        break;
+    case STUB_STORE:
+        stub_store(g, s);
+        break;
+    case STUB_LEAVE_D:
+        stub_leave_d(g, s);
+        break;
+    case STUB_BUDGET:
+    case STUB_SIDE:
+    case STUB_TAIL:
+        stub_exit(g, s);
+        break;
+    }
+}
+
+bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
+{
+    Gen g;
+    size_t room = (size_t)(cb->mem.rw + cb->mem.size - cb->a.p);
+    if (room < 256 + (size_t)tb->n_ops * MAX_OP_BYTES || cb->pinned != m->sw.pin)
+        return false; /* a reset makes room, and the entry points anew */
+    cb->a.p += -(uintptr_t)(cb->a.p + 8) & 15;
+    em_64(&cb->a, (uintptr_t)tb);
+    g.a = &cb->a;
+    g.cb = cb;
+    g.m = m;
+    g.tb = tb;
+    g.entry = cb->a.p;
+    g.k = 0;
+    g.n_stubs = 0;
+    memcpy(g.reg_of, cb->pin_of, sizeof g.reg_of);
+    assign_temps(&g);
+    for (uint32_t i = 0; i < tb->n_exits; i++)
+        tb->chain[i].patch_off = tb->chain[i].stub_off = 0;
+    gen_entry(&g);
+    for (uint32_t i = 0; i < tb->n_ops; i++)
+        compile_op(&g, &tb->ops[i]);
+    for (uint32_t i = 0; i < g.n_stubs; i++)
+        compile_stub(&g, &g.stubs[i]);
+    tb->code = (uint8_t *)(uintptr_t)(cb->mem.rx + (g.entry - cb->mem.rw));
+    tb->code_size = (uint32_t)(cb->a.p - g.entry);
+    return true;
+}
+
+void host_patch(CodeBuf *cb, TB *tb, uint32_t slot, const TB *dest)
+{
+    const Chain *chain = &tb->chain[slot];
+    if (!tb->code || !chain->patch_off)
+        return;
+    const uint8_t *target = dest && dest->code ? dest->code : tb->code + chain->stub_off;
+    const uint8_t *next = tb->code + chain->patch_off + 4;
+    uint8_t *at = cb->mem.rw + (tb->code - cb->mem.rx) + chain->patch_off;
+    __atomic_store_n((uint32_t *)(void *)at, (uint32_t)(target - next), __ATOMIC_RELEASE);
+}
+
+void host_enter(CodeBuf *cb, Hart *h, const TB *tb)
+{
+    void (*enter)(Hart *, const uint8_t *);
+    uintptr_t addr = (uintptr_t)cb->mem.rx + (uintptr_t)(cb->enter - cb->mem.rw);
+    memcpy(&enter, &addr, sizeof enter);
+    enter(h, tb->code);
+}
+
+#endif

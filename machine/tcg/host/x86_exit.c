@@ -1,0 +1,181 @@
+/* x86_exit.c: how a block is entered and left: budget, branches, chain slots, indirect jumps, helpers.
+ *
+ * At the entry the budget loses the whole block. Whoever leaves after i instructions gives n - i back, but
+ * for those who leave with h->leave set: the run loop corrects these.
+ */
+#include "x86.h"
+
+#if defined(__x86_64__)
+
+static uint32_t steps_left(const Gen *g, uint32_t k)
+{
+    return g->tb->n_insns - k;
+}
+
+static void gen_give_back(Gen *g, uint32_t steps)
+{
+    if (steps)
+        em_alu_oi(g->a, EM_W, X_ADD, opnd_reg(R_BUDGET), (int32_t)steps);
+}
+
+static bool is_self_loop(const Gen *g, const IrOp *op)
+{
+    return g->m->sw.chain && op->imm2 == g->tb->pc;
+}
+
+/* A rel32 is patched while other code may be cached around it: aligned, it changes at once. */
+static unsigned pad_for_rel32(const uint8_t *at)
+{
+    return (unsigned)(-(uintptr_t)at & 3);
+}
+
+void gen_entry(Gen *g)
+{
+    em_alu_oi(g->a, EM_W, X_SUB, opnd_reg(R_BUDGET), g->tb->n_insns);
+    gen_stub(g, STUB_BUDGET, NULL, em_jcc32(g->a, CC_L));
+}
+
+void gen_brcond(Gen *g, const IrOp *op)
+{
+    uint8_t *start = g->a->p;
+    uint32_t left = steps_left(g, g->k);
+    unsigned cc = gen_compare(g, op);
+    if (left == 0 && is_self_loop(g, op)) {
+        em_jcc(g->a, cc, g->entry);
+        return;
+    }
+    if (left == 0) { /* the jump itself is what gets patched; no nop between it and the compare */
+        size_t size = (size_t)(g->a->p - start);
+        unsigned pad = pad_for_rel32(g->a->p + 2);
+        memmove(start + pad, start, size);
+        g->a->p = start;
+        em_nop(g->a, pad);
+        g->a->p += size;
+        uint8_t *at = em_jcc32(g->a, cc);
+        g->tb->chain[op->exit].patch_off = (uint32_t)(at - g->entry);
+        gen_stub(g, STUB_TAIL, op, at);
+        return;
+    }
+    gen_stub(g, STUB_SIDE, op, em_jcc32(g->a, cc));
+}
+
+/* A jump to patch, and the stub to which it leads until then. */
+static uint8_t *gen_chain_jump(Gen *g, const IrOp *op)
+{
+    em_nop(g->a, pad_for_rel32(g->a->p + 1));
+    em_8(g->a, 0xe9);
+    em_32(g->a, 0);
+    g->tb->chain[op->exit].patch_off = (uint32_t)(g->a->p - 4 - g->entry);
+    return g->a->p - 4;
+}
+
+void gen_goto(Gen *g, const IrOp *op)
+{
+    gen_give_back(g, steps_left(g, g->k));
+    if (is_self_loop(g, op))
+        em_jmp(g->a, g->entry);
+    else
+        gen_stub(g, STUB_TAIL, op, gen_chain_jump(g, op));
+}
+
+void stub_exit(Gen *g, const Stub *s)
+{
+    em_bind32(g->a, s->at);
+    if (s->kind == STUB_BUDGET) {
+        gen_give_back(g, g->tb->n_insns);
+        em_mov_ri(g->a, RAX, (int64_t)g->tb->pc);
+        em_jmp(g->a, g->cb->exit_pc);
+        return;
+    }
+    if (s->kind == STUB_SIDE) {
+        gen_give_back(g, steps_left(g, s->k));
+        if (is_self_loop(g, s->op)) {
+            em_jmp(g->a, g->entry);
+            return;
+        }
+        gen_chain_jump(g, s->op);
+    }
+    g->tb->chain[s->op->exit].stub_off = (uint32_t)(g->a->p - g->entry);
+    em_mov_ri(g->a, RAX, s->op->exit);
+    em_mov_ri(g->a, RCX, (int64_t)s->op->imm2);
+    em_lea_rip(g->a, RDX, gen_tb_ptr(g));
+    em_jmp(g->a, g->cb->exit_chain);
+}
+
+/* rcx = jump-cache entry of the pc in rax, as jc_index() has it. */
+static void gen_jump_entry(Gen *g)
+{
+    enum { LOW = ((1 << JC_PAGE_BITS) - 1) << 4, HIGH = (JC_SIZE - (1 << JC_PAGE_BITS)) << 4 };
+    _Static_assert(WB_PAGE_BITS - JC_PAGE_BITS > 4, "the page's part of the index is shifted right");
+    em_rm(g->a, 0, 0x8b, RCX, opnd_reg(RAX));
+    em_rm(g->a, 0, 0x8b, RDX, opnd_reg(RAX));
+    em_shift_i(g->a, 0, X_SHL, RCX, 3);
+    em_shift_i(g->a, 0, X_SHR, RDX, WB_PAGE_BITS - JC_PAGE_BITS - 4);
+    em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), LOW);
+    em_alu_oi(g->a, 0, X_AND, opnd_reg(RDX), HIGH);
+    em_alu_ro(g->a, 0, X_ADD, RCX, opnd_reg(RDX));
+    em_alu_ro(g->a, EM_W, X_ADD, RCX, opnd_env(offsetof(Hart, fctx)));
+}
+
+/* Calls and returns (op->flags) are looked up like any other jump. */
+void gen_goto_ind(Gen *g, const IrOp *op)
+{
+    const int32_t jc = offsetof(FetchCtx, jc);
+    em_mov_ro(g->a, RAX, gen_opnd(g, op, op->a));
+    gen_give_back(g, steps_left(g, g->k));
+    if (g->m->sw.jump_cache) {
+        gen_jump_entry(g);
+        em_alu_ro(g->a, EM_W, X_CMP, RAX, opnd_mem(RCX, jc + (int32_t)offsetof(JumpEntry, pc)));
+        em_jcc(g->a, CC_NE, g->cb->exit_pc);
+        em_mov_ro(g->a, RCX, opnd_mem(RCX, jc + (int32_t)offsetof(JumpEntry, tb)));
+        em_mov_ro(g->a, RCX, opnd_mem(RCX, (int32_t)offsetof(TB, code)));
+        em_rm(g->a, EM_W, 0x85, RCX, opnd_reg(RCX));
+        em_jcc(g->a, CC_E, g->cb->exit_pc);
+        em_rm(g->a, 0, 0xff, 4, opnd_reg(RCX));
+    } else {
+        em_jmp(g->a, g->cb->exit_pc);
+    }
+}
+
+void gen_exit(Gen *g, const IrOp *op)
+{
+    gen_give_back(g, steps_left(g, g->k));
+    em_mov_ri(g->a, RAX, (int64_t)op->imm2);
+    em_jmp(g->a, g->cb->exit_pc);
+}
+
+void gen_call(Gen *g, const IrOp *op)
+{
+    const Helper *helper = &g->m->guest->helpers[op->off];
+    bool noleave = helper->flags & (HF_PURE | HF_NOLEAVE);
+    /* in this order: only rsi may hold a temporary that is an argument */
+    if (op->c != IR_NONE)
+        em_mov_ro(g->a, RCX, gen_opnd(g, op, op->c));
+    if (op->b != IR_NONE)
+        em_mov_ro(g->a, RDX, gen_opnd(g, op, op->b));
+    if (op->a != IR_NONE)
+        em_mov_ro(g->a, RSI, gen_opnd(g, op, op->a));
+    if (!noleave) {
+        em_rm(g->a, 0, 0xc6, 0, opnd_env(offsetof(Hart, site)));
+        em_8(g->a, g->k ? g->k - 1 : 0);
+        em_lea_rip(g->a, RAX, gen_tb_ptr(g));
+    }
+    em_call(g->a, g->cb->helper[op->off]);
+    if (!noleave) {
+        if (op->d < IR_GLOBALS)
+            gen_stub(g, STUB_LEAVE_D, op, em_jcc32(g->a, CC_NE));
+        else
+            em_jcc(g->a, CC_NE, g->cb->leave);
+    }
+    if (op->d != IR_NONE)
+        em_mov_or(g->a, gen_slot(g, op->d), RAX);
+}
+
+void stub_leave_d(Gen *g, const Stub *s)
+{
+    em_bind32(g->a, s->at);
+    em_mov_ri_keep(g->a, RCX, s->op->d);
+    em_jmp(g->a, g->cb->leave_d);
+}
+
+#endif

@@ -1,0 +1,163 @@
+/* x86_mem.c: guest loads and stores (the fast path of softmmu.h), and fields of Hart. Uses rax, rcx, rdx. */
+#include "x86.h"
+
+#if defined(__x86_64__)
+
+/* Where the address is: a register and a displacement. `load` says to fetch it into rax if it is in neither.
+ */
+static Opnd gen_address(Gen *g, const IrOp *op, bool load)
+{
+    Opnd a = gen_opnd(g, op, op->a);
+    if (a.kind == O_REG)
+        return opnd_mem(a.reg, op->off);
+    if (a.kind == O_IMM) {
+        if (load)
+            em_mov_ri(g->a, RAX, (int64_t)((uint64_t)a.imm + (uint64_t)(int64_t)op->off));
+        return opnd_mem(RAX, 0);
+    }
+    if (load)
+        em_mov_ro(g->a, RAX, a);
+    return opnd_mem(RAX, op->off);
+}
+
+static void gen_lea(Gen *g, unsigned r, Opnd addr)
+{
+    if (addr.disp)
+        em_lea(g->a, EM_W, r, addr);
+    else
+        em_mov_ro(g->a, r, opnd_reg(addr.reg));
+}
+
+/* r = value of `mo` kept in memory or in a register's low part. Boxing uses rdx. */
+static void gen_extract(Gen *g, unsigned mo, unsigned r, Opnd from)
+{
+    static const struct {
+        uint16_t op;
+        uint8_t flags;
+    } plain[] = {{0x0fb6, EM_BM}, {0x0fb7, 0}, {0x8b, 0}, {0x8b, EM_W}},
+      sign[] = {{0x0fbe, EM_W | EM_BM}, {0x0fbf, EM_W}, {0x63, EM_W}, {0x8b, EM_W}};
+    unsigned size = mo & MO_SIZE;
+    if (mo & MO_SIGN)
+        em_rm(g->a, sign[size].flags, sign[size].op, r, from);
+    else
+        em_rm(g->a, plain[size].flags, plain[size].op, r, from);
+    if ((mo & MO_BOX) && size < MO_64) {
+        em_mov_ri(g->a, RDX, (int64_t)(~0ull << (8 << size)));
+        em_alu_ro(g->a, EM_W, X_OR, r, opnd_reg(RDX));
+    }
+}
+
+/* memory = a register, or a constant that fits. */
+static void gen_put(Gen *g, unsigned size, Opnd mem, Opnd value)
+{
+    unsigned flags = size == MO_8 ? EM_B : size == MO_16 ? EM_66 : size == MO_64 ? EM_W : 0;
+    if (value.kind == O_REG) {
+        em_rm(g->a, flags, size == MO_8 ? 0x88 : 0x89, value.reg, mem);
+        return;
+    }
+    em_rm(g->a, flags & ~(unsigned)EM_B, size == MO_8 ? 0xc6 : 0xc7, 0, mem);
+    em_8(g->a, (unsigned)value.imm);
+    if (size == MO_16)
+        em_8(g->a, (unsigned)(value.imm >> 8));
+    if (size >= MO_32)
+        for (unsigned i = 8; i < 32; i += 8)
+            em_8(g->a, (unsigned)(value.imm >> i));
+}
+
+static void gen_slow_call(Gen *g, unsigned k, const uint8_t *thunk)
+{
+    em_rm(g->a, 0, 0xc6, 0, opnd_env(offsetof(Hart, site)));
+    em_8(g->a, k ? k - 1 : 0);
+    em_lea_rip(g->a, RCX, gen_tb_ptr(g));
+    em_call(g->a, thunk);
+}
+
+/* Leaves the jump to the slow path behind, and rcx = addend. Alignment is part of the comparison: a
+ * misaligned access, which alone could cross a page, is slow. */
+static uint8_t *gen_lookup(Gen *g, Opnd addr, unsigned size, size_t table)
+{
+    gen_lea(g, RDX, addr);
+    em_rm(g->a, 0, 0x8b, RCX, opnd_reg(RDX));
+    em_shift_i(g->a, 0, X_SHR, RCX, WB_PAGE_BITS - 4);
+    em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), (TLB_SIZE - 1) << 4);
+    em_alu_oi(g->a, EM_W, X_AND, opnd_reg(RDX), (int32_t)WB_PAGE_MASK | ((1 << size) - 1));
+    em_alu_ro(g->a, EM_W, X_CMP, RDX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, tag))));
+    uint8_t *miss = em_jcc32(g->a, CC_NE);
+    em_mov_ro(g->a, RCX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, addend))));
+    return miss;
+}
+
+void gen_load(Gen *g, const IrOp *op)
+{
+    Opnd d = gen_slot(g, op->d), addr = gen_address(g, op, true);
+    unsigned r = d.kind == O_REG ? d.reg : RAX;
+    if (g->m->sw.inline_mem) {
+        uint8_t *miss = gen_lookup(g, addr, op->flags & MO_SIZE, offsetof(DataCtx, rd));
+        gen_extract(g, op->flags, r, opnd_idx(RCX, addr.reg, addr.disp));
+        gen_stub(g, STUB_LOAD, op, miss);
+    } else {
+        gen_lea(g, RAX, addr);
+        gen_slow_call(g, g->k, g->cb->load[op->flags & 15]);
+        gen_extract(g, op->flags, r, opnd_reg(RAX));
+    }
+    em_mov_or(g->a, d, r);
+}
+
+void stub_load(Gen *g, const Stub *s)
+{
+    Opnd d = gen_slot(g, s->op->d);
+    em_bind32(g->a, s->at);
+    gen_lea(g, RAX, gen_address(g, s->op, false));
+    gen_slow_call(g, s->k, g->cb->load[s->op->flags & 15]);
+    gen_extract(g, s->op->flags, d.kind == O_REG ? d.reg : RAX, opnd_reg(RAX));
+    em_jmp(g->a, s->back);
+}
+
+void gen_store(Gen *g, const IrOp *op)
+{
+    Opnd addr = gen_address(g, op, true), value = gen_opnd(g, op, op->b);
+    unsigned size = op->flags & MO_SIZE;
+    if (!g->m->sw.inline_mem) {
+        gen_lea(g, RAX, addr);
+        em_mov_ro(g->a, RDX, value);
+        gen_slow_call(g, g->k, g->cb->store[size]);
+        return;
+    }
+    uint8_t *miss = gen_lookup(g, addr, size, offsetof(DataCtx, wr));
+    if (value.kind == O_MEM || (value.kind == O_IMM && size == MO_64 && !fits_s32(value.imm))) {
+        em_mov_ro(g->a, RDX, value);
+        value = opnd_reg(RDX);
+    }
+    gen_put(g, size, opnd_idx(RCX, addr.reg, addr.disp), value);
+    gen_stub(g, STUB_STORE, op, miss);
+}
+
+void stub_store(Gen *g, const Stub *s)
+{
+    em_bind32(g->a, s->at);
+    gen_lea(g, RAX, gen_address(g, s->op, false));
+    em_mov_ro(g->a, RDX, gen_opnd(g, s->op, s->op->b));
+    gen_slow_call(g, s->k, g->cb->store[s->op->flags & MO_SIZE]);
+    em_jmp(g->a, s->back);
+}
+
+void gen_load_env(Gen *g, const IrOp *op)
+{
+    Opnd d = gen_slot(g, op->d);
+    unsigned r = d.kind == O_REG ? d.reg : RAX;
+    gen_extract(g, op->flags, r, opnd_env((size_t)op->off));
+    em_mov_or(g->a, d, r);
+}
+
+void gen_store_env(Gen *g, const IrOp *op)
+{
+    Opnd value = gen_opnd(g, op, op->b);
+    unsigned size = op->flags & MO_SIZE;
+    if (value.kind == O_MEM || (value.kind == O_IMM && size == MO_64 && !fits_s32(value.imm))) {
+        em_mov_ro(g->a, RAX, value);
+        value = opnd_reg(RAX);
+    }
+    gen_put(g, size, opnd_env((size_t)op->off), value);
+}
+
+#endif
