@@ -163,6 +163,7 @@ struct Machine {
     uint32_t idle_asks;      /* 1: idle returns WB_EXIT_IDLE, 0: jumps to the next deadline */
     uint32_t stop_request;   /* a device asked the run loop to return after this instruction */
     uint32_t host_error;
+    uint32_t recheck;        /* a device was accessed: deadlines and interrupts may have changed */
     uint32_t running;        /* inside mach_run() */
     uint32_t flush_wanted;   /* drop all translated code before the next block */
 

@@ -129,12 +129,13 @@ static void run_slice(Hart *h)
 {
     Machine *m = h->m;
     h->exit_tb = NULL;
+    m->recheck = 0;
     while (h->budget > 0) {
         TB *tb = tb_find(h, false);
         if (tb && tb->n_insns <= h->budget && !tb->single)
             run_tb(h, tb);
         else if (tb) {
-            if (step_one(h) != LEAVE_NONE || tb->single)
+            if (step_one(h) != LEAVE_NONE || tb->single || m->recheck)
                 return;
             continue;
         }

@@ -418,6 +418,7 @@ static bool mmio_access(Hart *h, uint64_t vaddr, uint64_t paddr, uint32_t size, 
         return false;
     }
     int rc = 1;
+    m->recheck = 1;
     /* Devices take naturally aligned accesses only, as the bus of the board does. */
     if (!(paddr & (size - 1)))
         rc = acc == ACC_WRITE ? m->host.mmio_write(m->host.opaque, paddr, size, h->index, *value)

@@ -1,0 +1,185 @@
+"""Law 4: the machine behaves as if it had no TLB and no instruction cache.
+
+None of these programs executes sfence.vma or fence.i; each relies on stores alone taking effect at once.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from machine.tcg.engine import ExitReason
+from tests.bare import Bare
+
+BACKENDS = ["jit", "interp"]
+STOP = "li t6, 0x100000; sw zero, 0(t6)\n"
+
+#: M-mode prepares Sv39 with a gigabyte page for RAM and for devices, and one 4 KiB page at virtual 0x40000000 that
+#: leads to `page_a`; then goes on in S-mode at `super`.
+PAGING = """
+    la t0, trap; csrw mtvec, t0
+    li t0, -1; csrw pmpaddr0, t0; li t0, 0x1f; csrw pmpcfg0, t0
+    la s0, root; la s1, mid; la s2, leaf
+    li t0, 0xcf; sd t0, 0(s0)
+    li t0, 0x200000cf; sd t0, 16(s0)
+    srli t0, s1, 2; ori t0, t0, 1; sd t0, 8(s0)
+    srli t0, s2, 2; ori t0, t0, 1; sd t0, 0(s1)
+    la t0, page_a; srli t0, t0, 2; ori t0, t0, 0xcf; sd t0, 0(s2)
+    srli t0, s0, 12; li t1, 8; slli t1, t1, 60; or t0, t0, t1; csrw satp, t0
+    li t0, 0x1800; csrc mstatus, t0; li t0, 0x800; csrs mstatus, t0
+    la t0, super; csrw mepc, t0; li s4, 0x40000000; mret
+trap:
+    csrr a5, mcause; csrr a6, mtval
+"""
+TABLES = """
+.align 4096
+root: .dword 0
+.align 4096
+mid: .dword 0
+.align 4096
+leaf: .dword 0
+.align 4096
+page_a: .dword 0xaaaa
+.align 4096
+page_b: .dword 0xbbbb
+.align 4096
+end: .dword 0
+"""
+
+
+def paged(program: str, backend: str) -> Bare:
+    bare = Bare(PAGING + STOP + "super:\n" + program + STOP + TABLES, backend=backend)
+    assert bare.run() is ExitReason.STOP
+    return bare
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pte_store_takes_effect_on_the_next_load(backend: str) -> None:
+    bare = paged(
+        """
+        li s5, 100
+        la t1, page_a; srli t1, t1, 2; ori t1, t1, 0xcf
+        la t2, page_b; srli t2, t2, 2; ori t2, t2, 0xcf
+        again:
+        sd t1, 0(s2); ld a0, 0(s4); sd t2, 0(s2); ld a1, 0(s4)
+        add a2, a2, a0; add a3, a3, a1
+        addi s5, s5, -1; bnez s5, again
+        """,
+        backend,
+    )
+    assert (bare.reg("x12"), bare.reg("x13")) == (0xAAAA * 100, 0xBBBB * 100)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cleared_accessed_bit_is_set_again_by_the_next_access(backend: str) -> None:
+    bare = paged(
+        """
+        li s5, 50; li s6, 0x40
+        again:
+        ld a0, 0(s4)
+        ld t0, 0(s2); li t1, -65; and t0, t0, t1; sd t0, 0(s2)
+        ld a0, 0(s4)
+        ld t0, 0(s2); and t0, t0, s6; add a2, a2, t0
+        addi s5, s5, -1; bnez s5, again
+        """,
+        backend,
+    )
+    assert bare.reg("x12") == 0x40 * 50
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cleared_dirty_bit_is_set_again_by_the_next_store_only(backend: str) -> None:
+    bare = paged(
+        """
+        li s5, 50; li s6, 0x80
+        again:
+        sd s5, 0(s4)
+        ld t0, 0(s2); li t1, -129; and t0, t0, t1; sd t0, 0(s2)
+        ld a0, 0(s4)
+        ld t0, 0(s2); and t0, t0, s6; add a2, a2, t0
+        sd s5, 0(s4)
+        ld t0, 0(s2); and t0, t0, s6; add a3, a3, t0
+        addi s5, s5, -1; bnez s5, again
+        """,
+        backend,
+    )
+    assert (bare.reg("x12"), bare.reg("x13")) == (0, 0x80 * 50)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_unmapping_a_middle_table_faults_at_once(backend: str) -> None:
+    bare = paged("ld a0, 0(s4); sd zero, 0(s1); ld a1, 0(s4); li a2, 1\n", backend)
+    assert (bare.reg("x15"), bare.reg("x16"), bare.reg("x12")) == (13, 0x4000_0000, 0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_unmapping_the_page_that_is_being_executed_faults_on_the_next_fetch(backend: str) -> None:
+    # The code is copied to page_a and runs at 0x40000000, where it clears its own PTE.
+    bare = paged(
+        """
+        la t0, page_a; la t1, payload; li t2, 10
+        copy: lw t3, 0(t1); sw t3, 0(t0); addi t0, t0, 4; addi t1, t1, 4; addi t2, t2, -1; bnez t2, copy
+        li s5, 3
+        jalr zero, 0(s4)
+        payload: addi a2, a2, 1; addi s5, s5, -1; bne s5, zero, payload; sd zero, 0(s2); addi a2, a2, 100; nop; nop; nop
+        """,
+        backend,
+    )
+    assert (bare.reg("x15"), bare.reg("x16"), bare.reg("x12")) == (12, 0x4000_0010, 3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_store_to_code_takes_effect_on_the_next_instruction(backend: str) -> None:
+    # patches the immediate of the instruction right behind the store, in its own block, in a hot loop
+    source = """
+        la t0, patch; lw t1, 0(t0); li s5, 200; li s6, 0x100000
+        again: add t1, t1, s6; sw t1, 0(t0)
+        patch: addi a1, zero, 0
+        add a2, a2, a1
+        addi s5, s5, -1; bnez s5, again
+    """
+    bare = Bare(source + STOP, backend=backend)
+    assert bare.run() is ExitReason.STOP
+    assert bare.reg("x12") == sum(range(1, 201))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_data_beside_code_stays_right_and_fast_enough(backend: str) -> None:
+    source = "la t0, cell; li s5, 2000\nagain: ld t1, 0(t0); addi t1, t1, 1; sd t1, 0(t0); addi s5, s5, -1; bnez s5, again\n"
+    bare = Bare(source + STOP + "here: j here\n.align 8\ncell: .dword 0\n", backend=backend)
+    assert bare.run() is ExitReason.STOP
+    assert bare.ram("cell") == 2000
+    assert bare.engine.stat("tb_translated") < 50
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dma_to_a_page_table_and_to_code_takes_effect(backend: str) -> None:
+    bare = Bare("a: addi a0, a0, 1\nj a\n", backend=backend)
+    bare.run(10_000)
+    before = bare.reg("x10")
+    bare.engine.write_phys(0x8000_0000, (0x00250513).to_bytes(4, "little"))  # addi a0, a0, 2
+    bare.run(10_000)
+    assert bare.reg("x10") == before + 2 * 5000
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropping_every_cache_at_every_stop_changes_nothing(backend: str) -> None:
+    program = "li s5, 300\nagain: sd s5, 0(s4); ld a0, 0(s4); add a2, a2, a0; addi s5, s5, -1; bnez s5, again\n"
+    source = PAGING + STOP + "super:\n" + program + STOP + TABLES
+    plain, dropped = Bare(source, backend=backend), Bare(source, backend=backend)
+    plain.run()
+    n = 0
+    while dropped.engine.run(n := n + 17) is ExitReason.UNTIL:
+        dropped.engine.drop_tlb()
+        dropped.engine.drop_code()
+    assert plain.state() == dropped.state()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_block_length_changes_nothing(backend: str, limit: int) -> None:
+    program = "li s5, 300\nagain: sd s5, 0(s4); ld a0, 0(s4); add a2, a2, a0; addi s5, s5, -1; bnez s5, again\n"
+    source = PAGING + STOP + "super:\n" + program + STOP + TABLES
+    plain, cut = Bare(source, backend="interp"), Bare(source, backend=backend)
+    cut.engine.set_tb_max(limit)
+    plain.run(), cut.run()
+    assert plain.state() == cut.state()
