@@ -102,7 +102,7 @@ class TraceReader:
         row = self._one("SELECT codec, data, size FROM blobs WHERE hash = ?", (name,))
         if row is None:
             raise TraceError(f"{self.path}: damaged: blob {name.hex()[:16]}… is missing")
-        return blobs.check(blobs.unpack(*row, where=str(self.path)), name, str(self.path))
+        return blobs.check(blobs.unpack(*row, str(self.path)), name, str(self.path))
 
     def inputs(self, from_id: int = 0, count: int | None = None) -> Iterator[InputRow]:
         """Yield inputs in order, from an id on, at most ``count``; each is held against its checksum."""

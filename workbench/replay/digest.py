@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .parts import PAGE_BYTES, EngineLike
 
-_ZERO: Final = bytes(PAGE_BYTES)
+_ZERO_NAME: Final = hashlib.blake2b(bytes(PAGE_BYTES), digest_size=32).digest()
 _MOD: Final = 1 << 256
 
 
@@ -26,7 +26,9 @@ def canonical_json(document: Any) -> bytes:
 
 def page_term(index: int, content_hash: bytes) -> int:
     """Return what one page adds to the fold, from the BLAKE2b-256 of its contents."""
-    return int.from_bytes(hashlib.blake2b(index.to_bytes(8, "little") + content_hash, digest_size=32).digest())
+    return int.from_bytes(
+        hashlib.blake2b(index.to_bytes(8, "little") + content_hash, digest_size=32).digest()
+    )
 
 
 class RamFold:
@@ -37,20 +39,30 @@ class RamFold:
         self._hashes: dict[int, bytes] = {}
         self.value = 0
 
-    def update(self, index: int, data: bytes | memoryview) -> bytes:
-        """Take a page's present contents; returns their BLAKE2b-256."""
+    def update(self, index: int, data: bytes | memoryview) -> bool:
+        """Take a page's present contents; True if they are not what they were when it was last taken."""
         name = hashlib.blake2b(data, digest_size=32).digest()
-        if self._hashes.get(index) != name:
-            self._hashes[index] = name
-            term = 0 if data == _ZERO else page_term(index, name)
-            self.value = (self.value - self._terms.get(index, 0) + term) % _MOD
+        if self._hashes.get(index, _ZERO_NAME) == name:
+            return False
+        self._hashes[index] = name
+        term = 0 if name == _ZERO_NAME else page_term(index, name)
+        self.value = (self.value - self._terms.pop(index, 0) + term) % _MOD
+        if term:
             self._terms[index] = term
-        return name
+        return True
 
     def update_all(self, pages: Iterable[int], read: Callable[[int], memoryview]) -> None:
         """Take the present contents of several pages."""
         for index in pages:
             self.update(index, read(index))
+
+    def page_hash(self, index: int) -> bytes:
+        """Return the BLAKE2b-256 of a page's contents as last taken."""
+        return self._hashes.get(index, _ZERO_NAME)
+
+    def pages(self) -> set[int]:
+        """Return the pages that were ever taken with contents other than zeros."""
+        return set(self._hashes)
 
 
 def whole_digest(state: bytes, fold: int) -> bytes:

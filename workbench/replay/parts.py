@@ -7,7 +7,6 @@ a configuration, images and a gate, for a recording and for a replay alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from machine.config import Images, MachineConfig
@@ -105,11 +104,6 @@ def build_board(
     return board
 
 
-def drive_key(config: MachineConfig, index: int) -> str:
-    """Return the name by which a drive is known to the board and the trace: its id, or ``drive<n>``."""
-    return config.drives[index].id or f"drive{index}"
-
-
 def open_drives(
     config: MachineConfig, store: BlobStore | None, on_read: Callable[[str], BaseRead] | None
 ) -> dict[str, BlockNode]:
@@ -123,18 +117,12 @@ def open_drives(
     Raises:
         MachineError: a file is missing, or is not the one that was recorded.
     """
-    from machine.hw.rawdisk import RawDisk
+    from machine.drives import drive_name, open_drive
 
     drives: dict[str, BlockNode] = {}
     for index, drive in enumerate(config.drives):
-        key = drive_key(config, index)
-        node = RawDisk(
-            Path(drive.file),
-            readonly=drive.readonly,
-            expected_hash=drive.hash,
-            expected_size=drive.size_bytes,
-            base_read=on_read(key) if on_read else None,
-        )
+        key = drive_name(drive, index)
+        node = open_drive(drive, on_read(key) if on_read else None)
         node.set_blob_store(store)
         drives[key] = node
     return drives

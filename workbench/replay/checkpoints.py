@@ -1,0 +1,232 @@
+"""Checkpoints as a tree of differences: those of the trace, and those that a session keeps in memory.
+
+The root is the machine after reset. A node holds the pages that differ from its parent's; what a page holds at a
+node is found by walking towards the root. Going from one node to another touches the pages on the path
+between them and nothing else, so a restore costs what changed, not the size of RAM.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from typing import Any, Final
+
+from traces.errors import TraceError
+from traces.reader import TraceReader
+from traces.rows import CheckpointRow
+
+from .parts import PAGE_BYTES
+
+ZERO_PAGE: Final = bytes(PAGE_BYTES)
+
+
+class Node:
+    """A full state at a position.
+
+    Args:
+        icount: the position. next_input: id of the first input not taken there.
+        parent: what ``pages`` differ from, None for the root.
+        rolling: pages written since the last rolling digest, None where that is not known.
+    """
+
+    def __init__(
+        self, icount: int, next_input: int, parent: Node | None, rolling: frozenset[int] | None
+    ) -> None:
+        self.icount = icount
+        self.next_input = next_input
+        self.parent = parent
+        self.rolling = rolling
+        self.depth: int = 0 if parent is None else parent.depth + 1
+
+    def state(self) -> dict[str, Any]:
+        """Return everything but RAM."""
+        raise NotImplementedError
+
+    def pages(self) -> set[int]:
+        """Return the pages that differ from the parent's."""
+        raise NotImplementedError
+
+    def page(self, index: int) -> bytes | None:
+        """Return a page's contents if it is one of ``pages``."""
+        raise NotImplementedError
+
+
+class FileNode(Node):
+    """A checkpoint in the trace; its pages are read when they are needed."""
+
+    def __init__(
+        self, store: BlobCache, row: CheckpointRow, parent: Node | None, rolling: frozenset[int] | None
+    ) -> None:
+        super().__init__(row.icount, row.next_input, parent, rolling)
+        self.row = row
+        self._store = store
+        self._pages: dict[int, bytes] | None = None
+
+    def state(self) -> dict[str, Any]:
+        return self._store.trace.checkpoint_state(self.row.id)
+
+    def _hashes(self) -> dict[int, bytes]:
+        if self._pages is None:
+            self._pages = self._store.trace.checkpoint_diff(self.row.id)
+        return self._pages
+
+    def pages(self) -> set[int]:
+        return set(self._hashes())
+
+    def page(self, index: int) -> bytes | None:
+        name = self._hashes().get(index)
+        return None if name is None else self._store.page(name)
+
+
+class MemoryNode(Node):
+    """A checkpoint that lives as long as the session, or until memory is needed."""
+
+    def __init__(
+        self,
+        icount: int,
+        next_input: int,
+        parent: Node | None,
+        rolling: frozenset[int] | None,
+        state: dict[str, Any],
+        pages: dict[int, bytes],
+    ) -> None:
+        super().__init__(icount, next_input, parent, rolling)
+        self._state = state
+        self.contents = pages
+        self.used = 0
+
+    def state(self) -> dict[str, Any]:
+        return self._state
+
+    def pages(self) -> set[int]:
+        return set(self.contents)
+
+    def page(self, index: int) -> bytes | None:
+        return self.contents.get(index)
+
+
+class BlobCache:
+    """RAM pages of a trace, the recently used ones in memory."""
+
+    def __init__(self, trace: TraceReader, max_pages: int = 32768) -> None:
+        self.trace = trace
+        self._max_pages = max_pages
+        self._pages: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def page(self, name: bytes) -> bytes:
+        """Return a page by its hash. Raises TraceError: missing or damaged."""
+        data = self._pages.get(name)
+        if data is None:
+            data = self.trace.blob(name)
+            self._pages[name] = data
+            if len(self._pages) > self._max_pages:
+                self._pages.popitem(last=False)
+        else:
+            self._pages.move_to_end(name)
+        return data
+
+
+class CheckpointTree:
+    """All checkpoints that a session may restore.
+
+    Args:
+        initial: RAM's pages that are not zero after reset.
+        root: the state after reset.
+        budget_bytes: most that pages of nodes in memory may take.
+    """
+
+    def __init__(self, initial: dict[int, bytes], root: MemoryNode, budget_bytes: int = 512 << 20) -> None:
+        self._initial = initial
+        self.root = root
+        self._budget = budget_bytes // PAGE_BYTES
+        self._nodes: list[Node] = [root]
+        self._file_at: dict[int, FileNode] = {}
+        self._held = 0
+        self._clock = 0
+
+    def add_file(self, store: BlobCache, digest_positions: set[int]) -> None:
+        """Add a trace's checkpoints up to its final position."""
+        by_id: dict[int, Node] = {}
+        for row in store.trace.checkpoints():
+            if row.icount > store.trace.final_icount:
+                continue
+            aligned = row.icount == 0 or row.icount in digest_positions
+            if row.parent_id is not None and row.parent_id not in by_id:
+                raise TraceError(f"{store.trace.path}: damaged: checkpoint {row.id} has no parent before it")
+            parent = self.root if row.parent_id is None else by_id[row.parent_id]
+            node = FileNode(store, row, parent, frozenset() if aligned else None)
+            by_id[row.id] = node
+            if row.icount:
+                self._nodes.append(node)
+                self._file_at[row.icount] = node
+        self._nodes.sort(key=lambda n: n.icount)
+
+    def nearest(self, icount: int) -> Node:
+        """Return the last node at or before a position."""
+        node = self._nodes[bisect_right(self._nodes, icount, key=lambda n: n.icount) - 1]
+        if isinstance(node, MemoryNode):
+            self._clock += 1
+            node.used = self._clock
+        return node
+
+    def file_at(self, icount: int) -> FileNode | None:
+        """Return the trace's checkpoint at exactly this position."""
+        return self._file_at.get(icount)
+
+    def positions(self) -> list[int]:
+        """Return the positions of all nodes, ascending."""
+        return [node.icount for node in self._nodes]
+
+    def files(self) -> list[FileNode]:
+        """Return the trace's own checkpoints, by position, without the one at reset."""
+        return list(self._file_at.values())
+
+    def contents(self, node: Node, index: int) -> bytes:
+        """Return what a page holds at a node."""
+        at: Node | None = node
+        while at is not None:
+            data = at.page(index)
+            if data is not None:
+                return data
+            at = at.parent
+        return self._initial.get(index, ZERO_PAGE)
+
+    def difference(self, a: Node, b: Node) -> set[int]:
+        """Return the pages that may differ between two nodes."""
+        pages: set[int] = set()
+        left: Node | None = a
+        right: Node | None = b
+        while left is not right:
+            if right is None or (left is not None and left.depth >= right.depth):
+                assert left is not None
+                pages |= left.pages()
+                left = left.parent
+            else:
+                pages |= right.pages()
+                right = right.parent
+        return pages
+
+    def add(self, node: MemoryNode) -> None:
+        """Add a node in memory; the ones unused for longest go when memory is short."""
+        self._clock += 1
+        node.used = self._clock
+        insort(self._nodes, node, key=lambda n: n.icount)
+        self._held += len(node.contents)
+        while self._held > self._budget and self._evict(node):
+            pass
+
+    def _evict(self, keep: MemoryNode) -> bool:
+        """Drop one node in memory, its children taking over its differences. False if there is none to drop."""
+        mine = [n for n in self._nodes if isinstance(n, MemoryNode) and n is not keep and n is not self.root]
+        if not mine:
+            return False
+        victim = min(mine, key=lambda n: n.used)
+        self._nodes.remove(victim)
+        self._held -= len(victim.contents)
+        for node in self._nodes:
+            if isinstance(node, MemoryNode) and node.parent is victim:
+                before = len(node.contents)
+                node.contents = victim.contents | node.contents
+                node.parent = victim.parent
+                self._held += len(node.contents) - before
+        return True

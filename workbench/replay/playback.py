@@ -1,0 +1,242 @@
+"""A machine that is moved through a trace: restored, run forward, held against the digests it passes.
+
+The invariant: outside of a call, the machine is at the state *at* its position (docs/adr/0001-borders.md): on
+first arrival there, before the inputs and deadlines of that position, and nothing of how it got there shows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+from machine.config import SEMANTICS, Images, MachineConfig
+from traces.blobs import blob_hash
+from traces.errors import TraceError
+from traces.reader import TraceReader
+
+from .checkpoints import BlobCache, CheckpointTree, MemoryNode, Node
+from .digest import RamFold, canonical_json, rolling_digest, whole_digest
+from .divergence import compare_registers
+from .errors import Diverged
+from .gates import ReplayGate
+from .parts import BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
+
+#: Takes the guest's output while it is replayed: (port, data, icount).
+ConsoleListener = Callable[[str, bytes, int], None]
+
+
+class Playback:
+    """The machine of a trace.
+
+    Args:
+        trace: an open trace; it stays the caller's.
+        backend: ``jit`` or ``interp``.
+        board_factory: builds the board.
+
+    Raises:
+        TraceError: the trace holds no machine that this software can run. MachineError: it can't be built.
+        Diverged: the machine asks for other inputs at reset.
+
+    Replay: consumes inputs; checks every rolling digest that it passes.
+    """
+
+    def __init__(
+        self, trace: TraceReader, backend: str = "jit", board_factory: BoardFactory = build_board
+    ) -> None:
+        self.trace = trace
+        self.end = trace.final_icount
+        self.config = trace_config(trace)
+        self.console: ConsoleListener | None = None
+        self.gate = ReplayGate(trace)
+        drives = open_drives(self.config, self, None)
+        self.board: BoardLike = board_factory(self.config, _images(trace), self.gate, self, drives, backend)
+        self.board.reset()
+        initial = {i: bytes(self.board.ram_page(i)) for i in self.board.engine.dirty_pages()}
+        self._digests = {row.icount: row for row in trace.digests() if row.icount <= self.end}
+        self._stops = sorted(self._digests)
+        root = MemoryNode(0, self.gate.next_id, None, frozenset(), self.board.save_state(), {})
+        self.tree = CheckpointTree(initial, root)
+        self.tree.add_file(BlobCache(trace), set(self._digests))
+        self._base: Node = root
+        self._since_base: set[int] = set()
+        self._rolling: set[int] | None = set()
+        self._fold = RamFold()
+        self._stale: set[int] = set(initial)
+        self._kept: dict[bytes, bytes] = {}
+        #: rolling digests that were compared
+        self.compared = 0
+
+    def close(self) -> None:
+        """Free the machine."""
+        self.board.engine.close()
+
+    @property
+    def icount(self) -> int:
+        """The machine's position."""
+        return self.board.icount
+
+    # the console sink and the drives' store, as the board sees them
+
+    def write(self, port: str, data: bytes, icount: int, vtime_ns: int) -> None:
+        """Hand the guest's output on to whoever listens."""
+        if self.console is not None:
+            self.console(port, data, icount)
+
+    def put(self, data: bytes) -> bytes:
+        """Keep a disk overlay's contents; returns their hash."""
+        name = blob_hash(data)
+        self._kept[name] = data
+        return name
+
+    def get(self, digest: bytes) -> bytes:
+        """Return a disk overlay's contents. Raises TraceError."""
+        data = self._kept.get(digest)
+        return self.trace.blob(digest) if data is None else data
+
+    # moving
+
+    def restore(self, node: Node) -> None:
+        """Put the machine into a checkpoint's state; only pages that differ are written.
+
+        Raises:
+            TraceError: the checkpoint is damaged.
+        """
+        self._collect()
+        board = self.board
+        touched = self._since_base | self.tree.difference(self._base, node)
+        for index in touched:
+            data = self.tree.contents(node, index)
+            try:
+                if board.ram_page(index) != data:
+                    board.load_ram_page(index, data)
+                    self._stale.add(index)
+            except (ValueError, IndexError):
+                raise TraceError(f"{self.trace.path}: damaged: a checkpoint has RAM page {index}") from None
+        try:
+            board.load_state(node.state())
+        except (ValueError, KeyError, TypeError) as e:
+            raise TraceError(
+                f"{self.trace.path}: damaged: the checkpoint at {node.icount} is no state of this machine ({e})"
+            ) from None
+        if board.icount != node.icount:
+            raise TraceError(
+                f"{self.trace.path}: damaged: the checkpoint at {node.icount} is of {board.icount}"
+            )
+        board.engine.dirty_pages()
+        self.gate.seek(node.next_input)
+        self._base, self._since_base = node, set()
+        self._rolling = None if node.rolling is None else set(node.rolling)
+
+    def run_to(self, target: int, breakpoints: bool = False) -> BoardStop | None:
+        """Run forward, comparing every rolling digest on the way.
+
+        Args:
+            target: a position not before the present one, at most ``end``.
+            breakpoints: the engine has some that may stop the run.
+
+        Returns:
+            None on arrival, or the board's stop: a breakpoint, or an interruption. The state may then be past
+            what is taken at its position (``settled``).
+
+        Raises:
+            Diverged: a digest differs, another input is asked for, or the machine ends before its time.
+        """
+        while self.icount < target:
+            at = bisect_right(self._stops, self.icount)
+            leg = min(target, self._stops[at]) if at < len(self._stops) else target
+            stop = self.board.run(leg)
+            name = reason_name(stop)
+            if name == "interrupted" or (name == "breakpoint" and breakpoints):
+                if self.icount == leg and not self.settled:
+                    self._arrived()
+                return stop
+            if name != "until":
+                what = f"the machine ended ({name}), the recording went on to {self.end}"
+                raise Diverged(what, self.gate.last_good, self.icount)
+            self._arrived()
+        return None
+
+    @property
+    def settled(self) -> bool:
+        """Whether inputs and deadlines of the present position were taken already."""
+        return self.gate.last_due == self.icount
+
+    def run_off_the_end(self) -> BoardStop:
+        """From the final position, let the machine take what ended it there."""
+        return self.board.run(self.icount + 1)
+
+    def keep(self) -> MemoryNode:
+        """Make a checkpoint of the present state in memory."""
+        self._collect()
+        pages = {i: bytes(self.board.ram_page(i)) for i in self._since_base}
+        rolling = None if self._rolling is None else frozenset(self._rolling)
+        state = self.board.save_state()
+        node = MemoryNode(self.icount, self.gate.next_id, self._base, rolling, state, pages)
+        self.tree.add(node)
+        self._base, self._since_base = node, set()
+        return node
+
+    def digest(self) -> bytes:
+        """Return the digest of the whole state at the present position."""
+        return self.whole()[0]
+
+    def whole(self) -> tuple[bytes, dict[str, Any]]:
+        """Return the digest of the whole state, and the state without RAM that went into it."""
+        self._collect()
+        self._fold.update_all(sorted(self._stale), self.board.ram_page)
+        self._stale.clear()
+        state = self.board.save_state()
+        return whole_digest(canonical_json(state), self._fold.value), state
+
+    def page_hashes(self) -> dict[int, bytes]:
+        """Return the BLAKE2b-256 of every page that ever held anything, as of the last ``whole``."""
+        return {i: self._fold.page_hash(i) for i in self._fold.pages()}
+
+    def _collect(self) -> None:
+        dirty = self.board.engine.dirty_pages()
+        self._since_base.update(dirty)
+        self._stale.update(dirty)
+        if self._rolling is not None:
+            self._rolling.update(dirty)
+
+    def _arrived(self) -> None:
+        """Compare the rolling digest of this position, if it has one; differences start anew at a checkpoint."""
+        row = self._digests.get(self.icount)
+        if row is None:
+            return
+        self._collect()
+        if self._rolling is not None:
+            engine, harts = self.board.engine, self.config.harts
+            digest, detail = rolling_digest(engine, harts, self._rolling)
+            if digest != row.digest:
+                registers = compare_registers(self.trace.digest_detail(row), detail)
+                what = "the rolling digest differs" + ("" if registers else " in RAM, no register differs")
+                raise Diverged(what, self.gate.last_good, self.icount, registers)
+            self.compared += 1
+            self.gate.last_good = self.icount
+        self._rolling = set()
+        node = self.tree.file_at(self.icount)
+        if node is not None:
+            self._base, self._since_base = node, set()
+
+
+def trace_config(trace: TraceReader) -> MachineConfig:
+    """Return the machine of a trace.
+
+    Raises:
+        TraceError: it is of other semantics, or no machine.
+    """
+    if trace.meta.get("semantics") != str(SEMANTICS):
+        raise TraceError(
+            f"{trace.path}: was recorded by a machine of semantics {trace.meta.get('semantics', 'unknown')},"
+            f" this one has {SEMANTICS}; replay it with the workbench that recorded it"
+        )
+    try:
+        return MachineConfig.from_json(trace.config)
+    except (TypeError, ValueError, AttributeError) as e:
+        raise TraceError(f"{trace.path}: damaged: its config is no machine ({e})") from None
+
+
+def _images(trace: TraceReader) -> Images:
+    return Images(**{role: trace.image(role) or b"" for role in ("kernel", "initrd", "bios", "dtb")})

@@ -1,0 +1,340 @@
+"""Recording: run a machine on the host's inputs, and write down all that a replay needs."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from machine.config import SEMANTICS, Images, MachineConfig
+from machine.inputs import Input
+from traces.writer import TraceWriter
+from workbench.errors import UsageError
+
+from .digest import rolling_digest
+from .gates import ConsoleSource, RecordGate
+from .parts import BoardFactory, BoardStop, build_board, open_drives, reason_name
+from .tracelog import TraceLog
+from .watch import ConsoleWatch, compile_pattern
+
+#: Seconds between two notes of how far the run has come.
+_PROGRESS_S: Final = 0.1
+#: While a recording runs, the writer's thread may hold the interpreter this long at most, in seconds.
+_SWITCH_S: Final = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLimits:
+    """What a recording spends on being replayed quickly.
+
+    Args:
+        rolling_steps: steps between two rolling digests; checkpoints lie on multiples of it.
+        checkpoint_every: rolling digests between two checkpoints.
+        budget_bytes: most that RAM pages of checkpoints may take in the file.
+        max_checkpoints: most checkpoints kept; beyond, they are thinned.
+    """
+
+    rolling_steps: int = 1 << 24
+    checkpoint_every: int = 2
+    budget_bytes: int = 256 << 20
+    max_checkpoints: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RecordResult:
+    """How a recording ended.
+
+    Args:
+        reason: ``poweroff``, ``reboot``, ``fail`` (the guest's own failure, with ``code``), ``halted``, ``steps``,
+            ``until``, ``fail_pattern``, ``timeout`` or ``interrupted``.
+        code: the guest's exit code.
+        icount: the final position. vtime_ns: virtual time there.
+        matched: the text that a pattern matched.
+        path: the trace.
+    """
+
+    reason: str
+    code: int
+    icount: int
+    vtime_ns: int
+    matched: str
+    path: Path
+
+
+class Recorder:
+    """One recording. The machine is built and reset here, so what can't be loaded leaves no trace behind.
+
+    Args:
+        config: the machine. Drives without a content hash get one.
+        images: what is loaded.
+        out_path: where the trace goes; see ``TraceWriter.create`` for what is replaced.
+        paths: by role (``kernel``, ``initrd``, ``bios``, ``dtb``), where an image came from, for the record.
+        source: console bytes, or None for none.
+        echo: shows the guest's output.
+        title: a line about the run.
+        backend: ``jit`` or ``interp``.
+        limits: what is spent on checkpoints.
+        board_factory: builds the board.
+
+    Raises:
+        MachineError: such a machine can't be built.
+
+    Replay: makes what a replay consumes.
+    """
+
+    def __init__(
+        self,
+        config: MachineConfig,
+        images: Images,
+        out_path: str | Path,
+        *,
+        paths: dict[str, str] | None = None,
+        source: ConsoleSource | None = None,
+        echo: Callable[[bytes], None] | None = None,
+        title: str = "",
+        backend: str = "jit",
+        limits: RecordLimits | None = None,
+        board_factory: BoardFactory = build_board,
+    ) -> None:
+        self.path = Path(out_path)
+        self._config = _with_drive_hashes(config)
+        self._images = images
+        self._paths = paths or {}
+        self._title = title
+        self._limits = limits or RecordLimits()
+        self._log: TraceLog | None = None
+        self._early: list[tuple[int, int, Input, bool]] = []
+        self._early_reads: list[tuple[str, int, bytes]] = []
+        self._why = ""
+        self._matched = ""
+        self._stop_at_time = float("inf")
+        self._progress_at = 0.0
+        self._checkpoint_dirty: set[int] = set()
+        self._rolls = 0
+        self.gate = RecordGate(self._config, self._note_input, source, self._slice, self._dead)
+        self._watch = ConsoleWatch(None, echo)
+        self._echo = echo
+        drives = open_drives(self._config, self, lambda key: lambda c, data: self._note_read(key, c, data))
+        self.board = board_factory(self._config, images, self.gate, self, drives, backend)
+        self.board.reset()
+
+    def run(
+        self,
+        until_regex: str | None = None,
+        fail_regex: str | None = None,
+        steps: int | None = None,
+        timeout_s: float | None = None,
+    ) -> RecordResult:
+        """Record until the machine or one of the limits ends it.
+
+        Args:
+            until_regex: ends the run when the console shows it. fail_regex: the same, as a failure.
+            steps: ends the run at this position.
+            timeout_s: ends the run after this much host time.
+
+        Returns:
+            how it ended; the trace is closed and clean.
+
+        Raises:
+            UsageError: not a regular expression. TraceWriteError: the trace can't be written; what was
+                committed stays and replays.
+        """
+        patterns = {}
+        for name, text in (("until", until_regex), ("fail_pattern", fail_regex)):
+            if text is not None:
+                patterns[name] = compile_pattern(text, "--until" if name == "until" else "--fail")
+        if steps is not None and steps < 1:
+            raise UsageError(f"--steps {steps}: expected at least 1")
+        switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        log = self._log = self._start_trace()
+        try:
+            self._watch = ConsoleWatch(log, self._echo, patterns, self._match)
+            if timeout_s is not None:
+                self._stop_at_time = time.monotonic() + timeout_s
+            result = self._finish(log, self._run(log, steps))
+            log.close(result.icount)
+            self._log = None
+            return result
+        finally:
+            sys.setswitchinterval(switch_s)
+            if self._log is not None:
+                self._log = None
+                log.abandon()
+
+    def interrupt(self, why: str = "interrupted") -> None:
+        """End the recording soon, as this reason; may be called from a signal handler or another thread."""
+        self._why = self._why or why
+        self.gate.hurry = True
+        self.board.interrupt()
+
+    # the console sink and the drives' store, as the board sees them
+
+    def write(self, port: str, data: bytes, icount: int, vtime_ns: int) -> None:
+        """Take what the guest printed."""
+        self._watch.write(port, data, icount, vtime_ns)
+
+    def put(self, data: bytes) -> bytes:
+        """Keep an overlay's contents for a checkpoint; returns their hash."""
+        if self._log is None:
+            raise RuntimeError("no trace is open")
+        return self._log.put(data)
+
+    def get(self, digest: bytes) -> bytes:
+        """A recording never restores. Raises KeyError."""
+        raise KeyError(digest.hex())
+
+    # the run
+
+    def _run(self, log: TraceLog, steps: int | None) -> BoardStop:
+        board, rolling_steps = self.board, self._limits.rolling_steps
+        while True:
+            aligned = (board.icount // rolling_steps + 1) * rolling_steps
+            stop = board.run(aligned if steps is None else min(aligned, steps))
+            if reason_name(stop) != "until":
+                return stop
+            if board.icount == aligned:
+                self._roll(log)
+            if steps is not None and board.icount >= steps:
+                self._why = self._why or "steps"
+                return stop
+            if self._why:
+                return stop
+
+    def _roll(self, log: TraceLog) -> None:
+        """Log the rolling digest of an aligned position, and a checkpoint at every few of them."""
+        board, engine = self.board, self.board.engine
+        dirty = engine.dirty_pages()
+        log.digest(board.icount, *rolling_digest(engine, board.config.harts, dirty))
+        self._checkpoint_dirty.update(dirty)
+        self._rolls += 1
+        if self._rolls % self._limits.checkpoint_every == 0:
+            self._checkpoint(log)
+
+    def _checkpoint(self, log: TraceLog) -> None:
+        board = self.board
+        pages = [(i, bytes(board.ram_page(i))) for i in sorted(self._checkpoint_dirty)]
+        self._checkpoint_dirty.clear()
+        log.checkpoint(board.icount, board.vtime_ns, board.save_state(), pages, self.gate.count + 1)
+
+    def _finish(self, log: TraceLog, stop: BoardStop) -> RecordResult:
+        """Write the end: its reason, and a digest of the last state."""
+        board, gate = self.board, self.gate
+        reason, code = reason_name(stop), stop.code
+        if reason in ("until", "interrupted"):
+            reason = self._why or "interrupted"
+            if gate.last_due == board.icount:  # inputs were taken here: go to where the next step is reached
+                gate.hurry = True
+                board.run(board.icount + 1)
+        settled = gate.last_due == board.icount
+        log.set_meta("end_reason", reason)
+        log.set_meta("end_code", code)
+        log.set_meta("end_settled", int(settled))
+        self._watch.close()
+        if reason == "poweroff" and "poweroff" not in self._watch.named:
+            log.bookmark("poweroff", board.icount, "the machine was switched off")
+        self._checkpoint_dirty.update(board.engine.dirty_pages())
+        if settled and reason_name(stop) not in ("until", "interrupted"):
+            log.end_digest(
+                board.save_state(), [(i, bytes(board.ram_page(i))) for i in sorted(self._checkpoint_dirty)]
+            )
+        elif not settled:
+            self._checkpoint(log)
+        return RecordResult(reason, code, board.icount, board.vtime_ns, self._matched, self.path)
+
+    def _start_trace(self) -> TraceLog:
+        """Make the file, with all that is known before the first step."""
+        board, limits = self.board, self._limits
+        base = [(i, bytes(board.ram_page(i))) for i in board.engine.dirty_pages()]
+        writer = TraceWriter.create(self.path)
+        try:
+            self._write_head(writer)
+        except BaseException:
+            writer.abandon()
+            raise
+        log = TraceLog(writer, limits.budget_bytes, limits.max_checkpoints)
+        self._log = log
+        for icount, vtime_ns, given, asked in self._early:
+            log.input(icount, vtime_ns, given, asked)
+        for read in self._early_reads:
+            log.disk_read(*read)
+        log.base(base)
+        self._checkpoint_dirty.clear()
+        self._checkpoint(log)
+        return log
+
+    def _write_head(self, writer: TraceWriter) -> None:
+        from machine.drives import drive_name
+        from workbench import __version__
+
+        head: dict[str, str | int] = {
+            "semantics": SEMANTICS,
+            "version": __version__,
+            "host": f"{platform.system()} {platform.machine()}",
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "arch": self._config.guest,
+            "title": self._title,
+            "rolling_steps": self._limits.rolling_steps,
+        }
+        for key, value in head.items():
+            writer.set_meta(key, value)
+        for name, value in self._config.to_json().items():
+            writer.set_config(name, value)
+        for field in fields(self._images):
+            data = getattr(self._images, field.name)
+            if data:
+                writer.add_image(field.name, field.name, data, self._paths.get(field.name, ""))
+        for index, drive in enumerate(self._config.drives):
+            writer.add_image_hash(
+                drive_name(drive, index), "drive", bytes.fromhex(drive.hash), drive.size_bytes, drive.file
+            )
+        writer.commit()
+
+    # what calls back
+
+    def _note_input(self, icount: int, vtime_ns: int, given: Input, asked: bool) -> None:
+        if self._log is None:
+            self._early.append((icount, vtime_ns, given, asked))
+        else:
+            self._log.input(icount, vtime_ns, given, asked)
+
+    def _note_read(self, drive: str, cluster: int, data: bytes) -> None:
+        if self._log is None:
+            self._early_reads.append((drive, cluster, data))
+        else:
+            self._log.disk_read(drive, cluster, data)
+
+    def _slice(self, icount: int) -> None:
+        """Keep time: called at every slice with the position, and with -1 while the machine waits."""
+        now = time.monotonic()
+        self._watch.flush()
+        if now >= self._stop_at_time:
+            self.interrupt("timeout")
+        if icount >= 0 and now >= self._progress_at and self._log is not None:
+            self._progress_at = now + _PROGRESS_S
+            self._log.progress(icount)
+
+    def _dead(self) -> None:
+        self.interrupt("halted")
+
+    def _match(self, name: str, text: str) -> None:
+        self._matched = text
+        self.interrupt(name)
+
+
+def _with_drive_hashes(config: MachineConfig) -> MachineConfig:
+    """Return the configuration with the content hash and size of every drive."""
+    from machine.hw.rawdisk import file_hash
+
+    drives = []
+    for drive in config.drives:
+        path = Path(drive.file)
+        if not drive.hash:
+            drive = replace(drive, hash=file_hash(path), size_bytes=path.stat().st_size)
+        drives.append(drive)
+    return replace(config, drives=tuple(drives))

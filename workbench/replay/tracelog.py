@@ -1,0 +1,210 @@
+"""The thread that writes a recording's trace, so that hashing, compressing and SQLite stay off the guest's path.
+
+The recorder copies pages and puts rows into a queue; this thread owns the SQLite connection. The queue keeps the
+order, so when ``progress`` is written, every input before that position is in the file. When writing fails the
+first error is kept and raised at the recorder's next call; what was committed before stays.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from machine.inputs import Input
+from traces.blobs import blob_hash
+from traces.errors import TraceError, TraceWriteError
+from traces.writer import COMMIT_S, TraceWriter
+
+from .digest import RamFold, canonical_json, whole_digest
+from .thinning import choose_victim
+
+#: Checkpoints that may wait to be written; the recorder waits for the disk beyond that.
+_MAX_WAITING: Final = 3
+
+
+class TraceLog:
+    """Writes a trace from a thread. Every method may raise TraceWriteError, for an earlier failure too.
+
+    Args:
+        writer: a new trace; belongs to this object until ``close``.
+        budget_bytes: most that RAM pages of checkpoints may take in the file.
+        max_checkpoints: most checkpoints kept.
+    """
+
+    def __init__(self, writer: TraceWriter, budget_bytes: int, max_checkpoints: int) -> None:
+        self._writer = writer
+        self._budget_bytes = budget_bytes
+        self._max_checkpoints = max_checkpoints
+        self._queue: queue.Queue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = queue.Queue(
+            maxsize=1 << 14
+        )
+        self._room = threading.Semaphore(_MAX_WAITING)
+        self._error: Exception | None = None
+        self._fold = RamFold()
+        self._kept: list[tuple[int, int]] = []
+        self._places: list[int] = []
+        self._overlay: dict[bytes, bytes] = {}
+        self._thread = threading.Thread(target=self._work, name="trace writer", daemon=True)
+        self._thread.start()
+
+    # from the recorder's thread
+
+    def input(self, icount: int, vtime_ns: int, given: Input, asked: bool) -> None:
+        """Log an input."""
+        self._put(
+            self._writer.add_input,
+            icount,
+            vtime_ns,
+            given.hart,
+            given.source,
+            given.kind,
+            given.payload,
+            asked,
+        )
+
+    def console(self, icount: int, vtime_ns: int, port: str, data: bytes) -> None:
+        """Add console output."""
+        self._put(self._writer.add_console, icount, vtime_ns, port, data)
+
+    def bookmark(self, name: str, icount: int, note: str) -> None:
+        """Name a position."""
+        self._put(self._bookmark, name, icount, note)
+
+    def digest(self, icount: int, digest: bytes, detail: bytes) -> None:
+        """Add a rolling digest."""
+        self._put(self._writer.add_digest, icount, digest, detail)
+
+    def progress(self, icount: int) -> None:
+        """Say that all inputs before this position have been logged."""
+        self._put(self._writer.progress, icount)
+
+    def set_meta(self, key: str, value: str | int) -> None:
+        """Set a ``meta`` row."""
+        self._put(self._writer.set_meta, key, value)
+
+    def disk_read(self, drive: str, cluster: int, data: bytes) -> None:
+        """Keep a cluster of a base image that the run touched."""
+        self._put(self._writer.add_disk_read, drive, cluster, data)
+
+    def base(self, pages: Sequence[tuple[int, bytes]]) -> None:
+        """Take the pages of RAM as it is after reset: what the first checkpoint's differences start from."""
+        self._put(self._base, pages)
+
+    def checkpoint(
+        self,
+        icount: int,
+        vtime_ns: int,
+        state: dict[str, Any],
+        pages: Sequence[tuple[int, bytes]],
+        next_input: int,
+    ) -> None:
+        """Add a checkpoint of the pages that were written since the last one; waits if the disk lags behind."""
+        while not self._room.acquire(timeout=0.5):
+            self._check()
+        self._put(self._checkpoint, icount, vtime_ns, state, pages, next_input)
+
+    def end_digest(self, state: dict[str, Any], pages: Sequence[tuple[int, bytes]]) -> None:
+        """Note the digest of the state in which the machine ended, behind its last position's own inputs."""
+        self._put(self._end_digest, state, pages)
+
+    def close(self, final_icount: int) -> None:
+        """Write what is queued and end the trace as clean."""
+        self._stop()
+        self._check()
+        self._writer.close(final_icount)
+
+    def abandon(self) -> None:
+        """Write what is queued and leave the trace unclean."""
+        try:
+            self._stop()
+            if self._error is None:
+                self._writer.commit()
+        finally:
+            self._writer.abandon()
+
+    # a block node's store of overlay contents
+
+    def put(self, data: bytes) -> bytes:
+        """Keep a disk overlay's contents; returns their hash."""
+        name = blob_hash(data)
+        if name not in self._overlay:
+            self._overlay[name] = b""
+            self._put(self._writer.add_blob, data)
+        return name
+
+    def get(self, digest: bytes) -> bytes:
+        """A recording never restores. Raises KeyError."""
+        raise KeyError(digest.hex())
+
+    def _stop(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _put(self, function: Callable[..., Any], *args: Any) -> None:
+        self._check()
+        self._queue.put((function, args))
+
+    # in the writer's thread
+
+    def _work(self) -> None:
+        while True:
+            try:
+                item = self._queue.get(timeout=COMMIT_S)
+            except queue.Empty:
+                item = (self._writer.tick, ())
+            if item is None:
+                return
+            if self._error is not None:
+                continue
+            try:
+                item[0](*item[1])
+                self._writer.tick()
+            except TraceError as e:
+                self._error = e
+            except Exception as e:  # noqa: BLE001 - handed to the recorder's thread, which raises it
+                self._error = TraceWriteError(f"{self._writer.path}: writing failed: {type(e).__name__}: {e}")
+
+    def _bookmark(self, name: str, icount: int, note: str) -> None:
+        self._places.append(icount)
+        self._writer.bookmark(name, icount, note)
+
+    def _base(self, pages: Sequence[tuple[int, bytes]]) -> None:
+        for index, data in pages:
+            self._fold.update(index, data)
+
+    def _checkpoint(
+        self,
+        icount: int,
+        vtime_ns: int,
+        state: dict[str, Any],
+        pages: Sequence[tuple[int, bytes]],
+        next_input: int,
+    ) -> None:
+        try:
+            changed = [(index, data) for index, data in pages if self._fold.update(index, data)]
+            document = canonical_json(state)
+            digest = whole_digest(document, self._fold.value)
+            parent = self._kept[-1][1] if self._kept else None
+            args = (icount, vtime_ns, parent, document, digest, changed, next_input)
+            self._kept.append((icount, self._writer.add_checkpoint(*args)))
+            self._thin()
+        finally:
+            self._room.release()
+
+    def _end_digest(self, state: dict[str, Any], pages: Sequence[tuple[int, bytes]]) -> None:
+        for index, data in pages:
+            self._fold.update(index, data)
+        self._writer.set_meta("end_digest", whole_digest(canonical_json(state), self._fold.value).hex())
+
+    def _thin(self) -> None:
+        while len(self._kept) > self._max_checkpoints or self._writer.checkpoint_bytes > self._budget_bytes:
+            at = choose_victim([icount for icount, _ in self._kept], self._places)
+            if at is None:
+                return
+            self._writer.drop_checkpoint(self._kept.pop(at)[1])
