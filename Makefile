@@ -43,7 +43,7 @@ $(STAMPS)/deps: pyproject.toml setup.py
 	@mkdir -p $(STAMPS)
 	@test -x $(PY) || $(PYTHON) -m venv --without-pip $(VENV)
 	@echo "installing dependencies into $(VENV)"
-	@$(PIP) "setuptools>=70.1" "cffi>=1.16"
+	@$(PIP) "setuptools>=77" "cffi>=1.16"
 	@WORKBENCH_NO_CORE=1 $(PIP) --no-build-isolation --editable ".[test]"
 	@touch $@
 

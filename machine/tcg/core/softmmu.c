@@ -454,11 +454,23 @@ static bool spans_pages(uint64_t vaddr, uint32_t size)
     return (vaddr & ~WB_PAGE_MASK) + size > WB_PAGE_SIZE;
 }
 
+/* Generated code sends misaligned accesses here, most of which hit. */
+static uint8_t *tlb_host(const TlbEntry *entries, uint64_t vaddr, uint32_t size)
+{
+    const TlbEntry *e = &entries[(vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
+    return ((vaddr + size - 1) & WB_PAGE_MASK) == e->tag ? (uint8_t *)(uintptr_t)(vaddr + e->addend) : NULL;
+}
+
 uint64_t softmmu_load(Hart *h, uint64_t vaddr, uint32_t mo)
 {
     Machine *m = h->m;
     const uint32_t size = 1u << (mo & MO_SIZE);
     uint64_t value = 0;
+    const uint8_t *host = tlb_host(h->dctx->rd, vaddr, size);
+    if (host) {
+        memcpy(&value, host, size);
+        return extend(value, mo);
+    }
     if (spans_pages(vaddr, size)) {
         uint64_t paddr[2];
         if (!translate_span(h, vaddr, size, ACC_READ, paddr))
@@ -501,6 +513,11 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
 {
     Machine *m = h->m;
     const uint32_t size = 1u << (mo & MO_SIZE);
+    uint8_t *host = tlb_host(h->dctx->wr, vaddr, size);
+    if (host) {
+        memcpy(host, &value, size);
+        return;
+    }
     if (spans_pages(vaddr, size)) {
         uint64_t paddr[2];
         if (!translate_span(h, vaddr, size, ACC_WRITE, paddr))
@@ -537,9 +554,9 @@ void mem_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
 uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size)
 {
     Machine *m = h->m;
-    const TlbEntry *e = &h->dctx->wr[(vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
-    if (((vaddr + size - 1) & WB_PAGE_MASK) == e->tag)
-        return (uint8_t *)(uintptr_t)(vaddr + e->addend);
+    uint8_t *host = tlb_host(h->dctx->wr, vaddr, size);
+    if (host)
+        return host;
     uint64_t paddr;
     if (!translate(h, vaddr, ACC_WRITE, &paddr))
         return NULL;

@@ -53,8 +53,7 @@ typedef struct {
     uint8_t *at;   /* rel32 that leads here */
     uint8_t *back; /* where the main line goes on */
     const IrOp *op;
-    uint8_t kind, k; /* k: INSN marks so far */
-    uint8_t reg;     /* of a load: where the value goes */
+    uint8_t kind;
 } Stub;
 
 /* One compilation. */
@@ -64,7 +63,6 @@ typedef struct {
     Machine *m;
     TB *tb;
     uint8_t *entry; /* of the block; the TB pointer is in the 8 bytes before it */
-    uint32_t k;     /* INSN marks so far */
     uint32_t n_stubs;
     int8_t reg_of[IR_SLOTS];
     Stub stubs[IR_MAX_OPS + 1];
@@ -98,7 +96,7 @@ static inline const uint8_t *gen_tb_ptr(const Gen *g)
 static inline Stub *gen_stub(Gen *g, StubKind kind, const IrOp *op, uint8_t *at)
 {
     Stub *s = &g->stubs[g->n_stubs++];
-    *s = (Stub){.kind = (uint8_t)kind, .op = op, .at = at, .k = (uint8_t)g->k, .back = g->a->p};
+    *s = (Stub){.kind = (uint8_t)kind, .op = op, .at = at, .back = g->a->p};
     return s;
 }
 

@@ -146,9 +146,7 @@ static void compile_op(Gen *g, const IrOp *op)
 {
     switch (op->op) {
     case IR_NOP:
-        break;
     case IR_INSN:
-        g->k++;
         break;
     case IR_LD:
         gen_load(g, op);
@@ -216,7 +214,6 @@ bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
     g.m = m;
     g.tb = tb;
     g.entry = cb->a.p;
-    g.k = 0;
     g.n_stubs = 0;
     memcpy(g.reg_of, cb->pin_of, sizeof g.reg_of);
     assign_temps(&g);

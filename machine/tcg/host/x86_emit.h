@@ -252,6 +252,23 @@ static inline void em_alu_or(Asm *a, unsigned w, unsigned n, Opnd o, unsigned r)
     em_rm(a, w, n << 3 | 1, r, o);
 }
 
+/* memory = a register, or a constant that fits; size is a log2 of bytes. */
+static inline void em_store_sized(Asm *a, unsigned size, Opnd mem, Opnd value)
+{
+    unsigned flags = size == 0 ? EM_B : size == 1 ? EM_66 : size == 3 ? EM_W : 0;
+    if (value.kind == O_REG) {
+        em_rm(a, flags, size == 0 ? 0x88 : 0x89, value.reg, mem);
+        return;
+    }
+    em_rm(a, flags & ~(unsigned)EM_B, size == 0 ? 0xc6 : 0xc7, 0, mem);
+    em_8(a, (unsigned)value.imm);
+    if (size == 1)
+        em_8(a, (unsigned)(value.imm >> 8));
+    if (size >= 2)
+        for (unsigned i = 8; i < 32; i += 8)
+            em_8(a, (unsigned)(value.imm >> i));
+}
+
 static inline void em_shift_i(Asm *a, unsigned w, unsigned n, unsigned r, unsigned count)
 {
     if (count == 0)

@@ -7,9 +7,10 @@
 
 #if defined(__x86_64__)
 
-static uint32_t steps_left(const Gen *g, uint32_t k)
+/* Steps of the block not taken when it is left by this op, whose instruction completes. */
+static uint32_t steps_left(const Gen *g, const IrOp *op)
 {
-    return g->tb->n_insns - k;
+    return g->tb->n_insns - ((uint32_t)op->off + 1);
 }
 
 static void gen_give_back(Gen *g, uint32_t steps)
@@ -38,7 +39,7 @@ void gen_entry(Gen *g)
 void gen_brcond(Gen *g, const IrOp *op)
 {
     uint8_t *start = g->a->p;
-    uint32_t left = steps_left(g, g->k);
+    uint32_t left = steps_left(g, op);
     unsigned cc = gen_compare(g, op);
     if (left == 0 && is_self_loop(g, op)) {
         em_jcc(g->a, cc, g->entry);
@@ -71,7 +72,7 @@ static uint8_t *gen_chain_jump(Gen *g, const IrOp *op)
 
 void gen_goto(Gen *g, const IrOp *op)
 {
-    gen_give_back(g, steps_left(g, g->k));
+    gen_give_back(g, steps_left(g, op));
     if (is_self_loop(g, op))
         em_jmp(g->a, g->entry);
     else
@@ -88,7 +89,7 @@ void stub_exit(Gen *g, const Stub *s)
         return;
     }
     if (s->kind == STUB_SIDE) {
-        gen_give_back(g, steps_left(g, s->k));
+        gen_give_back(g, steps_left(g, s->op));
         if (is_self_loop(g, s->op)) {
             em_jmp(g->a, g->entry);
             return;
@@ -122,7 +123,7 @@ void gen_goto_ind(Gen *g, const IrOp *op)
 {
     const int32_t jc = offsetof(FetchCtx, jc);
     em_mov_ro(g->a, RAX, gen_opnd(g, op, op->a));
-    gen_give_back(g, steps_left(g, g->k));
+    gen_give_back(g, steps_left(g, op));
     if (g->m->sw.jump_cache) {
         gen_jump_entry(g);
         em_alu_ro(g->a, EM_W, X_CMP, RAX, opnd_mem(RCX, jc + (int32_t)offsetof(JumpEntry, pc)));
@@ -139,7 +140,7 @@ void gen_goto_ind(Gen *g, const IrOp *op)
 
 void gen_exit(Gen *g, const IrOp *op)
 {
-    gen_give_back(g, steps_left(g, g->k));
+    gen_give_back(g, steps_left(g, op));
     em_mov_ri(g->a, RAX, (int64_t)op->imm2);
     em_jmp(g->a, g->cb->exit_pc);
 }
@@ -157,7 +158,7 @@ void gen_call(Gen *g, const IrOp *op)
         em_mov_ro(g->a, RSI, gen_opnd(g, op, op->a));
     if (!noleave) {
         em_rm(g->a, 0, 0xc6, 0, opnd_env(offsetof(Hart, site)));
-        em_8(g->a, g->k ? g->k - 1 : 0);
+        em_8(g->a, op->exit);
         em_lea_rip(g->a, RAX, gen_tb_ptr(g));
     }
     em_call(g->a, g->cb->helper[op->off]);

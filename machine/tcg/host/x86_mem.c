@@ -47,27 +47,10 @@ static void gen_extract(Gen *g, unsigned mo, unsigned r, Opnd from)
     }
 }
 
-/* memory = a register, or a constant that fits. */
-static void gen_put(Gen *g, unsigned size, Opnd mem, Opnd value)
-{
-    unsigned flags = size == MO_8 ? EM_B : size == MO_16 ? EM_66 : size == MO_64 ? EM_W : 0;
-    if (value.kind == O_REG) {
-        em_rm(g->a, flags, size == MO_8 ? 0x88 : 0x89, value.reg, mem);
-        return;
-    }
-    em_rm(g->a, flags & ~(unsigned)EM_B, size == MO_8 ? 0xc6 : 0xc7, 0, mem);
-    em_8(g->a, (unsigned)value.imm);
-    if (size == MO_16)
-        em_8(g->a, (unsigned)(value.imm >> 8));
-    if (size >= MO_32)
-        for (unsigned i = 8; i < 32; i += 8)
-            em_8(g->a, (unsigned)(value.imm >> i));
-}
-
-static void gen_slow_call(Gen *g, unsigned k, const uint8_t *thunk)
+static void gen_slow_call(Gen *g, const IrOp *op, const uint8_t *thunk)
 {
     em_rm(g->a, 0, 0xc6, 0, opnd_env(offsetof(Hart, site)));
-    em_8(g->a, k ? k - 1 : 0);
+    em_8(g->a, op->exit);
     em_lea_rip(g->a, RCX, gen_tb_ptr(g));
     em_call(g->a, thunk);
 }
@@ -97,7 +80,7 @@ void gen_load(Gen *g, const IrOp *op)
         gen_stub(g, STUB_LOAD, op, miss);
     } else {
         gen_lea(g, RAX, addr);
-        gen_slow_call(g, g->k, g->cb->load[op->flags & 15]);
+        gen_slow_call(g, op, g->cb->load[op->flags & 15]);
         gen_extract(g, op->flags, r, opnd_reg(RAX));
     }
     em_mov_or(g->a, d, r);
@@ -108,7 +91,7 @@ void stub_load(Gen *g, const Stub *s)
     Opnd d = gen_slot(g, s->op->d);
     em_bind32(g->a, s->at);
     gen_lea(g, RAX, gen_address(g, s->op, false));
-    gen_slow_call(g, s->k, g->cb->load[s->op->flags & 15]);
+    gen_slow_call(g, s->op, g->cb->load[s->op->flags & 15]);
     gen_extract(g, s->op->flags, d.kind == O_REG ? d.reg : RAX, opnd_reg(RAX));
     em_jmp(g->a, s->back);
 }
@@ -120,7 +103,7 @@ void gen_store(Gen *g, const IrOp *op)
     if (!g->m->sw.inline_mem) {
         gen_lea(g, RAX, addr);
         em_mov_ro(g->a, RDX, value);
-        gen_slow_call(g, g->k, g->cb->store[size]);
+        gen_slow_call(g, op, g->cb->store[size]);
         return;
     }
     uint8_t *miss = gen_lookup(g, addr, size, offsetof(DataCtx, wr));
@@ -128,7 +111,7 @@ void gen_store(Gen *g, const IrOp *op)
         em_mov_ro(g->a, RDX, value);
         value = opnd_reg(RDX);
     }
-    gen_put(g, size, opnd_idx(RCX, addr.reg, addr.disp), value);
+    em_store_sized(g->a, size, opnd_idx(RCX, addr.reg, addr.disp), value);
     gen_stub(g, STUB_STORE, op, miss);
 }
 
@@ -137,7 +120,7 @@ void stub_store(Gen *g, const Stub *s)
     em_bind32(g->a, s->at);
     gen_lea(g, RAX, gen_address(g, s->op, false));
     em_mov_ro(g->a, RDX, gen_opnd(g, s->op, s->op->b));
-    gen_slow_call(g, s->k, g->cb->store[s->op->flags & MO_SIZE]);
+    gen_slow_call(g, s->op, g->cb->store[s->op->flags & MO_SIZE]);
     em_jmp(g->a, s->back);
 }
 
@@ -157,7 +140,7 @@ void gen_store_env(Gen *g, const IrOp *op)
         em_mov_ro(g->a, RAX, value);
         value = opnd_reg(RAX);
     }
-    gen_put(g, size, opnd_env((size_t)op->off), value);
+    em_store_sized(g->a, size, opnd_env((size_t)op->off), value);
 }
 
 #endif

@@ -95,43 +95,71 @@ static void emit_call_c(CodeBuf *cb)
     em_alu_oi(a, 0, X_CMP, opnd_env(offsetof(Hart, leave)), 0);
 }
 
-/* What a block needs again after a call of C. Keeps the flags. */
+/* What a block needs again after a call of C, which changed no slot if the block goes on. Keeps the flags. */
 static void emit_restore(CodeBuf *cb)
 {
     emit_mov_env_zero(&cb->a, offsetof(Hart, cur_tb));
     emit_mov_reg_env(&cb->a, R_DCTX, offsetof(Hart, dctx));
-    emit_pins(cb, true, false);
+    emit_pins(cb, true, true);
 }
 
-/* The slow path of loads or stores: rsi is kept. On leave it does not return. */
+/* Accesses that the blocks' own look-up did not settle. In the red zone of an entry, and above the stack
+ * pointer of the common part: */
+enum { AT_RSI = -24, AT_VADDR = -16, MEM_FRAME = 24 };
+
+/* The slow path of loads or stores, from an entry with the function in rax. On leave it does not return. */
 static uint8_t *emit_mem_common(CodeBuf *cb)
 {
     Asm *a = &cb->a;
     uint8_t *start = a->p;
-    em_lea(a, EM_W, RSP, opnd_mem(RSP, -24));
-    em_mov_or(a, opnd_mem(RSP, 0), RSI);
-    em_mov_ro(a, RSI, opnd_mem(RSP, 8));
+    em_mov_ro(a, RSI, opnd_mem(RSP, AT_VADDR));
+    em_lea(a, EM_W, RSP, opnd_mem(RSP, -MEM_FRAME));
     emit_call_c(cb);
     uint8_t *out = em_jcc8(a, CC_NE);
     emit_restore(cb);
-    em_mov_ro(a, RSI, opnd_mem(RSP, 0));
-    em_lea(a, EM_W, RSP, opnd_mem(RSP, 24));
+    em_lea(a, EM_W, RSP, opnd_mem(RSP, MEM_FRAME));
+    em_mov_ro(a, RSI, opnd_mem(RSP, AT_RSI));
     em_8(a, 0xc3);
     em_bind8(a, out);
-    em_lea(a, EM_W, RSP, opnd_mem(RSP, 32));
+    em_lea(a, EM_W, RSP, opnd_mem(RSP, MEM_FRAME + 8));
     em_jmp(a, cb->leave);
     return start;
 }
 
-static void emit_mem_entry(CodeBuf *cb, unsigned mo_reg, unsigned mo, uintptr_t fn, const uint8_t *common)
+/* The rule of softmmu.h in full: what is misaligned within a page is served here. */
+static void emit_mem_entry(CodeBuf *cb, bool store, unsigned mo, const uint8_t *common)
 {
     Asm *a = &cb->a;
+    const unsigned size = mo & MO_SIZE, last = store ? RAX : RDX;
+    const size_t table = store ? offsetof(DataCtx, wr) : offsetof(DataCtx, rd);
+    em_mov_or(a, opnd_mem(RSP, AT_RSI), RSI);
+    em_mov_or(a, opnd_mem(RSP, AT_VADDR), RAX);
+    em_rm(a, 0, 0x8b, RSI, opnd_reg(RAX));
+    em_shift_i(a, 0, X_SHR, RSI, WB_PAGE_BITS - 4);
+    em_alu_oi(a, 0, X_AND, opnd_reg(RSI), (TLB_SIZE - 1) << 4);
+    em_alu_ro(a, EM_W, X_ADD, RSI, opnd_reg(R_DCTX));
+    em_lea(a, EM_W, last, opnd_mem(RAX, (1 << size) - 1));
+    em_alu_oi(a, EM_W, X_AND, opnd_reg(last), (int32_t)WB_PAGE_MASK);
+    em_alu_ro(a, EM_W, X_CMP, last, opnd_mem(RSI, (int32_t)(table + offsetof(TlbEntry, tag))));
+    uint8_t *slow = em_jcc8(a, CC_NE);
+    em_mov_ro(a, RSI, opnd_mem(RSI, (int32_t)(table + offsetof(TlbEntry, addend))));
+    if (store) {
+        em_mov_ro(a, RAX, opnd_mem(RSP, AT_VADDR));
+        em_store_sized(a, size, opnd_idx(RSI, RAX, 0), opnd_reg(RDX));
+    } else { /* the block extends */
+        em_rm(a, size == MO_64 ? EM_W : 0,
+              size == MO_8    ? 0x0fb6
+              : size == MO_16 ? 0x0fb7
+                              : 0x8b,
+              RAX, opnd_idx(RSI, RAX, 0));
+    }
+    em_mov_ro(a, RSI, opnd_mem(RSP, AT_RSI));
+    em_8(a, 0xc3);
+    em_bind8(a, slow);
     em_rm(a, EM_W, 0x8b, RCX, opnd_mem(RCX, 0));
     emit_mov_env_reg(a, offsetof(Hart, cur_tb), RCX);
-    /* where the common part finds the address: [rsp + 8] once it has made room for 24 bytes */
-    em_mov_or(a, opnd_mem(RSP, -16), RAX);
-    em_mov_ri(a, mo_reg, mo);
-    em_mov_ri(a, RAX, (int64_t)fn);
+    em_mov_ri(a, store ? RCX : RDX, mo);
+    em_mov_ri(a, RAX, (int64_t)(store ? (uintptr_t)softmmu_store : (uintptr_t)softmmu_load));
     em_jmp(a, common);
 }
 
@@ -140,11 +168,11 @@ static void emit_mem(CodeBuf *cb)
     const uint8_t *common = emit_mem_common(cb);
     for (unsigned mo = 0; mo < 16; mo++) {
         cb->load[mo] = cb->a.p;
-        emit_mem_entry(cb, RDX, mo, (uintptr_t)softmmu_load, common);
+        emit_mem_entry(cb, false, mo, common);
     }
     for (unsigned mo = 0; mo < 4; mo++) {
         cb->store[mo] = cb->a.p;
-        emit_mem_entry(cb, RCX, mo, (uintptr_t)softmmu_store, common);
+        emit_mem_entry(cb, true, mo, common);
     }
 }
 

@@ -292,25 +292,23 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
 #define FX_STATUS (FX_IRQ | FX_REGIME)
 #define FX_ENVCFG (FX_IRQ | FX_REGIME | FX_TIMER)
 
+/* clang-format off */
 /* The performance counters 3..31 all read as zero. SPEC: 3.1.10 */
-#define HPM(X, n, name, base, gate) X(base + n, name##n, gate, 0, zero_read, ignore_write)
+#define HPM(X, n, name, base, g) X(base + n, name##n, g, 0, zero_read, ignore_write)
 #define HPMS(X, name, base, g)                                                                               \
-    HPM(X, 3, name, base, g)                                                                                 \
-    HPM(X, 4, name, base, g) HPM(X, 5, name, base, g) HPM(X, 6, name, base, g) HPM(X, 7, name, base, g)      \
-        HPM(X, 8, name, base, g) HPM(X, 9, name, base, g) HPM(X, 10, name, base, g)                          \
-            HPM(X, 11, name, base, g) HPM(X, 12, name, base, g) HPM(X, 13, name, base, g)                    \
-                HPM(X, 14, name, base, g) HPM(X, 15, name, base, g) HPM(X, 16, name, base, g)                \
-                    HPM(X, 17, name, base, g) HPM(X, 18, name, base, g) HPM(X, 19, name, base, g)            \
-                        HPM(X, 20, name, base, g) HPM(X, 21, name, base, g) HPM(X, 22, name, base, g)        \
-                            HPM(X, 23, name, base, g) HPM(X, 24, name, base, g) HPM(X, 25, name, base, g)    \
-                                HPM(X, 26, name, base, g) HPM(X, 27, name, base, g)                          \
-                                    HPM(X, 28, name, base, g) HPM(X, 29, name, base, g)                      \
-                                        HPM(X, 30, name, base, g) HPM(X, 31, name, base, g)
+    HPM(X, 3, name, base, g)  HPM(X, 4, name, base, g)  HPM(X, 5, name, base, g)  HPM(X, 6, name, base, g)   \
+    HPM(X, 7, name, base, g)  HPM(X, 8, name, base, g)  HPM(X, 9, name, base, g)  HPM(X, 10, name, base, g)  \
+    HPM(X, 11, name, base, g) HPM(X, 12, name, base, g) HPM(X, 13, name, base, g) HPM(X, 14, name, base, g)  \
+    HPM(X, 15, name, base, g) HPM(X, 16, name, base, g) HPM(X, 17, name, base, g) HPM(X, 18, name, base, g)  \
+    HPM(X, 19, name, base, g) HPM(X, 20, name, base, g) HPM(X, 21, name, base, g) HPM(X, 22, name, base, g)  \
+    HPM(X, 23, name, base, g) HPM(X, 24, name, base, g) HPM(X, 25, name, base, g) HPM(X, 26, name, base, g)  \
+    HPM(X, 27, name, base, g) HPM(X, 28, name, base, g) HPM(X, 29, name, base, g) HPM(X, 30, name, base, g)  \
+    HPM(X, 31, name, base, g)
 #define PMP(L, n) L(0x3b0 + n, pmpaddr##n, NONE, FX_PMP, pmpaddr[n], pmpaddr_write)
 #define PMPS(L)                                                                                              \
-    PMP(L, 0)                                                                                                \
-    PMP(L, 1) PMP(L, 2) PMP(L, 3) PMP(L, 4) PMP(L, 5) PMP(L, 6) PMP(L, 7) PMP(L, 8) PMP(L, 9) PMP(L, 10)     \
-        PMP(L, 11) PMP(L, 12) PMP(L, 13) PMP(L, 14) PMP(L, 15)
+    PMP(L, 0) PMP(L, 1) PMP(L, 2) PMP(L, 3) PMP(L, 4) PMP(L, 5) PMP(L, 6) PMP(L, 7)                          \
+    PMP(L, 8) PMP(L, 9) PMP(L, 10) PMP(L, 11) PMP(L, 12) PMP(L, 13) PMP(L, 14) PMP(L, 15)
+/* clang-format on */
 
 /* F(number, name, gate, effects, field, writable bits): a field of GuestHart
  * L(number, name, gate, effects, field, write): the same, with a function that makes a written value legal
