@@ -89,6 +89,7 @@ class Timeline:
             return "limit"
         finally:
             engine.set_breakpoints(())
+            engine.skip_breakpoint_at(None)
 
     def backward(self, breakpoints: Collection[int], limit: int) -> str:
         """Go to the last position before the cursor at which a breakpoint hits, but not before ``limit``.
