@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from machine import loader, snapshot
+from machine import loader, snapshot, virt
 from machine.bus import Bus
 from machine.clock import Clock
 from machine.config import Images, MachineConfig
@@ -18,19 +18,10 @@ from machine.drives import drive_name, open_drive
 from machine.errors import ConfigError
 from machine.fdt import write_fdt
 from machine.hw import virtmap
-from machine.hw.aclint import Aclint
 from machine.hw.blockproto import BlockNode
 from machine.hw.device import Dma
-from machine.hw.finisher import Finisher
-from machine.hw.goldfish_rtc import GoldfishRtc
-from machine.hw.plic import Plic
 from machine.hw.sbi import Sbi
 from machine.hw.uart16550 import Uart
-from machine.hw.virtio.blk import VirtioBlk
-from machine.hw.virtio.console import VirtioConsole
-from machine.hw.virtio.device import VirtioDevice
-from machine.hw.virtio.mmio import VirtioMmio
-from machine.hw.virtio.rng import VirtioRng
 from machine.inputs import ConsoleSink, Input, InputGate
 from machine.tcg.engine import Engine, ExitReason
 
@@ -38,7 +29,6 @@ PAGE = 4096
 NEVER = (1 << 64) - 1
 DTB_MAX = 64 << 10
 RNG_SEED_BYTES = 32
-MEMORY_MAX = 64 << 30
 GUEST_ERRORS_KEPT = 256
 BACKENDS = ("jit", "interp")
 
@@ -85,21 +75,6 @@ class _Memory:
         self._engine.write_phys(paddr, data)
 
 
-def _check(config: MachineConfig) -> None:
-    if config.guest != "riscv64" or config.board != "virt":
-        raise ConfigError(f"guest {config.guest!r} on board {config.board!r}: expected riscv64 on virt")
-    if not 1 <= config.harts <= 16:
-        raise ConfigError(f"{config.harts} harts: expected 1 to 16; see --smp")
-    if config.memory_bytes % PAGE or not 1 << 20 <= config.memory_bytes <= MEMORY_MAX:
-        raise ConfigError(
-            f"{config.memory_bytes} bytes of memory: expected 1 MiB to 64 GiB in units of 4 KiB; see --memory"
-        )
-    if config.idle not in ("jump", "ask"):
-        raise ConfigError(f"idle {config.idle!r}: expected jump or ask")
-    if config.quantum_steps < 1 or config.ns_per_step < 1:
-        raise ConfigError("quantum and nanoseconds a step must be at least 1; see --quantum")
-
-
 class Board:
     """A machine.
 
@@ -127,7 +102,7 @@ class Board:
         drives: Mapping[str, BlockNode] | None = None,
         backend: str = "jit",
     ) -> None:
-        _check(config)
+        virt.check_config(config)
         if backend not in BACKENDS:
             raise ConfigError(f"back end {backend!r}: expected jit or interp")
         self.config = config
@@ -161,7 +136,8 @@ class Board:
         self.dma: Dma = _Memory(self.engine)
         self.clock = Clock(self.engine.set_device_deadline)
         self.bus = Bus()
-        self._build()
+        for device in virt.build_devices(self, self.engine, config, self.drives):
+            self.bus.add(device)
         self.devices = sorted(self.bus.devices, key=lambda device: device.base)
         self._by_name = {device.name: device for device in self.devices}
         if len(self._by_name) != len(self.devices):
@@ -187,25 +163,6 @@ class Board:
             name = drive_name(drive, index)
             nodes[name] = given[name] if name in given else open_drive(drive)
         return nodes
-
-    def _build(self) -> None:
-        plic = Plic(self, "plic", virtmap.PLIC_BASE, self.engine, self.config.harts)
-        self.bus.add(plic)
-        self.bus.add(Aclint(self, "clint", virtmap.CLINT_BASE, self.engine, self.config.harts))
-        self.bus.add(Finisher(self, "finisher", virtmap.FINISHER_BASE))
-        self.bus.add(GoldfishRtc(self, "rtc", virtmap.RTC_BASE, plic.line(virtmap.RTC_IRQ)))
-        self.bus.add(Uart(self, "uart0", virtmap.UART_BASE, plic.line(virtmap.UART_IRQ)))
-        behind: list[VirtioDevice] = [VirtioBlk(name, node) for name, node in self.drives.items()]
-        behind += [VirtioRng("rng0"), VirtioConsole("console0")]
-        if len(behind) > virtmap.VIRTIO_SLOTS:
-            raise ConfigError(f"{len(self.drives)} drives: the board has room for {virtmap.VIRTIO_SLOTS - 2}")
-        for slot in range(virtmap.VIRTIO_SLOTS):
-            # As on QEMU's command line, the first device gets the last slot, which kernels look at first.
-            index = virtmap.VIRTIO_SLOTS - 1 - slot
-            backend = behind[index] if index < len(behind) else None
-            irq = virtmap.VIRTIO_IRQ + slot
-            base = virtmap.VIRTIO_BASE + slot * virtmap.VIRTIO_STRIDE
-            self.bus.add(VirtioMmio(self, base, plic.line(irq), irq, backend, slot))
 
     def close(self) -> None:
         """Give memory and files back. The board cannot be used afterwards."""
@@ -297,7 +254,7 @@ class Board:
         Raises:
             ConfigError, ImageError: there is nothing to start, or something does not fit.
 
-        Replay: asks the gate for the wall clock and, with firmware or the built-in SBI, for a seed of the kernel's
+        Replay: asks the gate for the wall clock and, unless ``bios`` is ``none``, for a seed of the kernel's
         random numbers.
         """
         plan = loader.plan(self.config, self.images, virtmap.RAM_BASE, max(DTB_MAX, 2 * len(self.images.dtb)))
@@ -397,7 +354,7 @@ class Board:
         self.engine.warp_ns += int.from_bytes(self.ask("idle", "warp", request)[:8], "little")
 
     def deliver(self, item: Input) -> None:
-        """Hand an input to the device that it is for. ``board`` takes ``poweroff`` and ``reset``, the buttons."""
+        """Hand an input to its device. ``board`` itself takes ``poweroff`` and ``reset``, the buttons."""
         if item.source == "board":
             if item.kind in ("poweroff", "reset"):
                 self.request_stop("poweroff" if item.kind == "poweroff" else "reboot")

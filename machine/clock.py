@@ -43,7 +43,10 @@ class Clock:
         return min(self._deadlines.values(), default=None)
 
     def run_due(self, now: int) -> int:
-        """Fire every deadline at or before ``now`` (vtime_ns), in order, also those set meanwhile. Returns how many."""
+        """Fire every deadline at or before ``now`` (vtime_ns), in order, also those set meanwhile.
+
+        Returns how many fired.
+        """
         fired = 0
         while self._deadlines:
             due, _, name, owner = min((t, self._owners[o][0], n, o) for (o, n), t in self._deadlines.items())

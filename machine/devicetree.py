@@ -69,7 +69,7 @@ def build_tree(
 
     Args:
         config: harts, memory and command line.
-        devices: in bus order; virtio slots are written from the last to the first, as Linux names disks by it.
+        devices: in bus order; written from the last to the first, since Linux names disks by that order.
         initrd: its first and behind-last guest-physical address.
         rng_seed: entropy for the kernel; none if empty.
     """

@@ -14,7 +14,7 @@ from machine.errors import ImageError
 MAGIC = 0xD00DFEED
 BEGIN_NODE, END_NODE, PROP, NOP, END = 1, 2, 3, 4, 9
 DEPTH_MAX = 64
-#: A property's value: text, texts, 32-bit cells, raw bytes, or None for a property that is there without a value.
+#: A property's value: text, texts, 32-bit cells, raw bytes, or None for one that is there without a value.
 Value = Union[str, int, bytes, None, "list[str]", "list[int]"]
 
 

@@ -28,7 +28,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Something loadable. ``fixed`` programs (ELF) have addresses of their own; others are at 0 until placed."""
+    """Something loadable. ``fixed`` programs (ELF) have their own addresses; others are at 0 until placed."""
 
     segments: tuple[Segment, ...]
     entry: int

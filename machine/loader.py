@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from machine.config import Images, MachineConfig
 from machine.errors import ConfigError, ImageError
@@ -30,7 +31,7 @@ NEXT_MODE_S = 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """How harts start: pc, and a2; a0 is the hart's id, a1 the device tree. ``all_harts``: else hart 0 alone."""
+    """How harts start: pc and a2; a0 is the hart's id, a1 the device tree. Unless ``all_harts``, only hart 0."""
 
     pc: int
     arg2: int
@@ -101,7 +102,7 @@ def _place(
     used.sort(key=lambda item: item[1])
     for what, start, end in used:
         _check_ram(what, start, end, ram)
-    for (what, _, end), (other, start, _) in zip(used, used[1:], strict=False):
+    for (what, _, end), (other, start, _) in pairwise(used):
         if start < end and what != other:
             raise ImageError(f"{what} and {other} overlap at {start:#x}")
     entry = _entry(firmware, kernel, info_paddr, segments, config)

@@ -80,7 +80,7 @@ def restore(
     """Hand ``collect``'s data back to the parts; returns the stop in it.
 
     Raises:
-        ValueError: it is not a state of this machine. Parts may have taken some of it: reset, or load another.
+        ValueError: it is not a state of this machine. Parts may have taken some of it: load another.
     """
     if not isinstance(state, dict) or set(state) != set(KEYS):
         raise ValueError(f"not a machine's state: expected the keys {', '.join(KEYS)}")

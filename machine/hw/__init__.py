@@ -1,1 +1,1 @@
-"""Devices, one file each: registers, interrupts, device-tree node and saved state derive from a declaration."""
+"""Devices, one file each: registers, device-tree node and saved state derive from a declaration."""

@@ -1,6 +1,7 @@
 """What every device has: a place on the bus, wires, timers, and a way to the world through the gate.
 
-A device imports no host facility. Time is virtual; entropy, wall clock and typed characters come through the gate.
+A device imports no host facility. Time is virtual; entropy, wall clock and typed characters come through
+the gate.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Wires(Protocol):
 
 
 class Timer:
-    """A declared timer: its name is the attribute's; ``@timer.fires`` takes the method that runs at the deadline."""
+    """A declared timer, named by its attribute; ``@timer.fires`` takes the method that its deadline runs."""
 
     name = ""
 

@@ -34,7 +34,10 @@ class GoldfishRtc(Device):
     alarm = Timer()
 
     def started(self) -> None:
-        """Ask for the wall clock: 8 bytes, nanoseconds since 1970, little endian. Replay: consumes an input."""
+        """Ask for the wall clock: 8 bytes, nanoseconds since 1970, little endian.
+
+        Replay: consumes an input.
+        """
         self.offset_ns = int.from_bytes(self.ask("wallclock", b"")[:8], "little")
 
     def time_ns(self) -> int:

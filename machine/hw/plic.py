@@ -104,7 +104,7 @@ class Plic(Device):
             self._update()
 
     def _best(self, context: int, above: int) -> int:
-        """Return the source to take: pending, enabled, of the highest priority above ``above``; 0 if none is."""
+        """Return the source to take: pending, enabled, of the highest priority above ``above``; or 0."""
         found, highest = 0, above
         left = self.pending & self.enabled[context]
         while left:

@@ -34,7 +34,7 @@ def file_hash(path: Path) -> str:
     """
     digest = hashlib.blake2b(digest_size=32)
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
@@ -55,7 +55,7 @@ class RawDisk:
         base_read: called with a base cluster's index and content, the first time that one is read.
 
     Raises:
-        ImageError: the image is missing, unreadable, empty, not a whole number of sectors, or not the one expected.
+        ImageError: the image is missing, unreadable, no whole number of sectors, or not the expected one.
 
     Replay: deterministic; the base is identified by its hash.
     """
@@ -84,7 +84,7 @@ class RawDisk:
             what = "is not a regular file" if self.path.exists() else "does not exist"
             raise ImageError(f"{where} {what}; give --drive file=PATH of a raw image")
         try:
-            file = open(self.path, "rb")  # closed by close()
+            file = self.path.open("rb")
         except OSError as error:
             raise ImageError(f"{where} cannot be read: {error.strerror}; check its permissions") from None
         self.size_bytes = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""A device's registers as data: offset, width, access, reset value, bit fields, and what reading and writing do.
+"""A device's registers as data: offset, width, access, reset value, bit fields, what reading and writing do.
 
 ::
 
@@ -12,16 +12,16 @@
         @control.on_write
         def _write_control(self, value: int) -> None: ...   # replaces the plain store
 
-A guest that misses (an offset with nothing, a width that a register has not) reads 0 and writes nothing; the miss
-is a line in the guest-error log, never an exception. Bits outside the declared fields are reserved: they read as
-stored zeros, and writing a one there is a guest error too.
+A guest that misses (an offset with nothing, a width that a register has not) reads 0 and writes nothing; the
+miss is a line in the guest-error log, never an exception. Bits outside the declared fields are reserved: they
+read as zeros, and writing a one there is a guest error too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from machine.hw.state import Part, Saved, parse_int
 
@@ -86,7 +86,7 @@ class _Register:
         return function
 
     def on_write(self, function: F) -> F:
-        """Take the method that replaces the plain store: ``(self, value)``, in a bank ``(self, index, value)``."""
+        """Take the method that replaces the store: ``(self, value)``, in a bank ``(self, index, value)``."""
         self.writer = function
         return function
 
@@ -153,9 +153,9 @@ class RegisterFile(Part):
     """A part with registers: dispatches the guest's accesses to its declarations."""
 
     name: str
-    _readable: dict[int, tuple[Reg | RegBank, int]] = {}
-    _writable: dict[int, tuple[Reg | RegBank, int]] = {}
-    _windows: tuple[Window, ...] = ()
+    _readable: ClassVar[dict[int, tuple[Reg | RegBank, int]]] = {}
+    _writable: ClassVar[dict[int, tuple[Reg | RegBank, int]]] = {}
+    _windows: ClassVar[tuple[Window, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -276,6 +276,7 @@ def describe(cls: type[RegisterFile]) -> str:
         )
         meaning = ". ".join(text for text in (reg.doc, bits) if text)
         lines.append(
-            f"| {reg.offset:#x}{times} | {reg.name} | {reg.size} | {reg.access} | {reg.reset_value:#x} | {meaning} |"
+            f"| {reg.offset:#x}{times} | {reg.name} | {reg.size} | {reg.access} "
+            f"| {reg.reset_value:#x} | {meaning} |"
         )
     return "\n".join(lines) + "\n"

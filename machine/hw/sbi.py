@@ -1,4 +1,4 @@
-"""The built-in SBI: what firmware would do for an S-mode kernel, done by the machine itself, in no guest time.
+"""The built-in SBI: what firmware would do for an S-mode kernel, done by the machine, in no guest time.
 
 Calls arrive as ecalls from S-mode: a7 extension, a6 function, a0… arguments; a0 error and a1 value go back.
 

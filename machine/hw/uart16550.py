@@ -1,7 +1,7 @@
 """The serial port: an NS16550A whose line has no speed: a character is sent in the step that writes it.
 
-Characters from outside wait in ``rx``; the first 16 of them (1 without FIFO) are what the chip holds, the others
-are still on their way, so that nothing typed is lost. The receive time-out is immediate.
+Characters from outside wait in ``rx``; the first 16 of them (1 without FIFO) are what the chip holds, the
+others are still on their way, so that nothing typed is lost. The receive time-out is immediate.
 
 Spec: National Semiconductor PC16550D, section 8.
 """

@@ -33,7 +33,7 @@ class Transport(Protocol):
 
 
 class VirtioDevice(Part):
-    """A device behind a virtio transport. Its methods may raise BrokenQueue: the transport then wants a reset.
+    """A device behind a virtio transport. Where its methods raise BrokenQueue, the transport wants a reset.
 
     ``device_id`` and ``queue_count`` are the specification's.
     """

@@ -1,7 +1,7 @@
 """Split virtqueues as a device sees them, against drivers that may be wrong or hostile.
 
-Every index, address and length comes from guest memory, so each is checked; a driver that breaks the rules gets
-``BrokenQueue``, which the transport turns into DEVICE_NEEDS_RESET.
+Every index, address and length comes from guest memory, so each is checked; where a driver breaks the rules
+``BrokenQueue`` is raised, which the transport turns into DEVICE_NEEDS_RESET.
 
 Spec: Virtual I/O Device 1.2, section 2.7.
 """
