@@ -259,7 +259,7 @@ class Board:
         """
         plan = loader.plan(self.config, self.images, virtmap.RAM_BASE, max(DTB_MAX, 2 * len(self.images.dtb)))
         self._stop = None
-        self._clear_ram()
+        self.engine.clear_ram()
         self.engine.set_icount(0)
         self.engine.warp_ns = 0
         self.engine.load_sched(self._first_sched)
@@ -292,13 +292,6 @@ class Board:
                 f"the device tree has {len(blob)} bytes, its place {plan.dtb_room}; shorten --append"
             )
         return blob
-
-    def _clear_ram(self) -> None:
-        zeros = bytes(1 << 20)
-        for offset in range(0, self.config.memory_bytes, len(zeros)):
-            chunk = self.engine.ram[offset : offset + len(zeros)]
-            if chunk != zeros[: len(chunk)]:
-                self.engine.write_phys(virtmap.RAM_BASE + offset, zeros[: len(chunk)])
 
     def interrupt(self) -> None:
         """Make ``run`` return INTERRUPTED soon. From a signal handler or another thread."""

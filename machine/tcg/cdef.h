@@ -44,6 +44,7 @@ void wb_hart_start(Machine *m, uint32_t hart);
 uint8_t *wb_ram(Machine *m); /* to read only: stores go through wb_phys_write */
 int wb_phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size);        /* 0, or -1: not all RAM */
 int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size);
+void wb_ram_clear(Machine *m); /* all zeros and clean; not while running */
 int wb_ram_restore(Machine *m, uint32_t page, const void *data); /* one page, when a checkpoint is loaded */
 int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr); /* 0 r, 1 w, 2 x */
 /* pages (indexes in RAM) written since the last call with clear; returns how many; up to max are stored */

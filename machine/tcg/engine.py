@@ -229,6 +229,10 @@ class Engine:
         self._ram_offset(paddr, len(data))
         lib.wb_phys_write(self._m, paddr, ffi.from_buffer(data), len(data))
 
+    def clear_ram(self) -> None:
+        """Make RAM all zeros and clean, as before the first reset."""
+        lib.wb_ram_clear(self._m)
+
     def restore_page(self, index: int, data: bytes | memoryview) -> None:
         """Set one page of RAM when a checkpoint is loaded. Raises ValueError for a bad index or size."""
         if len(data) != PAGE_SIZE or not 0 <= index < self.ram_pages:

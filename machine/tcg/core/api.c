@@ -305,6 +305,16 @@ int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size)
     return phys_write(m, paddr, data, size) ? 0 : -1;
 }
 
+void wb_ram_clear(Machine *m)
+{
+    tb_flush_all(m);
+    softmmu_flush_all(m);
+    softmmu_dirty(m, NULL, 0, true);
+    /* Fresh pages of an anonymous mapping are zero, and cost nothing until they are touched. */
+    if (madvise(m->ram, m->ram_size, MADV_DONTNEED))
+        memset(m->ram, 0, m->ram_size);
+}
+
 int wb_ram_restore(Machine *m, uint32_t page, const void *data)
 {
     if (page >= m->ram_pages)
