@@ -44,7 +44,7 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
     X(0x300, mstatus) X(0x301, misa) X(0x302, medeleg) X(0x303, mideleg) X(0x304, mie) X(0x305, mtvec)       \
     X(0x306, mcounteren) X(0x30a, menvcfg) X(0x320, mcountinhibit)                                           \
     X(0x340, mscratch) X(0x341, mepc) X(0x342, mcause) X(0x343, mtval) X(0x344, mip)                         \
-    X(0x747, mseccfg) X(0x7a0, tselect) X(0x7a1, tdata1) X(0x7a2, tdata2) X(0x7a3, tdata3) X(0x7a4, tinfo)         \
+    X(0x747, mseccfg) X(0x7a0, tselect) X(0x7a1, tdata1) X(0x7a2, tdata2) X(0x7a3, tdata3) X(0x7a4, tinfo)  \
     X(0x7a8, mcontext) X(0x7b0, dcsr) X(0x7b1, dpc) X(0x7b2, dscratch0) X(0x7b3, dscratch1)                  \
     X(0xb00, mcycle) X(0xb02, minstret)                                                                      \
     X(0xc00, cycle) X(0xc01, time) X(0xc02, instret)                                                         \
