@@ -124,3 +124,5 @@ class HostConsole:
                 view = view[os.write(self._out, view) :]
             except BlockingIOError:
                 select.select([], [self._out], [])
+            except BrokenPipeError:  # the reader has gone; what is recorded stays whole
+                self._out = -1

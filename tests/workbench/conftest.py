@@ -1,7 +1,7 @@
 """A session over a hand-made run, for tests of the tools that need no machine.
 
-The run is a loop of six instructions at 0x80000000 with a call; the state at a position is a pure function of it,
-so motions in both directions are exact by construction.
+The run is a loop of six instructions at 0x80000000 with a call; the state at a position is a pure function
+of it, so motions in both directions are exact.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,9 +48,10 @@ class FakeStop:
 @dataclass
 class FakeBreakpoint:
     number: int
-    addr: int
+    address: int
     temporary: bool = False
     enabled: bool = True
+    hits: int = 0
 
 
 class FakeEngine:
@@ -75,13 +77,16 @@ class FakeSession:
     def __init__(self) -> None:
         self.cursor = 0
         self.hart = 0
-        self.breakpoints: dict[int, FakeBreakpoint] = {}
+        self._points: dict[int, FakeBreakpoint] = {}
         self._next = 1
         self._interrupted = threading.Event()
         self.on_cont: Callable[[], None] = lambda: None
         self.symbols = Symbols(
-            [Symbol(BASE, 0x0E, "loop", "func"), Symbol(BASE + 0x20, 4, "leaf", "func")]
-            + [Symbol(BASE + 0x1000, 16, "message", "object")]
+            [
+                Symbol(BASE, 0x0E, "loop", "func"),
+                Symbol(BASE + 0x20, 4, "leaf", "func"),
+                Symbol(BASE + 0x1000, 16, "message", "object"),
+            ]
         )
         self.board = SimpleNamespace(engine=FakeEngine(self), vtime_ns=0)
         self.trace = SimpleNamespace(sql=self._sql, path="fake.trace")
@@ -153,24 +158,28 @@ class FakeSession:
             if self._interrupted.is_set():
                 self._interrupted.clear()
                 return self._stop("interrupted")
-            for point in list(self.breakpoints.values()):
-                if point.enabled and point.addr == self.pc_at(position):
+            for point in list(self._points.values()):
+                if point.enabled and point.address == self.pc_at(position):
                     if point.temporary:
-                        del self.breakpoints[point.number]
+                        del self._points[point.number]
                     return self._stop("breakpoint", str(point.number))
         return self._stop(at_end)
 
+    @property
+    def breakpoints(self) -> list[FakeBreakpoint]:
+        return list(self._points.values())
+
     def add_breakpoint(self, addr: int, temporary: bool = False, enabled: bool = True) -> FakeBreakpoint:
         point = FakeBreakpoint(self._next, addr, temporary, enabled)
-        self.breakpoints[self._next] = point
+        self._points[self._next] = point
         self._next += 1
         return point
 
     def delete_breakpoint(self, number: int) -> None:
-        self.breakpoints.pop(number, None)
+        del self._points[number]
 
     def enable_breakpoint(self, number: int, on: bool) -> None:
-        self.breakpoints[number].enabled = on
+        self._points[number].enabled = on
 
     def reg(self, name: str) -> int:
         name = canonical(name)
@@ -213,8 +222,9 @@ class FakeSession:
     def digest(self) -> str:
         return f"{self.cursor:032x}"
 
-    def bookmark(self, name: str, note: str = "") -> None:
-        self.marks[name] = self.cursor
+    def bookmark(self, name: str, icount: int | None = None) -> int:
+        self.marks[name] = self.cursor if icount is None else icount
+        return self.marks[name]
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -224,3 +234,65 @@ class FakeSession:
 def session() -> FakeSession:
     """Return a session at the start of the hand-made run."""
     return FakeSession()
+
+
+def _i(opcode: int, funct3: int, rd: int, rs1: int, imm: int) -> bytes:
+    return struct.pack("<I", (imm & 0xFFF) << 20 | rs1 << 15 | funct3 << 12 | rd << 7 | opcode)
+
+
+def _s(funct3: int, rs1: int, rs2: int, imm: int) -> bytes:
+    low, high = imm & 31, imm >> 5 & 127
+    return struct.pack("<I", high << 25 | rs2 << 20 | rs1 << 15 | funct3 << 12 | low << 7 | 0x23)
+
+
+def tiny_kernel(text: bytes = b"hello\n", spins: int = 2000) -> bytes:
+    """Return an M-mode ELF that prints a text, spins and switches off.
+
+    Symbols: ``_start``, ``spin``, ``off``.
+    """
+    t0, t1, t2, a0 = 5, 6, 7, 10
+    code = struct.pack("<I", 0x1000_0000 | t0 << 7 | 0x37)  # lui t0, the UART
+    for byte in text:
+        code += _i(0x13, 0, a0, 0, byte) + _s(0, t0, a0, 0)  # li a0, byte; sb a0, 0(t0)
+    code += struct.pack("<I", (spins >> 12) + (spins >> 11 & 1) << 12 | t1 << 7 | 0x37)
+    code += _i(0x13, 0, t1, t1, spins)
+    spin = len(code)
+    code += _i(0x13, 0, t1, t1, -1)  # spin: addi t1, t1, -1
+    code += struct.pack("<I", 0xFE031EE3)  # bnez t1, spin
+    off = len(code)
+    code += struct.pack("<I", 0x0010_0000 | t1 << 7 | 0x37)  # lui t1, the finisher
+    code += struct.pack("<I", 0x0000_5000 | t2 << 7 | 0x37) + _i(0x13, 0, t2, t2, 0x555)
+    code += _s(2, t1, t2, 0) + struct.pack("<I", 0x0000006F)  # sw t2, 0(t1); j .
+    return elf(code, {"_start": 0, "spin": spin, "off": off})
+
+
+def elf(code: bytes, symbols: dict[str, int], address: int = BASE) -> bytes:
+    """Return a RISC-V executable of one segment with a symbol table."""
+    names = b"\0"
+    table = bytes(24)
+    for name, offset in symbols.items():
+        table += struct.pack("<IBBHQQ", len(names), 0x12, 0, 1, address + offset, 0)
+        names += name.encode() + b"\0"
+    sections = b"\0.text\0.symtab\0.strtab\0"
+    at_code = 64 + 56
+    at_table = at_code + len(code) + -len(code) % 8
+    at_names = at_table + len(table)
+    at_sections = at_names + len(names) + len(sections)
+    header = b"\x7fELF\2\1\1" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 243, 1, address, 64, at_sections, 5, 64, 56, 1, 64, 4, 3)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, at_code, address, address, len(code), len(code), 4096)
+    body = header + segment + code + bytes(-len(code) % 8) + table + names + sections
+    rows = bytes(64)
+    base = len(names)
+    rows += struct.pack("<IIQQQQIIQQ", base + 1, 1, 6, address, at_code, len(code), 0, 0, 4, 0)
+    rows += struct.pack("<IIQQQQIIQQ", base + 7, 2, 0, 0, at_table, len(table), 3, 1, 8, 24)
+    rows += struct.pack("<IIQQQQIIQQ", base + 15, 3, 0, 0, at_names, len(names) + len(sections), 0, 0, 1, 0)
+    return body + rows
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """Return the file of a kernel that prints ``hello``, spins 2,000 times and switches off."""
+    path = tmp_path / "tiny.elf"
+    path.write_bytes(tiny_kernel())
+    return path

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
 
 import click
 
@@ -53,8 +54,8 @@ _TOOLS = (
 def run_checks() -> list[Check]:
     """Return what was looked for and found, the needed things first."""
     wanted = sys.version_info >= (3, 11)
-    version = platform.python_version() if wanted else ""
-    checks = [Check("python >= 3.11", version, True, "everything", "install python3.11 or newer"), _core()]
+    python = platform.python_version() if wanted else ""
+    checks = [Check("python >= 3.11", python, True, "everything", "install python3.11 or newer"), _core()]
     checks += [Check(name, _package(name), needed, use, mend) for name, needed, use, mend in _PACKAGES]
     for names, use, mend in _TOOLS:
         found = next((path for path in map(shutil.which, names) if path), "")
@@ -64,11 +65,11 @@ def run_checks() -> list[Check]:
 
 def _package(name: str) -> str:
     try:
-        module = importlib.import_module(name)
+        importlib.import_module(name)
     except ImportError:
         return ""
-    version = getattr(module, "__version__", "")
-    return str(version) if version else "installed"
+    owners = packages_distributions().get(name, [])
+    return version(owners[0]) if owners else "installed"
 
 
 def _core() -> Check:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SIZE = re.compile(r"(?:size=)?(\d+)([bkmgt]?)i?b?", re.IGNORECASE)
+_SIZE = re.compile(r"(?:size=)?([0-9]+)([bkmgt]?)i?b?", re.IGNORECASE)
 _SHIFTS = {"b": 0, "k": 10, "": 20, "m": 20, "g": 30, "t": 40}
-_SMP = re.compile(r"(?:cpus=)?(\d+)")
+_SMP = re.compile(r"(?:cpus=)?([0-9]+)")
 _DRIVE_KEYS = ("file", "format", "if", "readonly", "id", "media")
 _ON = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 MAX_IMAGE_BYTES = 2 << 30

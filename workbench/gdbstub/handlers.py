@@ -26,7 +26,7 @@ MAX_MEMORY_BYTES = (MAX_PAYLOAD - 8) // 2
 SIGINT, SIGTRAP, SIGABRT = 2, 5, 6
 _HEX = frozenset("0123456789abcdefABCDEF")
 
-#: Runs a motion of the session so that Ctrl-C reaches it; the server gives one.
+#: Runs a motion of the session so that Ctrl-C reaches it; None when Ctrl-C came first. The server gives one.
 MotionRunner = Callable[[Callable[[], Any]], Any]
 Reply = bytes | None
 
@@ -76,7 +76,7 @@ class Handlers:
     def close(self) -> None:
         """Take away the breakpoints that this gdb set."""
         for number in self._breakpoints.values():
-            self.session.delete_breakpoint(number)
+            self._delete(number)
         self._breakpoints.clear()
 
     def handle(self, data: bytes) -> bytes:
@@ -185,7 +185,6 @@ class Handlers:
 
     def _move(self, motion: Callable[[], Any]) -> bytes:
         self._flush_console()
-        before = self.session.cursor
         try:
             stop = self._run_motion(motion)
         # a divergence or a damaged trace: gdb stops where it is and its console has the reason
@@ -196,10 +195,12 @@ class Handlers:
             self._flush_console()
             self._last_stop = b"T%02xthread:%x;" % (SIGABRT, self._hart + 1)
             return self._last_stop
-        self._last_stop = self._stop_reply(stop, self.session.cursor != before)
+        self._last_stop = self._stop_reply(stop)
         return self._last_stop
 
-    def _stop_reply(self, stop: Any, moved: bool) -> bytes:
+    def _stop_reply(self, stop: Any) -> bytes:
+        if stop is None:
+            return b"T%02xthread:%x;" % (SIGINT, self._hart + 1)
         self._hart = int(stop.hart)
         signal = SIGINT if stop.reason == "interrupted" else SIGTRAP
         reply = b"T%02xthread:%x;" % (signal, self._hart + 1)
@@ -236,8 +237,13 @@ class Handlers:
             return b""
         number = self._breakpoints.pop((kind, address), None)
         if number is not None:
-            self.session.delete_breakpoint(number)
+            self._delete(number)
         return b"OK"
+
+    def _delete(self, number: int) -> None:
+        """Delete a breakpoint of gdb's, which the user may have deleted through ``monitor``."""
+        if any(point.number == number for point in self.session.breakpoints):
+            self.session.delete_breakpoint(number)
 
     # -- threads
 
@@ -310,7 +316,7 @@ class Handlers:
         except ValueError:
             return ERROR_ARGUMENT
         self.session.hart = self._hart
-        shown = self._run_motion(lambda: self._monitor(line)).encode()
+        shown = (self._run_motion(lambda: self._monitor(line)) or "Interrupted.\n").encode()
         for at in range(0, len(shown), MAX_MEMORY_BYTES):
             self._send(b"O" + shown[at : at + MAX_MEMORY_BYTES].hex().encode())
         self._hart = self.session.hart

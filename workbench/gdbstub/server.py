@@ -123,13 +123,12 @@ class Connection:
         self._client.sendall(self._last_sent)
 
     def _run_motion(self, motion: Callable[[], Any]) -> Any:
-        """Run a motion; a Ctrl-C that came right behind its packet stops it at once."""
+        """Run a motion and return its stop; None when a Ctrl-C came before it had begun."""
         with self._lock:
+            if self._break_waits:
+                return None
             self._moving = True
-            interrupted = self._break_waits
         try:
-            if interrupted:
-                self._session.interrupt()
             return motion()
         finally:
             with self._lock:

@@ -18,11 +18,13 @@ MAX_CHOICES = 100
 _TABLES = ("inputs", "checkpoints", "digests", "console", "bookmarks", "images", "meta", "config", "blobs")
 _KEYWORDS = ("select", "from", "where", "order by", "group by", "limit", "count(*)", "icount", "vtime_ns")
 _WORD = re.compile(r"[$@\w.]*$")
+#: A command's name has hyphens, which in an expression mean minus.
+_NAME = re.compile(r"[$@\w.\-]*$")
 
 
 def candidates(context: Context, line: str) -> tuple[str, list[str]]:
     """Return the word under completion at the end of a line, and what may stand in its place."""
-    match = _WORD.search(line)
+    match = (_NAME if len(line.split()) < 2 or line.split()[0] in ("help", "h") else _WORD).search(line)
     word = match[0] if match else ""
     head = line[: len(line) - len(word)]
     if not head.strip():

@@ -82,14 +82,16 @@ def command(
         completes: what its argument is.
         repeat: whether Enter on an empty line runs it again.
         needs_trace: whether it is refused while no trace is open.
-        touches_host: whether it runs code or opens files here; such a command is not for gdb's ``monitor``, as
-            whoever reaches the port could use it.
+        touches_host: whether it runs code or opens files here; such a command is not for gdb's ``monitor``,
+            as whoever reaches the port could use it.
     """
     assert group in GROUPS, group
 
     def declare(function: Function) -> Function:
         assert function.__doc__, f"{name}: a command's docstring is its help"
-        _collected.append(Command(name, aliases, group, usage, completes, repeat, needs_trace, touches_host, function))
+        _collected.append(
+            Command(name, aliases, group, usage, completes, repeat, needs_trace, touches_host, function)
+        )
         return function
 
     return declare

@@ -121,7 +121,7 @@ def test_breakpoint_is_hit_in_both_directions(client: Client, session: Any) -> N
     assert client("bc") == "T05thread:1;swbreak:;"
     assert session.cursor == 2
     assert client(f"z0,{BASE + 0x20:x},4") == "OK"
-    assert session.breakpoints == {}
+    assert session.breakpoints == []
 
 
 def test_hardware_breakpoint_is_told_as_one(client: Client) -> None:
@@ -178,7 +178,7 @@ def test_breakpoints_of_a_gdb_that_leaves_are_taken_away(client: Client, session
     kept = session.add_breakpoint(BASE)
     client(f"Z0,{BASE + 0x20:x},4")
     client.handlers.close()
-    assert list(session.breakpoints) == [kept.number]
+    assert session.breakpoints == [kept]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

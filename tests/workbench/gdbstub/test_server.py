@@ -127,7 +127,7 @@ def test_next_gdb_may_come_after_one_that_vanished(running: Running, session: An
         assert wire.ask(b"Z0,%x,4" % BASE) == b"OK"
     with running.connect() as wire:
         assert wire.ask(b"qC") == b"QC1"
-        assert session.breakpoints == {}
+        assert session.breakpoints == []
 
 
 def test_kill_ends_the_server(running: Running) -> None:

@@ -56,17 +56,11 @@ def disable(context: Context, arguments: str) -> Result:
 def info_breakpoints(context: Context, arguments: str) -> Result:
     """List the breakpoints."""
     rows = [
-        (
-            point.number,
-            "del" if point.temporary else "keep",
-            point.enabled,
-            point.addr,
-            context.place(point.addr),
-        )
-        for point in _all(context)
+        (p.number, "del" if p.temporary else "keep", p.enabled, p.hits, p.address, context.place(p.address))
+        for p in _all(context)
     ]
     return Table(
-        ("number", "after", "enabled", "address", "where"),
+        ("number", "after", "enabled", "hits", "address", "where"),
         rows,
         {"address": "hex16"},
         empty="No breakpoints.",
@@ -85,8 +79,7 @@ def _set(context: Context, arguments: str, temporary: bool) -> Result:
 
 
 def _all(context: Context) -> list[Breakpoint]:
-    points = context.session.breakpoints
-    return list(points.values() if isinstance(points, dict) else points)
+    return list(context.session.breakpoints)
 
 
 def _numbers(context: Context, arguments: str) -> list[int]:

@@ -21,7 +21,7 @@ _FORMAT = re.compile(r"(\d*)([a-z]*)")
 class Examine(NamedTuple):
     """What ``x`` shows: how many units, in which format, of which size."""
 
-    count: int
+    units: int
     letter: str
     size: int
 
@@ -44,9 +44,9 @@ def examine(context: Context, arguments: str) -> Result:
     else:
         raise CommandError("x: an address is needed, as in 'x/8gx $sp'")
     if shape.letter == "i":
-        result, end = _instructions(context, address, shape.count)
+        result, end = _instructions(context, address, shape.units)
     elif shape.letter == "s":
-        result, end = _strings(context, address, shape.count)
+        result, end = _strings(context, address, shape.units)
     else:
         result, end = _units(context, address, shape)
     context.examined = (fmt, end)
@@ -74,10 +74,10 @@ def _parse_format(text: str) -> Examine:
 
 
 def _units(context: Context, address: int, shape: Examine) -> tuple[Text, int]:
-    data = context.memory(address, shape.count * shape.size)
+    data = context.memory(address, shape.units * shape.size)
     codes = {1: "b", 2: "h", 4: "i", 8: "q"}
     code = codes[shape.size] if shape.letter == "d" else codes[shape.size].upper()
-    values = list(struct.unpack(f"<{shape.count}{code}", data))
+    values = list(struct.unpack(f"<{shape.units}{code}", data))
     per_line = 1 if shape.letter == "a" else max(1, 16 // shape.size)
     lines = []
     for at in range(0, len(values), per_line):

@@ -50,13 +50,13 @@ def info_bookmarks(context: Context, arguments: str) -> Result:
     return tracetables.bookmarks(context.session.trace)
 
 
-@command("bookmark", group="trace", usage="NAME [NOTE]")
+@command("bookmark", group="trace", usage="NAME")
 def bookmark(context: Context, arguments: str) -> Result:
-    """Set a bookmark at the cursor; ``goto @NAME`` comes back to it."""
-    name, note = split_word(arguments)
+    """Set a bookmark at the cursor, for this session; ``goto @NAME`` comes back to it."""
+    name, _ = split_word(arguments)
     if not name:
         return info_bookmarks(context, "")
-    context.session.bookmark(name, note)
+    context.session.bookmark(name)
     return Text(
         f"Bookmark @{name} at {context.session.cursor:_}", {"name": name, "position": context.session.cursor}
     )
