@@ -15,6 +15,7 @@ from workbench.replay.expressions import Expression
 from workbench.replay.parts import BoardFactory, BoardLike, build_board
 from workbench.replay.playback import Playback
 from workbench.replay.timeline import Timeline
+from workbench.registers import canonical
 from workbench.symbols import Symbols
 
 _PAGE = 4096
@@ -264,7 +265,7 @@ class Session:
     def reg(self, name: str, hart: int | None = None) -> int:
         """Return a register of the selected hart (or another) by name. Raises EvalError: there is none."""
         try:
-            return int(self.board.engine.get_reg(self.hart if hart is None else hart, name))
+            return int(self.board.engine.get_reg(self.hart if hart is None else hart, canonical(name)))
         except (ValueError, KeyError):
             raise EvalError(f"no register {name!r}") from None
 
