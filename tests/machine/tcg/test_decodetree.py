@@ -140,6 +140,7 @@ def test_generated_fields_read_what_the_table_says(word: int) -> None:
     assert eval(m[1], names) == field_value(f, word)
 
 
+@pytest.mark.requires("gcc")
 def test_generated_tree_finds_what_a_plain_search_finds(tmp_path: Path) -> None:
     """The C switch tree for the real tables, over all 16-bit words and many wide ones."""
     parser = decodetree.parse_files(TABLES)

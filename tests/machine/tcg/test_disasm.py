@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from machine.tcg import decodetree
+from tests.conftest import requires
 
 TCG = Path(decodetree.__file__).resolve().parent
 TABLES = sorted((TCG / "guest" / "riscv").glob("*.decode"))
@@ -41,8 +41,7 @@ Disassemble = Callable[[Iterable[int]], list[str]]
 @pytest.fixture(scope="session")
 def disassemble(tmp_path_factory: pytest.TempPathFactory) -> Disassemble:
     """The C disassembler, as a function from words to texts."""
-    if not shutil.which("gcc"):
-        pytest.skip("gcc is missing")
+    requires("gcc")
     out = tmp_path_factory.mktemp("disasm")
     for name, text in decodetree.generate(TABLES).items():
         (out / name).write_text(text)
@@ -71,8 +70,7 @@ def disassemble(tmp_path_factory: pytest.TempPathFactory) -> Disassemble:
 
 def objdump(words: Iterable[int], tmp_path: Path) -> list[str]:
     """What objdump makes of the words; every instruction stands at a multiple of 4."""
-    if not shutil.which(OBJDUMP):
-        pytest.skip(f"{OBJDUMP} is missing")
+    requires(OBJDUMP)
     path = tmp_path / "words.bin"
     # Behind a 16-bit instruction stands c.ebreak, to be skipped below.
     path.write_bytes(b"".join(struct.pack("<I", w if w & 3 == 3 else w | 0x9002 << 16) for w in words))
