@@ -1,4 +1,4 @@
-"""The demo: hunt the built-in guest's flaky boot, then go backwards from its panic to the store that broke it.
+"""The demo: hunt the built-in guest's flaky boot, then go backwards from its panic to its cause.
 
 What is found is found in the trace, with the library's own means: nothing here knows which seed fails, where,
 or why. It knows what a sound pool looks like (``pool.c``, ``kernel.h``), as the guest's author would.
@@ -57,8 +57,8 @@ class Finding:
 
     Args:
         message: what the kernel panicked with. panic: where. damage: the store over the tick record.
-        cause: the store that put a buffer in use on the free list. interrupt: the tick's trap entry before it.
-        load: where the list's head was read that the store then overwrote. buffer: the buffer's address.
+        cause: the store that put a buffer in use on the free list. interrupt: the tick's trap entry
+            before it, and interrupted: where it found the machine. buffer: the buffer's address.
     """
 
     message: str
@@ -80,7 +80,7 @@ def run(batch: bool, out: TextIO | None = None) -> int:
     Raises:
         AnswerNo: no boot failed.
 
-    Replay: records, then replays what it recorded; the seeds are tried in order, so it is the same every time.
+    Replay: records, then replays what it recorded. The seeds go from 0 up, so every demo is the same.
     """
     stream = out or sys.stdout
 
@@ -119,7 +119,7 @@ def hunt(path: Path, first_seed: int = 0, boots: int = MAX_BOOTS) -> Boot:
         title = f"built-in guest, seed {seed}"
         recorder = Recorder(config, Images(kernel=image), path, title=title, limits=limits)
         result = recorder.run(steps=MAX_STEPS)
-        recorder.board.close()
+        recorder.board.engine.close()
         if result.reason == "fail":
             return Boot(seed, seed - first_seed + 1, path, result.icount)
     path.unlink(missing_ok=True)
@@ -225,7 +225,6 @@ def report(boot: Boot, finding: Finding) -> list[str]:
     def row(place: Place, text: str) -> str:
         return f"{place.icount:>12,}  {place.symbol:<22} {place.text:<22} {text}"
 
-    gap = finding.cause.icount - finding.interrupt.icount
     trace, cause = boot.trace, finding.cause.icount
     return [
         f"{finding.message}",
@@ -233,20 +232,19 @@ def report(boot: Boot, finding: Finding) -> list[str]:
         "Backwards from there, by positions (steps since reset):",
         "",
         row(finding.panic, "the panic"),
-        row(finding.damage, f"a driver fills buffer {finding.buffer:#x}: it overwrites the tick record"),
-        row(finding.cause, "<- this store broke the state: that buffer is on the free list again"),
-        row(finding.interrupt, f"{gap} steps earlier: the timer interrupts {finding.interrupted}"),
+        row(finding.damage, "overwrites the tick record"),
+        row(finding.cause, "<- broke the state"),
+        row(finding.interrupt, f"timer, in {finding.interrupted}"),
         "",
-        f"{finding.cause.symbol.split('+')[0]} had loaded the head of the free list. Then the tick came, and its "
-        "handler took that",
-        "very buffer for its record. The store that followed put the old head back behind its own buffer:",
-        f"{finding.buffer:#x} is free and in use at once, the next driver gets it, and tickd finds the damage "
-        f"{finding.panic.icount - cause:,} steps later.",
-        "The load and the store need interrupts off around them (workbench/guests/builtin/pool.c).",
+        f"{finding.cause.symbol.split('+')[0]} had loaded the head of the free list when the tick came. Its",
+        f"handler took that very buffer, {finding.buffer:#x}, for its record. The store then put the old",
+        "head back behind a buffer of its own, so the record's buffer was free and in use at once. The",
+        "next driver got it and wrote its descriptor over the record; tickd found the damage",
+        f"{finding.panic.icount - cause:,} steps after the store. The load and the store need interrupts off",
+        "around them, as pool_get has them: workbench/guests/builtin/pool.c.",
         "",
         "To see it yourself:",
-        f"    workbench debug {trace} -c 'goto {cause}' -c where -c 'x/i $pc' -c si -c 'x/2gx {finding.buffer:#x}'",
-        f"    workbench debug {trace} -c 'goto {finding.interrupt.icount}' -c 'p $sepc' -c rsi -c bt "
-        "-c 'info registers'",
-        f"    workbench replay --verify {trace}",
+        f"  workbench debug {trace} -c 'goto {cause}' -c where -c si -c 'x/2gx {finding.buffer:#x}'",
+        f"  workbench debug {trace} -c 'goto {finding.interrupt.icount}' -c 'p $sepc' -c rsi -c bt",
+        f"  workbench replay --verify {trace}",
     ]

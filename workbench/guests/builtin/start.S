@@ -2,8 +2,10 @@
 #
 # sscratch is 0 in the kernel, and the task's kernel stack in U-mode: a trap tells by it where it came from.
 
+    .file   "start.S"
     .section .text.start, "ax"
     .globl _start
+    .type _start, @function
 _start:                             # a0 hart, a1 device tree; satp 0, interrupts off
     csrw    sie, zero
     csrw    sscratch, zero
@@ -28,6 +30,7 @@ _start:                             # a0 hart, a1 device tree; satp 0, interrupt
     .text
     .balign 4
     .globl trap_entry
+    .type trap_entry, @function
 trap_entry:
     csrrw   sp, sscratch, sp
     bnez    sp, 1f
@@ -81,6 +84,7 @@ trap_entry:
     call    trap_handle
 
     .globl trap_return
+    .type trap_return, @function
 trap_return:
     ld      t0, 264(sp)
     csrw    sstatus, t0
@@ -125,6 +129,7 @@ trap_return:
 
 # context_switch(from, to): saves the callee's registers and the floating point state, loads the other's.
     .globl context_switch
+    .type context_switch, @function
 context_switch:
     sd      ra, 0(a0)
     sd      sp, 8(a0)
@@ -158,6 +163,7 @@ context_switch:
 
 # First code of a kernel task: its context has the entry in s1.
     .globl task_trampoline
+    .type task_trampoline, @function
 task_trampoline:
     li      s0, 0
     csrsi   sstatus, 2
@@ -167,6 +173,7 @@ task_trampoline:
 
 # user_enter(entry, stack, argument, kernel_stack)
     .globl user_enter
+    .type user_enter, @function
 user_enter:
     csrw    sepc, a0
     csrw    sscratch, a3
