@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_private_apt_sees_none_of_the_systems_lists_packages_and_hooks(tmp_path:
     assert f'Dir::State "{tmp_path}/state";' in dump
     assert f'dir::etc::sourceparts "{tmp_path}/sources";'.lower() in dump.lower()
     assert 'APT::Architecture "riscv64";' in dump
-    assert "Post-Invoke" not in dump
+    assert re.search(r'^APT::Update::[\w-]*Invoke.*:: ".+"', dump, re.MULTILINE) is None
     source = (tmp_path / "sources/guest.sources").read_text()
     assert "URIs: http://mirror.example/debian\nSuites: trixie\n" in source
     with pytest.raises(apt.AptError, match="busybox-static"):
