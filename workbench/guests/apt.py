@@ -173,7 +173,10 @@ class PrivateApt:
         Raises:
             AptError: the mirror can't be reached, or a signature or a hash is wrong.
         """
-        output = self._apt("apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any")
+        try:
+            output = self._apt("apt-get", "-q", "update", "-o", "APT::Update::Error-Mode=any")
+        except AptError as error:
+            raise AptError(f"guest fetch: {self.suite}: {error}") from error
         # An old apt ignores the mode and reports a failure as a warning only.
         if re.search(r"^(E:|W: (Failed to fetch|GPG error|An error occurred))", output, re.MULTILINE):
             raise AptError(f"guest fetch: {self.suite}: {_first_complaint(output)}")
@@ -184,7 +187,10 @@ class PrivateApt:
         Raises:
             AptError: the release has no such package.
         """
-        output = self._apt("apt-cache", "show", "--no-all-versions", package)
+        try:
+            output = self._apt("apt-cache", "show", "--no-all-versions", package)
+        except AptError as error:
+            raise AptError(f"guest fetch: package {package} of {self.suite}: {error}") from error
         fields = dict(re.findall(r"^([A-Za-z0-9-]+): ?(.*)$", output, re.MULTILINE))
         if not fields:
             raise AptError(f"guest fetch: {self.suite} has no package {package}")
@@ -234,7 +240,7 @@ def _run(command: list[str], cwd: Path | None = None) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise AptError(f"guest fetch: {command[0]} failed: {_first_complaint(done.stderr + done.stdout)}")
+        raise AptError(f"{command[0]} failed: {_first_complaint(done.stderr + done.stdout)}")
     # Errors that apt does not fail for come on stderr.
     return done.stdout + "".join(line + "\n" for line in done.stderr.splitlines() if line[:2] in ("E:", "W:"))
 
