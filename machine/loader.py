@@ -1,7 +1,7 @@
 """Where everything goes in RAM at reset, as QEMU's `virt` board does it.
 
 RAM base           kernel (bios none) or firmware (bios file)
-RAM base + 2 MiB   kernel (bios builtin, file)
+RAM base + 2 MiB   kernel (bios builtin; behind firmware: the next 2 MiB boundary)
 kernel + min(half of RAM, 128 MiB)   initrd
 end of RAM, or 3 GiB if that is less, down to 2 MiB   device tree; the firmware's boot info below it
 """
@@ -88,7 +88,10 @@ def _place(
         firmware = firmware.at(ram_base)
         load("bios", firmware)
     if kernel is not None:
-        kernel = kernel.at(ram_base if config.bios == "none" else ram_base + ALIGN)
+        if firmware is not None:
+            kernel = kernel.at(_align_up(firmware.end))
+        else:
+            kernel = kernel.at(ram_base if config.bios == "none" else ram_base + ALIGN)
         load("kernel", kernel)
     placed = None
     if initrd:

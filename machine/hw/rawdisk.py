@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -194,14 +193,14 @@ class RawDisk:
     def save_state(self) -> dict[str, Any]:
         """Return the overlay: ``clusters`` maps an index (decimal text) to a hash (hexadecimal).
 
-        Without a blob store ``data`` maps the hashes to the contents (zlib, base64).
+        Without a blob store ``data`` maps the hashes to the contents (base64).
         """
         contents: dict[str, str] = {}
         for cluster, data in self._overlay.items():
             if cluster not in self._saved:
                 self._saved[cluster] = self._store.put(bytes(data)) if self._store else content_hash(data)
             if self._store is None:
-                text = base64.b64encode(zlib.compress(data, 1)).decode()
+                text = base64.b64encode(data).decode()
                 contents[self._saved[cluster].hex()] = text
         clusters = {str(c): self._saved[c].hex() for c in sorted(self._overlay)}
         return {"version": VERSION, "clusters": clusters, "data": dict(sorted(contents.items()))}
@@ -232,8 +231,8 @@ class RawDisk:
         packed = contents.get(digest.hex())
         if packed is not None:
             try:
-                data = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), size + 1)
-            except (zlib.error, ValueError, TypeError) as error:
+                data = base64.b64decode(packed, validate=True)
+            except (ValueError, TypeError) as error:
                 raise ValueError(f"state of drive {self.path}: damaged contents") from error
         elif self._store is not None:
             data = self._store.get(digest)
