@@ -1,16 +1,20 @@
-/* Drivers without hardware: each takes buffers, fills them with descriptors, tests them and gives them back. */
+/* Drivers without hardware: each takes buffers, fills them with descriptors, tests them and gives them back.
+ */
 #include "kernel.h"
 
 #define MAX_BUFFERS 64
 
 struct driver {
     const char *name;
-    u64 buffers;  /* at most MAX_BUFFERS; each driver has more than the one before */
-    bool keeps;   /* its buffers stay with it, as a receive ring's do */
+    u64 buffers; /* at most MAX_BUFFERS; each driver has more than the one before */
+    bool keeps;  /* its buffers stay with it, as a receive ring's do */
 };
 
 static const struct driver drivers[] = {
-    {"blk0", 40, false}, {"blk1", 48, false}, {"snd0", 56, false}, {"net0", 60, true},
+    {"blk0", 40, false},
+    {"blk1", 48, false},
+    {"snd0", 56, false},
+    {"net0", 60, true},
 };
 
 static void driver_fill(struct buffer *buffer, u64 serial)

@@ -1,9 +1,9 @@
 /* Buffers that drivers and the timer interrupt share, and the queue of tick records that the interrupt fills.
  *
- * HERE IS THE BUG this guest is for. pool_get keeps interrupts off while it takes a buffer from the free list;
- * pool_put does not. Between its load of pool.free and its store there, a tick can take the buffer that was
- * first on the list. The store then puts that buffer back on the list while the tick queue still has it: the
- * next driver to get it writes its descriptor over the tick record, and tickd panics long after. The boot
+ * HERE IS THE BUG this guest is for. pool_get keeps interrupts off while it takes a buffer from the free
+ * list; pool_put does not. Between its load of pool.free and its store there, a tick can take the buffer that
+ * was first on the list. The store then puts that buffer back on the list while the tick queue still has it:
+ * the next driver to get it writes its descriptor over the tick record, and tickd panics long after. The boot
  * argument `safe` keeps interrupts off there too. */
 #include "kernel.h"
 

@@ -33,11 +33,11 @@ void console_write(const char *text, u64 length)
 }
 
 /* Reception: bytes wait in a ring until a task asks for them. */
-#define PLIC_PRIORITY(irq)    (0x0c000000UL + 4 * (irq))
-#define PLIC_ENABLE(context)  (0x0c002000UL + 0x80 * (context))
+#define PLIC_PRIORITY(irq)      (0x0c000000UL + 4 * (irq))
+#define PLIC_ENABLE(context)    (0x0c002000UL + 0x80 * (context))
 #define PLIC_THRESHOLD(context) (0x0c200000UL + 0x1000 * (context))
-#define PLIC_CLAIM(context)   (PLIC_THRESHOLD(context) + 4)
-#define UART_IRQ              10
+#define PLIC_CLAIM(context)     (PLIC_THRESHOLD(context) + 4)
+#define UART_IRQ                10
 
 static volatile struct {
     char bytes[256];

@@ -58,7 +58,8 @@ USER_TEXT void user_sieve(u64 limit)
     __builtin_unreachable();
 }
 
-/* A number that the compiler must convert at run time: a constant would lie among the kernel's, out of reach. */
+/* A number that the compiler must convert at run time: a constant would lie among the kernel's, out of reach.
+ */
 static inline __attribute__((always_inline)) double user_double(u64 value)
 {
     __asm__("" : "+r"(value));
