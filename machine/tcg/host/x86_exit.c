@@ -24,6 +24,12 @@ static bool is_self_loop(const Gen *g, const IrOp *op)
     return g->m->sw.chain && op->imm2 == g->tb->pc;
 }
 
+/* Links stay in one page; elsewhere a translation may change under them. Other jumps go by the jump cache. */
+static bool is_far(const Gen *g, const IrOp *op)
+{
+    return g->m->sw.jump_cache && ((op->imm2 ^ g->tb->pc) & WB_PAGE_MASK);
+}
+
 /* A rel32 is patched while other code may be cached around it: aligned, it changes at once. */
 static unsigned pad_for_rel32(const uint8_t *at)
 {
@@ -45,7 +51,8 @@ void gen_brcond(Gen *g, const IrOp *op)
         em_jcc(g->a, cc, g->entry);
         return;
     }
-    if (left == 0) { /* the jump itself is what gets patched; no nop between it and the compare */
+    /* If no steps are to be given back, the jump itself gets patched; no nop between it and the compare. */
+    if (left == 0 && !is_far(g, op)) {
         size_t size = (size_t)(g->a->p - start);
         unsigned pad = pad_for_rel32(g->a->p + 2);
         memmove(start + pad, start, size);
@@ -58,6 +65,25 @@ void gen_brcond(Gen *g, const IrOp *op)
         return;
     }
     gen_stub(g, STUB_SIDE, op, em_jcc32(g->a, cc));
+}
+
+/* To the block of a jump-cache entry at [rcx + disp] if it is of the pc in rax and compiled; else out. */
+static void gen_jump_by_entry(Gen *g, int32_t disp)
+{
+    em_alu_ro(g->a, EM_W, X_CMP, RAX, opnd_mem(RCX, disp + (int32_t)offsetof(JumpEntry, pc)));
+    em_jcc(g->a, CC_NE, g->cb->exit_pc);
+    em_mov_ro(g->a, RCX, opnd_mem(RCX, disp + (int32_t)offsetof(JumpEntry, tb)));
+    em_mov_ro(g->a, RCX, opnd_mem(RCX, (int32_t)offsetof(TB, code)));
+    em_rm(g->a, EM_W, 0x85, RCX, opnd_reg(RCX));
+    em_jcc(g->a, CC_E, g->cb->exit_pc);
+    em_rm(g->a, 0, 0xff, 4, opnd_reg(RCX));
+}
+
+static void gen_far_jump(Gen *g, const IrOp *op)
+{
+    em_mov_ri(g->a, RAX, (int64_t)op->imm2);
+    em_mov_ro(g->a, RCX, opnd_env(offsetof(Hart, fctx)));
+    gen_jump_by_entry(g, (int32_t)(offsetof(FetchCtx, jc) + jc_index(op->imm2) * sizeof(JumpEntry)));
 }
 
 /* A jump to patch, and the stub to which it leads until then. */
@@ -75,6 +101,8 @@ void gen_goto(Gen *g, const IrOp *op)
     gen_give_back(g, steps_left(g, op));
     if (is_self_loop(g, op))
         em_jmp(g->a, g->entry);
+    else if (is_far(g, op))
+        gen_far_jump(g, op);
     else
         gen_stub(g, STUB_TAIL, op, gen_chain_jump(g, op));
 }
@@ -92,6 +120,10 @@ void stub_exit(Gen *g, const Stub *s)
         gen_give_back(g, steps_left(g, s->op));
         if (is_self_loop(g, s->op)) {
             em_jmp(g->a, g->entry);
+            return;
+        }
+        if (is_far(g, s->op)) {
+            gen_far_jump(g, s->op);
             return;
         }
         gen_chain_jump(g, s->op);
@@ -121,18 +153,11 @@ static void gen_jump_entry(Gen *g)
 /* Calls and returns (op->flags) are looked up like any other jump. */
 void gen_goto_ind(Gen *g, const IrOp *op)
 {
-    const int32_t jc = offsetof(FetchCtx, jc);
     em_mov_ro(g->a, RAX, gen_opnd(g, op, op->a));
     gen_give_back(g, steps_left(g, op));
     if (g->m->sw.jump_cache) {
         gen_jump_entry(g);
-        em_alu_ro(g->a, EM_W, X_CMP, RAX, opnd_mem(RCX, jc + (int32_t)offsetof(JumpEntry, pc)));
-        em_jcc(g->a, CC_NE, g->cb->exit_pc);
-        em_mov_ro(g->a, RCX, opnd_mem(RCX, jc + (int32_t)offsetof(JumpEntry, tb)));
-        em_mov_ro(g->a, RCX, opnd_mem(RCX, (int32_t)offsetof(TB, code)));
-        em_rm(g->a, EM_W, 0x85, RCX, opnd_reg(RCX));
-        em_jcc(g->a, CC_E, g->cb->exit_pc);
-        em_rm(g->a, 0, 0xff, 4, opnd_reg(RCX));
+        gen_jump_by_entry(g, offsetof(FetchCtx, jc));
     } else {
         em_jmp(g->a, g->cb->exit_pc);
     }
