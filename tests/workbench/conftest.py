@@ -296,3 +296,9 @@ def kernel(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.elf"
     path.write_bytes(tiny_kernel())
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_elf() -> bytes:
+    """Return the contents of that kernel's file."""
+    return tiny_kernel()
