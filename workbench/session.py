@@ -330,6 +330,7 @@ class Trace(Session):
 def _kernel_symbols(trace: TraceReader) -> Symbols:
     from machine.images import unpack
     from workbench.errors import WorkbenchError
+    from workbench.kallsyms import find_symbols
 
     found = Symbols()
     for role in ("kernel", "bios"):
@@ -343,6 +344,8 @@ def _kernel_symbols(trace: TraceReader) -> Symbols:
             data = unpack(data, role)
             if data[:4] == b"\x7fELF":
                 found.add(Symbols.from_elf(data, role))
+            elif role == "kernel":
+                found.add(find_symbols(data))
         except WorkbenchError:
             continue
     return found
