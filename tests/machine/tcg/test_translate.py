@@ -28,6 +28,7 @@ from tests.machine.tcg.rvmodel import (
     Model,
     expand,
 )
+from tests.rvasm import assemble
 
 EDGES = [
     0,
@@ -279,3 +280,60 @@ def test_state_registers_restore_a_hart(engine: Engine) -> None:
     assert engine.save_state(0) != state
     engine.load_state(0, state)
     assert engine.save_state(0) == state
+
+
+CALLS = """
+        li   s0, 0
+        li   s1, 50
+again:  call near
+        auipc t1, 0
+        jalr ra, 36(t1)     # far
+        addi s1, s1, -1
+        bnez s1, again
+done:   j    done
+near:   addi s0, s0, 1
+        ret
+        nop
+        nop
+far:    mv   t0, ra
+        call near
+        slli s0, s0, 1
+        jalr zero, 0(t0)
+"""
+
+
+@pytest.mark.parametrize("superblock", [True, False])
+def test_calls_and_returns_come_back(engine: Engine, superblock: bool) -> None:
+    engine.set_switch("superblock", superblock)
+    code, labels = assemble(CALLS, CODE)
+    assert labels["far"] == labels["again"] + 4 + 36
+    engine.write_phys(CODE, code)
+    engine.run(engine.icount + 2000)
+    expected = 0
+    for _ in range(50):
+        expected = (expected + 2) * 2
+    assert engine.get_reg(0, "x8") == expected & M64
+    assert engine.get_reg(0, "pc") == labels["done"]
+
+
+def test_a_leaf_function_becomes_part_of_its_callers_block(engine: Engine) -> None:
+    code, labels = assemble(CALLS, CODE)
+    engine.write_phys(CODE, code)
+    engine.set_reg(0, "pc", labels["again"])
+    ir = engine.dump_ir(0)
+    assert "GOTO_IND" not in ir
+    assert f"{labels['again'] + 4:016x}:" in ir  # behind the return
+
+
+def test_every_register_reads_and_read_only_ones_refuse(engine: Engine) -> None:
+    values = {name: engine.get_reg(0, name) for name in engine.reg_names}
+    assert len(values) == len(engine.reg_names)
+    assert values["pc"] == CODE
+    assert values["misa"] >> 62 == 2
+    for name in ("time", "cycle", "instret", "mhartid", "traps"):
+        with pytest.raises(ValueError, match=name):
+            engine.set_reg(0, name, 1)
+    with pytest.raises(ValueError, match="pc"):
+        engine.set_reg(0, "pc", CODE + 1)
+    with pytest.raises(ValueError, match="priv"):
+        engine.set_reg(0, "priv", 2)

@@ -8,7 +8,7 @@
 #include "riscv.h"
 
 enum {
-    MAX_FOLLOWED = 4,     /* direct jumps that one block follows */
+    MAX_FOLLOWED = 8,     /* direct jumps that one block follows */
     MAX_OPS_PER_INSN = 8, /* fused multiply-add: 6, with a breakpoint before and the block's end behind */
 };
 
