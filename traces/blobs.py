@@ -7,6 +7,7 @@ is decompressed, and contents that do not match their name are never returned.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 import zstandard
@@ -17,6 +18,8 @@ from .errors import TraceError
 MAX_BLOB_BYTES: Final = 1 << 30
 #: Blobs up to this size (RAM pages) are squeezed at a fast level; larger ones (images) at a better one.
 _PAGE_BYTES: Final = 1 << 16
+#: Blobs that are compressed in one call.
+_BATCH: Final = 1024
 
 
 def blob_hash(data: bytes | memoryview) -> bytes:
@@ -25,11 +28,11 @@ def blob_hash(data: bytes | memoryview) -> bytes:
 
 
 class BlobPacker:
-    """Compresses blobs. A compressor's context is kept between calls, so one thread uses a packer at a time."""
+    """Compresses blobs; its contexts are kept between calls, so one thread uses a packer at a time."""
 
     def __init__(self) -> None:
-        self._fast = zstandard.ZstdCompressor(level=1)
-        self._good = zstandard.ZstdCompressor(level=3)
+        self._pages = zstandard.ZstdCompressor(level=-1)
+        self._images = zstandard.ZstdCompressor(level=1)
 
     def pack(self, data: bytes) -> tuple[str, bytes]:
         """Return ``(codec, stored)``: the shorter of zstd and the plain bytes.
@@ -39,8 +42,19 @@ class BlobPacker:
         """
         if len(data) > MAX_BLOB_BYTES:
             raise TraceError(f"a blob of {len(data)} bytes is larger than a trace takes ({MAX_BLOB_BYTES})")
-        squeezed = (self._fast if len(data) <= _PAGE_BYTES else self._good).compress(data)
+        squeezed = (self._pages if len(data) <= _PAGE_BYTES else self._images).compress(data)
         return ("zstd", squeezed) if len(squeezed) < len(data) else ("raw", data)
+
+    def pack_pages(self, pages: Sequence[memoryview]) -> list[tuple[str, bytes | memoryview]]:
+        """Return what ``pack`` does for each of many small blobs; the interpreter is free meanwhile."""
+        out: list[tuple[str, bytes | memoryview]] = []
+        for at in range(0, len(pages), _BATCH):
+            batch: list[bytes | bytearray | memoryview] = list(pages[at : at + _BATCH])
+            squeezed = self._pages.multi_compress_to_buffer(batch)
+            for i, data in enumerate(pages[at : at + _BATCH]):
+                small = len(squeezed[i]) < len(data)
+                out.append(("zstd", squeezed[i].tobytes()) if small else ("raw", data))
+        return out
 
 
 def unpack(codec: str, stored: bytes, size: int, where: str) -> bytes:

@@ -45,7 +45,7 @@ def _parse_header(head: bytes) -> Header | None:
 
 def read_header(path: Path) -> Header | None:
     """Return the header of a SQLite file, or None for another file (or an empty one). Raises OSError."""
-    with open(path, "rb") as f:
+    with path.open("rb") as f:
         return _parse_header(f.read(_HEADER_BYTES))
 
 

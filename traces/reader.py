@@ -102,7 +102,8 @@ class TraceReader:
         row = self._one("SELECT codec, data, size FROM blobs WHERE hash = ?", (name,))
         if row is None:
             raise TraceError(f"{self.path}: damaged: blob {name.hex()[:16]}… is missing")
-        return blobs.check(blobs.unpack(*row, str(self.path)), name, str(self.path))
+        codec, stored, size = row
+        return blobs.check(blobs.unpack(codec, stored, size, str(self.path)), name, str(self.path))
 
     def inputs(self, from_id: int = 0, count: int | None = None) -> Iterator[InputRow]:
         """Yield inputs in order, from an id on, at most ``count``; each is held against its checksum."""
@@ -207,7 +208,10 @@ class TraceReader:
 
     def vtime_anchors(self, vtime_ns: int) -> tuple[tuple[int, int], tuple[int, int] | None]:
         """Return the known ``(icount, vtime_ns)`` at or before a virtual time, and the next one after it."""
-        known = "SELECT icount, vtime_ns FROM {} WHERE vtime_ns {} ? AND icount <= ? ORDER BY vtime_ns {}, icount {} LIMIT 1"
+        known = (
+            "SELECT icount, vtime_ns FROM {} WHERE vtime_ns {} ? AND icount <= ?"
+            " ORDER BY vtime_ns {}, icount {} LIMIT 1"
+        )
         tables = ("checkpoints", "inputs", "console")
         args = (vtime_ns, self.final_icount)
         before = [r for t in tables for r in self._rows(known.format(t, "<=", "DESC", "DESC"), args)]

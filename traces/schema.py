@@ -65,7 +65,6 @@ CREATE TABLE checkpoint_pages (
     hash BLOB NOT NULL REFERENCES blobs (hash),
     PRIMARY KEY (checkpoint_id, page)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX checkpoint_pages_hash ON checkpoint_pages (hash);
 CREATE TABLE digests (
     icount INTEGER PRIMARY KEY CHECK (icount >= 0),
     digest BLOB NOT NULL CHECK (length(digest) = 32),

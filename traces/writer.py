@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -76,6 +76,7 @@ class TraceWriter:
         self._committed_at = clock()
         self._next_input = 1
         self._open = True
+        self._known: set[bytes] = set()
         #: bytes of RAM pages that checkpoints hold in the file
         self.checkpoint_bytes = 0
 
@@ -107,14 +108,15 @@ class TraceWriter:
                 for old in (files.wal_path(path), files.shm_path(path)):
                     with suppress(FileNotFoundError):
                         old.unlink()
-                os.replace(new, path)
+                new.replace(path)
             finally:
                 with suppress(FileNotFoundError):
                     new.unlink()
             db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL").fetchone()
             db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("PRAGMA foreign_keys = ON")
+            db.execute("PRAGMA foreign_keys = OFF")  # they hold by construction; verify() checks them
+            db.execute("PRAGMA wal_autocheckpoint = 4096")
             db.execute("PRAGMA journal_size_limit = 67108864")
             db.execute("BEGIN IMMEDIATE")
         return cls(db, path, clock)
@@ -187,8 +189,9 @@ class TraceWriter:
         parent_id: int | None,
         state: bytes,
         digest: bytes,
-        pages: Iterable[tuple[int, bytes]],
+        pages: Iterable[tuple[int, bytes | memoryview]],
         next_input: int = 1,
+        names: Sequence[bytes] | None = None,
     ) -> int:
         """Add a full state; commits.
 
@@ -199,20 +202,23 @@ class TraceWriter:
             digest: 32 bytes of the whole state.
             pages: ``(index, contents)`` of RAM pages that differ from the parent's.
             next_input: id of the first input not taken yet.
+            names: the pages' hashes in the same order, where the caller knows them already.
 
         Returns:
             the checkpoint's id.
         """
         cursor = self._run(
-            "INSERT INTO checkpoints (icount, vtime_ns, parent_id, state, digest, next_input) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO checkpoints (icount, vtime_ns, parent_id, state, digest, next_input)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             (icount, vtime_ns, parent_id, pack_state(state), digest, next_input),
         )
         checkpoint_id = int(cursor.lastrowid or 0)
-        rows = []
-        for page, data in pages:
-            name = blob_hash(data)
-            self.checkpoint_bytes += self._store(name, data)
-            rows.append((checkpoint_id, page, name))
+        held = list(pages)
+        if names is None:
+            names = [blob_hash(data) for _, data in held]
+        new = {name: data for name, (_, data) in zip(names, held, strict=True) if name not in self._known}
+        self._store_pages(new)
+        rows = [(checkpoint_id, page, name) for name, (page, _) in zip(names, held, strict=True)]
         with _write_errors(self.path):
             self._db.executemany("INSERT INTO checkpoint_pages VALUES (?, ?, ?)", rows)
         self.progress(icount)
@@ -226,13 +232,15 @@ class TraceWriter:
             raise TraceError(
                 f"checkpoint {checkpoint_id} is the first one or does not exist: it can't be dropped"
             )
+        self._run("CREATE INDEX IF NOT EXISTS checkpoint_pages_hash ON checkpoint_pages (hash)", ())
         children = self._run("SELECT id FROM checkpoints WHERE parent_id = ?", (checkpoint_id,)).fetchall()
         hashes = self._run(
             "SELECT DISTINCT hash FROM checkpoint_pages WHERE checkpoint_id = ?", (checkpoint_id,)
         ).fetchall()
         for (child,) in children:
             self._run(
-                "INSERT OR IGNORE INTO checkpoint_pages SELECT ?, page, hash FROM checkpoint_pages WHERE checkpoint_id = ?",
+                "INSERT OR IGNORE INTO checkpoint_pages"
+                " SELECT ?, page, hash FROM checkpoint_pages WHERE checkpoint_id = ?",
                 (child, checkpoint_id),
             )
             self._run("UPDATE checkpoints SET parent_id = ? WHERE id = ?", (row[0], child))
@@ -313,13 +321,20 @@ class TraceWriter:
         with _write_errors(self.path):
             return self._db.execute(sql, args)
 
-    def _store(self, name: bytes, data: bytes) -> int:
-        """Store a blob unless it is there; returns the bytes that it added."""
-        if self._run("SELECT 1 FROM blobs WHERE hash = ?", (name,)).fetchone():
-            return 0
-        codec, stored = self._packer.pack(data)
-        self._run("INSERT INTO blobs VALUES (?, ?, ?, ?)", (name, len(data), codec, stored))
-        return len(stored)
+    def _store(self, name: bytes, data: bytes) -> None:
+        """Store a blob unless it is there."""
+        if name not in self._known:
+            codec, stored = self._packer.pack(data)
+            self._run("INSERT INTO blobs VALUES (?, ?, ?, ?)", (name, len(data), codec, stored))
+            self._known.add(name)
+
+    def _store_pages(self, new: dict[bytes, bytes | memoryview]) -> None:
+        packed = self._packer.pack_pages([memoryview(data) for data in new.values()])
+        rows = [(name, len(new[name]), *pair) for name, pair in zip(new, packed, strict=True)]
+        with _write_errors(self.path):
+            self._db.executemany("INSERT INTO blobs VALUES (?, ?, ?, ?)", rows)
+        self._known.update(new)
+        self.checkpoint_bytes += sum(len(stored) for _, _, _, stored in rows)
 
     def _drop_unused_blob(self, name: bytes) -> None:
         row = self._run(
@@ -332,3 +347,4 @@ class TraceWriter:
         if row is not None:
             self._run("DELETE FROM blobs WHERE hash = ?", (name,))
             self.checkpoint_bytes -= row[0]
+            self._known.discard(name)

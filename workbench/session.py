@@ -10,12 +10,12 @@ from typing import Any
 from traces.errors import TraceError
 from traces.position import parse_position
 from traces.reader import TraceReader
+from workbench.registers import canonical
 from workbench.replay.errors import EvalError, MemoryAccessError
 from workbench.replay.expressions import Expression
 from workbench.replay.parts import BoardFactory, BoardLike, build_board
 from workbench.replay.playback import Playback
 from workbench.replay.timeline import Timeline
-from workbench.registers import canonical
 from workbench.symbols import Symbols
 
 _PAGE = 4096

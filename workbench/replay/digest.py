@@ -39,17 +39,17 @@ class RamFold:
         self._hashes: dict[int, bytes] = {}
         self.value = 0
 
-    def update(self, index: int, data: bytes | memoryview) -> bool:
-        """Take a page's present contents; True if they are not what they were when it was last taken."""
+    def update(self, index: int, data: bytes | memoryview) -> bytes | None:
+        """Take a page's present contents; returns their hash, or None if they are what they were when last taken."""
         name = hashlib.blake2b(data, digest_size=32).digest()
         if self._hashes.get(index, _ZERO_NAME) == name:
-            return False
+            return None
         self._hashes[index] = name
         term = 0 if name == _ZERO_NAME else page_term(index, name)
         self.value = (self.value - self._terms.pop(index, 0) + term) % _MOD
         if term:
             self._terms[index] = term
-        return True
+        return name
 
     def update_all(self, pages: Iterable[int], read: Callable[[int], memoryview]) -> None:
         """Take the present contents of several pages."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from workbench.errors import UsageError
 
 from .digest import rolling_digest
 from .gates import ConsoleSource, RecordGate
-from .parts import BoardFactory, BoardStop, build_board, open_drives, reason_name
+from .parts import BoardFactory, BoardStop, build_board, copy_pages, open_drives, reason_name
 from .tracelog import TraceLog
 from .watch import ConsoleWatch, compile_pattern
 
@@ -218,9 +218,9 @@ class Recorder:
 
     def _checkpoint(self, log: TraceLog) -> None:
         board = self.board
-        pages = [(i, bytes(board.ram_page(i))) for i in sorted(self._checkpoint_dirty)]
+        runs = copy_pages(board, self._checkpoint_dirty)
         self._checkpoint_dirty.clear()
-        log.checkpoint(board.icount, board.vtime_ns, board.save_state(), pages, self.gate.count + 1)
+        log.checkpoint(board.icount, board.vtime_ns, board.save_state(), runs, self.gate.count + 1)
 
     def _finish(self, log: TraceLog, stop: BoardStop) -> RecordResult:
         """Write the end: its reason, and a digest of the last state."""
@@ -240,9 +240,7 @@ class Recorder:
             log.bookmark("poweroff", board.icount, "the machine was switched off")
         self._checkpoint_dirty.update(board.engine.dirty_pages())
         if settled and reason_name(stop) not in ("until", "interrupted"):
-            log.end_digest(
-                board.save_state(), [(i, bytes(board.ram_page(i))) for i in sorted(self._checkpoint_dirty)]
-            )
+            log.end_digest(board.save_state(), copy_pages(board, self._checkpoint_dirty))
         elif not settled:
             self._checkpoint(log)
         return RecordResult(reason, code, board.icount, board.vtime_ns, self._matched, self.path)
@@ -250,15 +248,10 @@ class Recorder:
     def _start_trace(self) -> TraceLog:
         """Make the file, with all that is known before the first step."""
         board, limits = self.board, self._limits
-        base = [(i, bytes(board.ram_page(i))) for i in board.engine.dirty_pages()]
-        writer = TraceWriter.create(self.path)
-        try:
-            self._write_head(writer)
-        except BaseException:
-            writer.abandon()
-            raise
-        log = TraceLog(writer, limits.budget_bytes, limits.max_checkpoints)
+        base = copy_pages(board, board.engine.dirty_pages())
+        log = TraceLog(TraceWriter.create(self.path), limits.budget_bytes, limits.max_checkpoints)
         self._log = log
+        log.head(self._write_head)
         for icount, vtime_ns, given, asked in self._early:
             log.input(icount, vtime_ns, given, asked)
         for read in self._early_reads:
@@ -293,7 +286,6 @@ class Recorder:
             writer.add_image_hash(
                 drive_name(drive, index), "drive", bytes.fromhex(drive.hash), drive.size_bytes, drive.file
             )
-        writer.commit()
 
     # what calls back
 

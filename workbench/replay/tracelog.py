@@ -18,6 +18,7 @@ from traces.errors import TraceError, TraceWriteError
 from traces.writer import COMMIT_S, TraceWriter
 
 from .digest import RamFold, canonical_json, whole_digest
+from .parts import Run, split_runs
 from .thinning import choose_victim
 
 #: Checkpoints that may wait to be written; the recorder waits for the disk beyond that.
@@ -88,26 +89,30 @@ class TraceLog:
         """Keep a cluster of a base image that the run touched."""
         self._put(self._writer.add_disk_read, drive, cluster, data)
 
-    def base(self, pages: Sequence[tuple[int, bytes]]) -> None:
+    def head(self, write: Callable[[TraceWriter], None]) -> None:
+        """Write what is known before the first step, in one commit."""
+        self._put(self._head, write)
+
+    def base(self, runs: Sequence[Run]) -> None:
         """Take the pages of RAM as it is after reset: what the first checkpoint's differences start from."""
-        self._put(self._base, pages)
+        self._put(self._base, runs)
 
     def checkpoint(
         self,
         icount: int,
         vtime_ns: int,
         state: dict[str, Any],
-        pages: Sequence[tuple[int, bytes]],
+        runs: Sequence[Run],
         next_input: int,
     ) -> None:
         """Add a checkpoint of the pages that were written since the last one; waits if the disk lags behind."""
         while not self._room.acquire(timeout=0.5):
             self._check()
-        self._put(self._checkpoint, icount, vtime_ns, state, pages, next_input)
+        self._put(self._checkpoint, icount, vtime_ns, state, runs, next_input)
 
-    def end_digest(self, state: dict[str, Any], pages: Sequence[tuple[int, bytes]]) -> None:
+    def end_digest(self, state: dict[str, Any], runs: Sequence[Run]) -> None:
         """Note the digest of the state in which the machine ended, behind its last position's own inputs."""
-        self._put(self._end_digest, state, pages)
+        self._put(self._end_digest, state, runs)
 
     def close(self, final_icount: int) -> None:
         """Write what is queued and end the trace as clean."""
@@ -170,12 +175,16 @@ class TraceLog:
             except Exception as e:  # noqa: BLE001 - handed to the recorder's thread, which raises it
                 self._error = TraceWriteError(f"{self._writer.path}: writing failed: {type(e).__name__}: {e}")
 
+    def _head(self, write: Callable[[TraceWriter], None]) -> None:
+        write(self._writer)
+        self._writer.commit()
+
     def _bookmark(self, name: str, icount: int, note: str) -> None:
         self._places.append(icount)
         self._writer.bookmark(name, icount, note)
 
-    def _base(self, pages: Sequence[tuple[int, bytes]]) -> None:
-        for index, data in pages:
+    def _base(self, runs: Sequence[Run]) -> None:
+        for index, data in split_runs(runs):
             self._fold.update(index, data)
 
     def _checkpoint(
@@ -183,22 +192,27 @@ class TraceLog:
         icount: int,
         vtime_ns: int,
         state: dict[str, Any],
-        pages: Sequence[tuple[int, bytes]],
+        runs: Sequence[Run],
         next_input: int,
     ) -> None:
         try:
-            changed = [(index, data) for index, data in pages if self._fold.update(index, data)]
+            changed, names = [], []
+            for page in split_runs(runs):
+                name = self._fold.update(*page)
+                if name is not None:
+                    changed.append(page)
+                    names.append(name)
             document = canonical_json(state)
             digest = whole_digest(document, self._fold.value)
             parent = self._kept[-1][1] if self._kept else None
-            args = (icount, vtime_ns, parent, document, digest, changed, next_input)
+            args = (icount, vtime_ns, parent, document, digest, changed, next_input, names)
             self._kept.append((icount, self._writer.add_checkpoint(*args)))
             self._thin()
         finally:
             self._room.release()
 
-    def _end_digest(self, state: dict[str, Any], pages: Sequence[tuple[int, bytes]]) -> None:
-        for index, data in pages:
+    def _end_digest(self, state: dict[str, Any], runs: Sequence[Run]) -> None:
+        for index, data in split_runs(runs):
             self._fold.update(index, data)
         self._writer.set_meta("end_digest", whole_digest(canonical_json(state), self._fold.value).hex())
 
