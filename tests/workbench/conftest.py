@@ -302,3 +302,16 @@ def kernel(tmp_path: Path) -> Path:
 def tiny_elf() -> bytes:
     """Return the contents of that kernel's file."""
     return tiny_kernel()
+
+
+@pytest.fixture(scope="session")
+def echo_elf() -> bytes:
+    """Return a kernel that prints ``>`` and then whatever is typed, by polling."""
+    t0, t1, a0 = 5, 6, 10
+    code = struct.pack("<I", 0x1000_0000 | t0 << 7 | 0x37)  # lui t0, the UART
+    code += _i(0x13, 0, a0, 0, ord(">")) + _s(0, t0, a0, 0)
+    code += _i(0x03, 4, t1, t0, 5) + _i(0x13, 7, t1, t1, 1)  # wait: lbu t1, 5(t0); andi t1, t1, 1
+    code += struct.pack("<I", 0xFE030CE3)  # beqz t1, wait
+    code += _i(0x03, 4, a0, t0, 0) + _s(0, t0, a0, 0)  # lbu a0, 0(t0); sb a0, 0(t0)
+    code += struct.pack("<I", 0xFEDFF06F)  # j wait
+    return elf(code, {"_start": 0, "wait": 12})
