@@ -15,11 +15,10 @@ static bool is_misaligned(Hart *h, uint64_t vaddr, uint32_t size, uint32_t cause
     return true;
 }
 
-/* The paddr of a vaddr in RAM that the present context can read (acc = ACC_READ) or write; ~0: not cached. */
-static uint64_t cached_paddr(const Hart *h, uint64_t vaddr, Access acc)
+/* The paddr of a vaddr that the present context can read without a walk; ~0: not cached. */
+static uint64_t cached_paddr(const Hart *h, uint64_t vaddr)
 {
-    const DataCtx *c = h->dctx;
-    const TlbEntry *e = &(acc == ACC_READ ? c->rd : c->wr)[(vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
+    const TlbEntry *e = &h->dctx->rd[(vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
     if (e->tag != (vaddr & WB_PAGE_MASK))
         return ~0ull;
     return vaddr + e->addend - (uint64_t)(uintptr_t)h->m->ram + h->m->ram_base;
@@ -30,7 +29,7 @@ static uint64_t load_reserved(Hart *h, uint64_t vaddr, uint32_t mo)
     const uint32_t size = 1u << (mo & MO_SIZE);
     if (is_misaligned(h, vaddr, size, EXC_LOAD_MISALIGNED))
         return 0;
-    uint64_t paddr = cached_paddr(h, vaddr, ACC_READ);
+    uint64_t paddr = cached_paddr(h, vaddr);
     if (paddr == ~0ull) {
         /* Reservations are for RAM, and to read a device changes it: so the walk comes before the load. */
         Walk w = {0};
@@ -59,26 +58,21 @@ uint64_t helper_lr_d(Hart *h, uint64_t vaddr, uint64_t b, uint64_t c)
     return load_reserved(h, vaddr, MO_64);
 }
 
+/* One that fails is still a store to the page tables: it takes the faults of a store, whether or not there is
+ * a reservation, and sets D. */
 static uint64_t store_conditional(Hart *h, uint64_t vaddr, uint64_t value, uint32_t size)
 {
     GuestHart *g = h->g;
     if (is_misaligned(h, vaddr, size, EXC_STORE_MISALIGNED))
         return 0;
-    /* One that fails leaves memory and page tables alone; a page that is not there faults all the same, if
-     * there is a reservation to lose. */
-    uint64_t paddr = cached_paddr(h, vaddr, ACC_WRITE);
-    if (g->reservation != ~0ull && paddr == ~0ull && !softmmu_debug_translate(h, vaddr, ACC_WRITE, &paddr))
-        paddr = g->reservation;
-    if (g->reservation == ~0ull || paddr != g->reservation) {
-        g->reservation = ~0ull;
-        return 1;
-    }
     uint8_t *host = mem_rmw(h, vaddr, size);
     if (!host)
-        return 0;
-    memcpy(host, &value, size);
+        return 0; /* a trap has dropped the reservation; what is run again needs it */
+    const bool reserved = g->reservation == (uint64_t)(host - h->m->ram) + h->m->ram_base;
     g->reservation = ~0ull;
-    return 0;
+    if (reserved)
+        memcpy(host, &value, size);
+    return !reserved;
 }
 
 uint64_t helper_sc_w(Hart *h, uint64_t vaddr, uint64_t value, uint64_t c)
