@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from machine.errors import MachineError
+from machine.images import unpack
 from workbench.errors import InputError, UsageError
 from workbench.guests import apt, debs
 from workbench.guests.initramfs import build_busybox_initramfs
+from workbench.guests.kallsyms import system_map
 
 #: The archive's releases that have a riscv64 kernel of 6.12 or newer, in the order in which they are tried.
 SUITES = ("trixie", "sid")
@@ -154,6 +157,7 @@ def fetch(
     if kernel_file is not None and busybox_file is not None:
         files: dict[str, bytes] = {"Image": _read(kernel_file)}
         files["initrd.cpio.gz"] = build_busybox_initramfs(_static_busybox(_read(busybox_file)), [])
+        _add_symbols(files)
         packages = {"kernel": str(kernel_file), "busybox": str(busybox_file)}
         return _store(info, files, packages, kernel_version(files["Image"]))
     source = apt.Mirror(mirror) if mirror else apt.system_mirror()
@@ -188,6 +192,7 @@ def _fetch_from(info: GuestInfo, mirror: apt.Mirror, suite: str, progress: Progr
         raise InputError(f"guest fetch: {suite}: its packages hold no {', '.join(sorted(missing))}")
     ordered = debs.order_modules(list(MODULES), modules)
     files["initrd.cpio.gz"] = build_busybox_initramfs(_static_busybox(files.pop("busybox")), ordered)
+    _add_symbols(files)
     return _store(info, files, {"suite": suite, **packages}, kernel_version(files["Image"]))
 
 
@@ -219,6 +224,19 @@ def _role(path: str) -> str:
     if re.fullmatch(r"(boot/config-.*|usr/lib/modules/[^/]*/config)", path):
         return "config"
     return "busybox" if re.fullmatch(r"(usr/)?bin/busybox", path) else ""
+
+
+def _add_symbols(files: dict[str, bytes]) -> None:
+    """Put the kernel's own symbols in place of a System.map that only says where the real one is."""
+    if files.get("System.map", b"").count(b"\n") > 1:
+        return
+    files.pop("System.map", None)
+    try:
+        symbols = system_map(unpack(files["Image"], "kernel"))
+    except MachineError:
+        return
+    if symbols:
+        files["System.map"] = symbols
 
 
 def _static_busybox(data: bytes) -> bytes:
