@@ -47,6 +47,10 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 def _prepare_replacing(path: Path) -> None:
     """Make sure that what is at ``path`` may be replaced: nothing, an empty file, or a trace nobody is using."""
+    if not path.parent.is_dir():
+        raise TraceWriteError(f"{path}: can't be written: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise TraceWriteError(f"{path}: can't be written: the folder {path.parent} is read-only; choose another -o")
     if not os.path.lexists(path):
         return
     if not path.is_file():

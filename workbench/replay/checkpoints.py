@@ -17,6 +17,9 @@ from traces.rows import CheckpointRow
 
 from .parts import PAGE_BYTES
 
+#: Most nodes in memory.
+_MAX_KEPT: Final = 512
+
 ZERO_PAGE: Final = bytes(PAGE_BYTES)
 
 
@@ -142,6 +145,7 @@ class CheckpointTree:
         self._nodes: list[Node] = [root]
         self._file_at: dict[int, FileNode] = {}
         self._held = 0
+        self._kept = 0
         self._clock = 0
 
     def add_file(self, store: BlobCache, digest_positions: set[int]) -> None:
@@ -212,7 +216,8 @@ class CheckpointTree:
         node.used = self._clock
         insort(self._nodes, node, key=lambda n: n.icount)
         self._held += len(node.contents)
-        while self._held > self._budget and self._evict(node):
+        self._kept += 1
+        while (self._held > self._budget or self._kept > _MAX_KEPT) and self._evict(node):
             pass
 
     def _evict(self, keep: MemoryNode) -> bool:
@@ -223,6 +228,7 @@ class CheckpointTree:
         victim = min(mine, key=lambda n: n.used)
         self._nodes.remove(victim)
         self._held -= len(victim.contents)
+        self._kept -= 1
         for node in self._nodes:
             if isinstance(node, MemoryNode) and node.parent is victim:
                 before = len(node.contents)
