@@ -22,12 +22,15 @@ from machine.images import unpack
 from workbench.errors import InputError, UsageError
 from workbench.guests import apt, debs
 from workbench.guests.initramfs import build_busybox_initramfs
-from workbench.guests.kallsyms import system_map
+from workbench.kallsyms import find_symbols
 
 #: The archive's releases that have a riscv64 kernel of 6.12 or newer, in the order in which they are tried.
 SUITES = ("trixie", "sid")
 #: Modules put into the initramfs, with those that they need (`wb.modules=` loads them).
 MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "ext4", "9pnet_virtio", "9p")
+
+#: System.map's letters for the kinds of symbols that are told apart.
+_LETTERS = {"func": "t", "object": "d"}
 
 Progress = Callable[[str], None]
 
@@ -232,11 +235,12 @@ def _add_symbols(files: dict[str, bytes]) -> None:
         return
     files.pop("System.map", None)
     try:
-        symbols = system_map(unpack(files["Image"], "kernel"))
+        symbols = find_symbols(unpack(files["Image"], "kernel"))
     except MachineError:
         return
     if symbols:
-        files["System.map"] = symbols
+        rows = [f"{s.address:016x} {_LETTERS.get(s.kind, '?')} {s.name}\n" for s in symbols]
+        files["System.map"] = "".join(rows).encode()
 
 
 def _static_busybox(data: bytes) -> bytes:
