@@ -18,7 +18,7 @@ struct GuestHart {
     uint64_t rm_insn;     /* its encoding, for the trap value of a reserved mode */
     uint64_t fflags;      /* accrued, without what still sits in the host's MXCSR */
     uint64_t mstatus;     /* FS field: Off/Initial/Clean; Dirty comes from fs_dirty */
-    uint64_t mip;         /* software- and device-written bits; Sstc and ACLINT timers included */
+    uint64_t mip;         /* software- and device-written bits; riscv_mip() adds seip_line and the timers */
     uint64_t mie, mideleg, medeleg;
     uint64_t mtvec, mepc, mcause, mtval, mscratch;
     uint64_t stvec, sepc, scause, stval, sscratch, satp;
