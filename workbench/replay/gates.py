@@ -102,6 +102,10 @@ class RecordGate:
         self._polled_at = -1
         if kind == "warp":
             payload = self._idle(int.from_bytes(request[:8], "little"), vtime_ns)
+            if self.hurry and not self._queued:  # the run ends in this wait: it never took place
+                if self._on_dead is not None:
+                    self._on_dead()
+                return bytes(8)
         elif kind == "entropy":
             payload = self._entropy(min(int.from_bytes(request[:4], "little"), MAX_ENTROPY))
         elif kind == "wallclock":
