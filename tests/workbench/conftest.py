@@ -305,13 +305,30 @@ def tiny_elf() -> bytes:
 
 
 @pytest.fixture(scope="session")
+def long_elf() -> bytes:
+    """Return a kernel that prints ``hello`` and then spins for billions of steps."""
+    return tiny_kernel(spins=0x7FFF_F000)
+
+
+@pytest.fixture(scope="session")
 def echo_elf() -> bytes:
-    """Return a kernel that prints ``>`` and then whatever is typed, by polling."""
-    t0, t1, a0 = 5, 6, 10
+    """Return a kernel that prints ``>`` and then whatever is typed, waiting for the UART's interrupt in WFI."""
+    t0, t1, t2, a0, a1 = 5, 6, 7, 10, 11
     code = struct.pack("<I", 0x1000_0000 | t0 << 7 | 0x37)  # lui t0, the UART
     code += _i(0x13, 0, a0, 0, ord(">")) + _s(0, t0, a0, 0)
-    code += _i(0x03, 4, t1, t0, 5) + _i(0x13, 7, t1, t1, 1)  # wait: lbu t1, 5(t0); andi t1, t1, 1
-    code += struct.pack("<I", 0xFE030CE3)  # beqz t1, wait
+    code += _i(0x13, 0, a0, 0, 1) + _s(0, t0, a0, 1)  # its receive interrupt is on
+    code += struct.pack("<I", 0x0C00_0000 | t2 << 7 | 0x37)  # lui t2, the PLIC
+    code += _s(2, t2, a0, 40)  # source 10 has priority 1
+    code += struct.pack("<I", 0x0C00_2000 | t1 << 7 | 0x37)
+    code += _i(0x13, 0, a0, 0, 1 << 10) + _s(2, t1, a0, 0)  # and is enabled for M mode of hart 0
+    code += struct.pack("<I", 0x0C20_0000 | t2 << 7 | 0x37)
+    code += struct.pack("<I", 0x0000_1000 | a0 << 7 | 0x37) + _i(0x13, 5, a0, a0, 1)  # a0 = MEIE, 1 << 11
+    code += struct.pack("<I", 0x304 << 20 | a0 << 15 | 1 << 12 | 0x73)  # csrw mie, a0
+    wait = len(code)
+    code += struct.pack("<I", 0x1050_0073) + _i(0x03, 2, a1, t2, 4)  # wait: wfi; lw a1, claim
+    code += _i(0x03, 4, t1, t0, 5) + _i(0x13, 7, t1, t1, 1)  # next: lbu t1, 5(t0); andi t1, t1, 1
+    code += struct.pack("<I", 0x0003_0863)  # beqz t1, done
     code += _i(0x03, 4, a0, t0, 0) + _s(0, t0, a0, 0)  # lbu a0, 0(t0); sb a0, 0(t0)
-    code += struct.pack("<I", 0xFEDFF06F)  # j wait
-    return elf(code, {"_start": 0, "wait": 12})
+    code += struct.pack("<I", 0xFEDF_F06F)  # j next
+    code += _s(2, t2, a1, 4) + struct.pack("<I", 0xFDDF_F06F)  # done: sw a1, claim; j wait
+    return elf(code, {"_start": 0, "wait": wait})
