@@ -23,8 +23,9 @@ enum {
     R_DCTX = R14,
     ENV_BIAS = 128,
     N_PIN_REGS = 8,
-    MAX_OP_BYTES = 224, /* of one op with its part out of line */
+    MAX_OP_BYTES = 384, /* of one op with its part out of line */
     MAX_HELPERS = 256,
+    MXCSR_DEFAULT = 0x1f80, /* nearest even, no traps, no flushing, no flags */
 };
 
 struct CodeBuf {
@@ -45,10 +46,21 @@ struct CodeBuf {
     uint8_t *load[16];   /* by MO_*: rax = vaddr, rcx = address of the TB pointer; value in rax */
     uint8_t *store[4];   /* by size: rdx = value too */
     uint8_t *helper[MAX_HELPERS];
+    uint8_t fp[MAX_HELPERS]; /* which expansion of x86_fp.c a helper has, 0 = none */
+    uint8_t *mxcsr;          /* the value of MXCSR in blocks */
 };
 
 /* The part of an op that is out of line. */
-typedef enum { STUB_BUDGET, STUB_SIDE, STUB_TAIL, STUB_LOAD, STUB_STORE, STUB_LEAVE_D } StubKind;
+typedef enum {
+    STUB_BUDGET,
+    STUB_SIDE,
+    STUB_TAIL,
+    STUB_LOAD,
+    STUB_STORE,
+    STUB_LEAVE_D,
+    STUB_FP_SLOW,
+    STUB_FP_INEXACT
+} StubKind;
 typedef struct {
     uint8_t *at;   /* rel32 that leads here */
     uint8_t *back; /* where the main line goes on */
@@ -65,7 +77,8 @@ typedef struct {
     uint8_t *entry; /* of the block; the TB pointer is in the 8 bytes before it */
     uint32_t n_stubs;
     int8_t reg_of[IR_SLOTS];
-    Stub stubs[IR_MAX_OPS + 1];
+    uint8_t *fp_slow; /* x86_fp.c: last jump to the helper of the op under way */
+    Stub stubs[3 * IR_MAX_OPS + 1];
 } Gen;
 
 static inline Opnd opnd_env(size_t hart_offset)
@@ -134,7 +147,13 @@ void gen_goto(Gen *g, const IrOp *op);
 void gen_goto_ind(Gen *g, const IrOp *op);
 void gen_exit(Gen *g, const IrOp *op);
 void gen_call(Gen *g, const IrOp *op);
+void gen_call_helper(Gen *g, const IrOp *op);
 void stub_exit(Gen *g, const Stub *s);
 void stub_leave_d(Gen *g, const Stub *s);
+/* x86_fp.c: false: this call has no expansion. */
+bool gen_fp(Gen *g, const IrOp *op);
+void fp_init(CodeBuf *cb);
+void stub_fp_slow(Gen *g, const Stub *s);
+void stub_fp_inexact(Gen *g, const Stub *s);
 
 #endif

@@ -29,6 +29,7 @@ CodeBuf *host_init(Machine *m, size_t size)
     cb->m = m;
     cb->has_bmi2 = __builtin_cpu_supports("bmi2") != 0;
     cb->has_fma = __builtin_cpu_supports("fma") != 0;
+    fp_init(cb);
     thunks_emit(cb);
     return cb;
 }
@@ -190,6 +191,12 @@ static void compile_stub(Gen *g, const Stub *s)
     case STUB_STORE:
         stub_store(g, s);
         break;
+    case STUB_FP_SLOW:
+        stub_fp_slow(g, s);
+        break;
+    case STUB_FP_INEXACT:
+        stub_fp_inexact(g, s);
+        break;
     case STUB_LEAVE_D:
         stub_leave_d(g, s);
         break;
@@ -245,7 +252,15 @@ void host_enter(CodeBuf *cb, Hart *h, const TB *tb)
     void (*enter)(Hart *, const uint8_t *);
     uintptr_t addr = (uintptr_t)cb->mem.rx + (uintptr_t)(cb->enter - cb->mem.rw);
     memcpy(&enter, &addr, sizeof enter);
-    enter(h, tb->code);
+    /* The host program's rounding and flush modes are not the guest's. */
+    const unsigned modes = ~0x3fu, mxcsr = __builtin_ia32_stmxcsr();
+    if ((mxcsr & modes) != (MXCSR_DEFAULT & modes)) {
+        __builtin_ia32_ldmxcsr(MXCSR_DEFAULT);
+        enter(h, tb->code);
+        __builtin_ia32_ldmxcsr(mxcsr);
+    } else {
+        enter(h, tb->code);
+    }
 }
 
 #endif

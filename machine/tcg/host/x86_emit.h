@@ -17,6 +17,7 @@ enum { X_ADD = 0, X_OR = 1, X_AND = 4, X_SUB = 5, X_XOR = 6, X_CMP = 7 };
 enum { X_SHL = 4, X_SHR = 5, X_SAR = 7 };
 /* Condition codes of jcc, setcc, cmovcc. */
 enum {
+    CC_O = 0,
     CC_B = 2,
     CC_AE = 3,
     CC_E = 4,

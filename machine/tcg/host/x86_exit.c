@@ -172,6 +172,12 @@ void gen_exit(Gen *g, const IrOp *op)
 
 void gen_call(Gen *g, const IrOp *op)
 {
+    if (!gen_fp(g, op))
+        gen_call_helper(g, op);
+}
+
+void gen_call_helper(Gen *g, const IrOp *op)
+{
     const Helper *helper = &g->m->guest->helpers[op->off];
     bool noleave = helper->flags & (HF_PURE | HF_NOLEAVE);
     /* in this order: only rsi may hold a temporary that is an argument */

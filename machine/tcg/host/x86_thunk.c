@@ -229,6 +229,8 @@ void thunks_emit(CodeBuf *cb)
 {
     cb->a.p = cb->mem.rw;
     choose_pins(cb);
+    cb->mxcsr = cb->a.p;
+    em_64(&cb->a, MXCSR_DEFAULT);
     emit_enter_and_leave(cb);
     emit_mem(cb);
     emit_helpers(cb);
