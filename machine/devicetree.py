@@ -39,6 +39,7 @@ def _cpus(harts: int) -> Node:
                 "interrupt-controller",
                 {
                     "#interrupt-cells": 1,
+                    "#address-cells": 0,
                     "interrupt-controller": None,
                     "compatible": "riscv,cpu-intc",
                     "phandle": intc_phandle(hart),

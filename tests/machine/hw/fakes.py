@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from machine.clock import Clock
-from machine.hw.device import Device
+from machine.hw.device import Device, Dma
 
 RAM_BASE = 0x8000_0000
 
@@ -54,7 +54,7 @@ class FakeWires:
 
     def __init__(self) -> None:
         self.ram = FakeRam()
-        self.dma = self.ram
+        self.dma: Dma = self.ram
         self.vtime_ns = 0
         self.clock = Clock()
         self.ports: dict[str, FakePort] = {}

@@ -123,7 +123,9 @@ def test_lines_always_say_what_is_pending(operations: list[tuple[int, int, int]]
     plic = rig.plic
     for context in range(4):
         wanted = any(
-            plic.pending >> s & 1 and plic.enabled[context] >> s & 1 and plic.priority[s] > plic.threshold[context]
+            plic.pending >> s & 1
+            and plic.enabled[context] >> s & 1
+            and plic.priority[s] > plic.threshold[context]
             for s in range(96)
         )
         assert rig.out(context >> 1, IRQ_SEIP if context & 1 else IRQ_MEIP) == wanted

@@ -17,7 +17,9 @@ from tests.machine.hw.fakes import FakeWires
 class Gadget(Device):
     """Every kind of register."""
 
-    control = Reg(0x00, fields=(Field("enable", 0), Field("mode", 4, 2), Field("id", 8, 8, access="ro")), reset=0x700)
+    control = Reg(
+        0x00, fields=(Field("enable", 0), Field("mode", 4, 2), Field("id", 8, 8, access="ro")), reset=0x700
+    )
     status = Reg(0x04, access="ro", stored=False)
     command = Reg(0x04, access="wo", stored=False)
     counter = Reg(0x08, size=8)
@@ -84,7 +86,9 @@ def test_bank_and_window(gadget: Gadget) -> None:
     assert gadget.read(0x20C, 2) == 0xC02
 
 
-@pytest.mark.parametrize(("offset", "size"), [(0x40, 4), (1, 1), (0, 8), (0, 1), (0x110, 1), (0x20F, 2), (12, 8)])
+@pytest.mark.parametrize(
+    ("offset", "size"), [(0x40, 4), (1, 1), (0, 8), (0, 1), (0x110, 1), (0x20F, 2), (12, 8)]
+)
 def test_guest_miss_reads_zero_writes_nothing_and_is_logged(
     gadget: Gadget, wires: FakeWires, offset: int, size: int
 ) -> None:

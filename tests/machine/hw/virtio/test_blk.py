@@ -1,0 +1,194 @@
+"""The block device: requests, errors, virtual time."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from machine.hw.blockproto import BlockError
+from machine.hw.virtio import blk
+from machine.hw.virtio.mmio import NEEDS_RESET
+from tests.machine.hw.virtio.driver import Driver
+
+SECTORS = 64
+LONG_NS = 1_000_000
+
+
+class MemoryDisk:
+    """A block node in memory."""
+
+    def __init__(self, readonly: bool = False) -> None:
+        self.size_bytes = 512 * SECTORS
+        self.readonly = readonly
+        self.data = bytearray(i // 512 for i in range(self.size_bytes))
+        self.flushes = 0
+        self.broken = False
+
+    def pread(self, offset: int, size: int) -> bytes:
+        if self.broken:
+            raise BlockError(5, "worn out")
+        return bytes(self.data[offset : offset + size])
+
+    def pwrite(self, offset: int, data: bytes) -> None:
+        self.data[offset : offset + len(data)] = data
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    def discard(self, offset: int, size: int) -> None:
+        self.write_zeroes(offset, size)
+
+    def write_zeroes(self, offset: int, size: int) -> None:
+        self.pwrite(offset, bytes(size))
+
+    def save_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        return
+
+
+class Rig(Driver):
+    """A driver of one disk."""
+
+    def __init__(self, readonly: bool = False) -> None:
+        self.disk = MemoryDisk(readonly)
+        super().__init__(blk.VirtioBlk("vda", self.disk, serial="SER-1"))
+
+    def request(self, kind: int, sector: int, data: bytes = b"", room: int = 0, first: int = 0) -> list[int]:
+        header = struct.pack("<IIQ", kind, 0, sector)
+        readable = [header, data] if data else [header]
+        at = self.chain(readable, [room, 1] if room else [1], first=first)
+        self.wires.ram.write(at[-1], b"\xff")
+        self.offer(first)
+        return at[len(readable) :]
+
+    def finish(self, at: list[int]) -> int:
+        self.wires.run_to(self.wires.vtime_ns + LONG_NS)
+        return self.wires.ram.read(at[-1], 1)[0]
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_configuration_tells_the_size(rig: Rig) -> None:
+    assert rig.r(0x100) | rig.r(0x104) << 32 == SECTORS
+    assert rig.r(0x114) == 512
+    assert rig.dev.read(0x120, 1) == 0
+
+
+def test_read_moves_data_at_its_time_not_before(rig: Rig) -> None:
+    at = rig.request(blk.T_IN, 3, room=1024)
+    cost = blk.LATENCY_NS + blk.NS_PER_KIB
+    rig.wires.run_to(cost - 1)
+    assert rig.used() == [] and not rig.line.level
+    rig.wires.run_to(cost)
+    assert rig.used() == [(0, 1025)] and rig.line.level
+    assert rig.wires.ram.read(at[0], 1024) == bytes([3] * 512 + [4] * 512)
+    assert rig.wires.ram.read(at[1], 1) == b"\0"
+
+
+def test_write_takes_the_data_that_is_there_when_it_completes(rig: Rig) -> None:
+    header = struct.pack("<IIQ", blk.T_OUT, 0, 5)
+    at = rig.chain([header, bytes(512)], [1])
+    rig.offer(0)
+    rig.wires.ram.write(at[1], b"\x77" * 512)
+    assert rig.finish(at) == blk.S_OK
+    assert rig.disk.data[5 * 512 : 6 * 512] == b"\x77" * 512
+
+
+def test_time_depends_on_the_request_alone(rig: Rig) -> None:
+    rig.request(blk.T_IN, 0, room=512)
+    rig.wires.vtime_ns = 100
+    rig.request(blk.T_IN, 40, room=512, first=3)
+    first, second = sorted(rig.dev.save_state()["backend"]["due_ns"])
+    assert second - first == 100
+
+
+def test_batch_completes_in_order_with_one_kick(rig: Rig) -> None:
+    for i, sector in enumerate((9, 8)):
+        header = struct.pack("<IIQ", blk.T_IN, 0, sector)
+        rig.chain([header], [512, 1], first=4 * i)
+        rig.offer(4 * i, kick=False)
+    rig.w(0x50, 0)
+    rig.wires.run_to(LONG_NS)
+    assert [head for head, _ in rig.used()] == [0, 4]
+
+
+def test_flush_get_id_and_unknown(rig: Rig) -> None:
+    assert rig.finish(rig.request(blk.T_FLUSH, 0)) == blk.S_OK
+    assert rig.disk.flushes == 1
+    at = rig.request(blk.T_GET_ID, 0, room=20)
+    assert rig.finish(at) == blk.S_OK
+    assert rig.wires.ram.read(at[0], 20) == b"SER-1".ljust(20, b"\0")
+    assert rig.finish(rig.request(99, 0)) == blk.S_UNSUPP
+
+
+@pytest.mark.parametrize(
+    ("kind", "sector", "data", "room"),
+    [
+        (blk.T_IN, SECTORS, b"", 512),
+        (blk.T_IN, SECTORS - 1, b"", 1024),
+        (blk.T_IN, 2**63, b"", 512),
+        (blk.T_IN, 0, b"", 100),
+        (blk.T_OUT, 2**64 - 1, bytes(512), 0),
+        (blk.T_OUT, 0, bytes(513), 0),
+        (blk.T_DISCARD, 0, bytes(5), 0),
+        (blk.T_DISCARD, 0, struct.pack("<QII", SECTORS, 1, 0), 0),
+        (blk.T_WRITE_ZEROES, 0, struct.pack("<QII", 0, 0xFFFF_FFFF, 0), 0),
+    ],
+)
+def test_request_out_of_range_is_an_io_error(
+    rig: Rig, kind: int, sector: int, data: bytes, room: int
+) -> None:
+    before = bytes(rig.disk.data)
+    assert rig.finish(rig.request(kind, sector, data, room)) == blk.S_IOERR
+    assert rig.disk.data == before
+
+
+def test_failing_disk_is_an_io_error(rig: Rig) -> None:
+    rig.disk.broken = True
+    assert rig.finish(rig.request(blk.T_IN, 0, room=512)) == blk.S_IOERR
+
+
+def test_discard_and_write_zeroes(rig: Rig) -> None:
+    segments = struct.pack("<QII", 2, 1, 0) + struct.pack("<QII", 4, 2, 1)
+    assert rig.finish(rig.request(blk.T_WRITE_ZEROES, 0, segments)) == blk.S_OK
+    assert rig.disk.data[2 * 512 : 7 * 512] == bytes(512) + b"\x03" * 512 + bytes(1024) + b"\x06" * 512
+    assert rig.finish(rig.request(blk.T_DISCARD, 0, struct.pack("<QII", 6, 1, 0))) == blk.S_OK
+    assert rig.disk.data[6 * 512] == 0
+    assert rig.finish(rig.request(blk.T_DISCARD, 0, struct.pack("<QII", 6, 1, 1))) == blk.S_UNSUPP
+
+
+def test_readonly_disk_says_so_and_refuses_writes() -> None:
+    rig = Rig(readonly=True)
+    rig.w(0x14, 0)
+    assert rig.r(0x10) >> blk.F_RO & 1
+    assert rig.finish(rig.request(blk.T_OUT, 0, bytes(512))) == blk.S_IOERR
+
+
+def test_request_without_status_or_header_needs_a_reset(rig: Rig) -> None:
+    rig.chain([b"abc"], [1])
+    rig.offer(0)
+    assert rig.r(0x70) & NEEDS_RESET
+
+
+def test_descriptor_in_use_twice_needs_a_reset(rig: Rig) -> None:
+    rig.request(blk.T_IN, 0, room=512)
+    rig.offer(0)
+    assert rig.r(0x70) & NEEDS_RESET
+
+
+def test_pending_requests_survive_save_and_load(rig: Rig) -> None:
+    at = rig.request(blk.T_IN, 1, room=512)
+    state, deadlines = rig.dev.save_state(), rig.wires.clock.save_state()
+    rig.w(0x70, 0)
+    assert rig.wires.clock.next() is None
+    rig.dev.load_state(state)
+    rig.wires.clock.load_state(deadlines)
+    assert rig.finish(at) == blk.S_OK
+    assert rig.wires.ram.read(at[0], 512) == b"\x01" * 512

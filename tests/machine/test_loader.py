@@ -1,0 +1,167 @@
+"""Kernels, firmware, and where they go."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from machine.config import Images, MachineConfig
+from machine.errors import ConfigError, ImageError
+from machine.images import parse_firmware, parse_kernel
+from machine.loader import FW_DYNAMIC_MAGIC, MIB, Plan, plan
+
+RAM = 0x8000_0000
+DTB_BYTES = 64 << 10
+
+
+def linux_image(size: int = 4096, image_size: int = 0) -> bytes:
+    head = (
+        struct.pack("<IIQQQIIQ", 0x5A4D, 0, 0x20_0000, image_size or size, 0, 2, 0, 0) + b"RISCV\0\0\0RSC\x05"
+    )
+    return head.ljust(size, b"\x13")
+
+
+def elf(
+    paddr: int = RAM, data: bytes = b"code", mem: int = 0, vaddr: int | None = None, machine: int = 243
+) -> bytes:
+    virtual = paddr if vaddr is None else vaddr
+    head = (
+        b"\x7fELF\x02\x01\x01"
+        + bytes(9)
+        + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, virtual, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    )
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 120, virtual, paddr, len(data), mem or len(data), 4096)
+    return head + segment + data
+
+
+def zboot(payload: bytes, kind: bytes) -> bytes:
+    return b"MZ\0\0zimg" + struct.pack("<II", 64, len(payload)) + bytes(8) + kind.ljust(40, b"\0") + payload
+
+
+def place(images: Images, *, memory: int = 256, **options: object) -> Plan:
+    config = MachineConfig(memory_bytes=memory * MIB, **options)  # type: ignore[arg-type]
+    return plan(config, images, RAM, DTB_BYTES)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        bytes,
+        gzip.compress,
+        lambda data: zstandard.ZstdCompressor().compress(data),
+        lambda data: zboot(gzip.compress(data), b"gzip"),
+        lambda data: zboot(zstandard.ZstdCompressor().compress(data), b"zstd22"),
+    ],
+)
+def test_image_is_found_in_its_wrapping(wrap: object) -> None:
+    assert callable(wrap)
+    program = parse_kernel(wrap(linux_image(4096, 9000)))
+    assert program.kind == "Image" and program.segments[0].data == linux_image(4096, 9000)
+    assert program.end == 9000
+
+
+def test_elf_is_entered_at_the_physical_address_of_its_entry() -> None:
+    program = parse_kernel(elf(RAM + 0x1000, b"abcd", 100, vaddr=0xFFFF_FFFF_8000_0000))
+    assert program.entry == RAM + 0x1000
+    assert (program.start, program.end) == (RAM + 0x1000, RAM + 0x1000 + 100)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", "not a kernel"),
+        (b"hello" * 50, "not a kernel"),
+        (gzip.compress(linux_image())[:-20], "cut off"),
+        (b"\x1f\x8b" + bytes(50), "damaged gzip"),
+        (b"\x28\xb5\x2f\xfd" + b"\xff" * 50, "damaged zstd"),
+        (elf(machine=62), "expected a RISC-V executable"),
+        (elf()[:100], "cut off"),
+        (elf(data=b"code")[:-2], "cut off"),
+        (zboot(b"x", b"lz4"), "packed with 'lz4'"),
+        (linux_image(64, 1 << 50), "damaged"),
+    ],
+)
+def test_what_is_no_kernel_is_refused_in_words(data: bytes, text: str) -> None:
+    with pytest.raises(ImageError, match=text):
+        parse_kernel(data, "kernel /x")
+
+
+@given(st.integers(0, 130), st.binary(min_size=1, max_size=8))
+def test_damaged_elf_never_raises_anything_else(at: int, patch: bytes) -> None:
+    data = bytearray(elf(RAM, b"0123456789" * 4))
+    data[at : at + len(patch)] = patch
+    try:
+        place(Images(kernel=bytes(data)), bios="none")
+    except ImageError as error:
+        assert str(error)
+
+
+def test_builtin_bios_places_as_qemu_does() -> None:
+    made = place(Images(kernel=linux_image(), initrd=b"i" * 5000))
+    assert made.entry.pc == RAM + 2 * MIB
+    assert not made.entry.machine_mode and not made.entry.all_harts
+    assert made.initrd == (RAM + 130 * MIB, RAM + 130 * MIB + 5000)
+    assert made.dtb_paddr == RAM + 254 * MIB
+
+
+def test_bios_none_starts_every_hart_at_the_start_of_ram() -> None:
+    made = place(Images(kernel=linux_image()), bios="none")
+    assert (made.entry.pc, made.entry.all_harts, made.entry.machine_mode) == (RAM, True, True)
+
+
+def test_firmware_finds_its_next_stage() -> None:
+    made = place(Images(kernel=linux_image(), bios=b"\x13\0\0\0" * 10), bios="file")
+    assert made.entry.pc == RAM and made.entry.all_harts
+    info = next(s for s in made.segments if s.paddr == made.entry.arg2)
+    assert struct.unpack("<6Q", info.data) == (FW_DYNAMIC_MAGIC, 2, RAM + 2 * MIB, 1, 0, 0)
+
+
+def test_kernel_goes_behind_large_firmware() -> None:
+    made = place(Images(kernel=linux_image(), bios=bytes(3 * MIB)), bios="file")
+    info = next(s for s in made.segments if s.paddr == made.entry.arg2)
+    assert struct.unpack("<6Q", info.data)[2] == RAM + 4 * MIB
+
+
+def test_initrd_makes_way_for_a_large_kernel() -> None:
+    made = place(Images(kernel=linux_image(4096, 40 * MIB), initrd=b"i" * 100), memory=64)
+    assert made.initrd is not None and made.initrd[0] == RAM + 42 * MIB
+
+
+def test_device_tree_stays_below_three_gigabytes() -> None:
+    assert place(Images(kernel=linux_image()), memory=4096).dtb_paddr == 0xC000_0000 - 2 * MIB
+
+
+def test_too_little_memory_says_how_much_is_needed() -> None:
+    with pytest.raises(
+        ImageError, match=r"32 MiB of memory are too little; use --memory 64M or more"
+    ) as caught:
+        place(Images(kernel=linux_image(4096, 40 * MIB)), memory=32)
+    assert caught.value.exit_code == 3
+    with pytest.raises(ImageError, match=r"initrd.*too little; use --memory 128M"):
+        place(Images(kernel=linux_image(), initrd=bytes(60 * MIB)), memory=64)
+
+
+def test_kernel_outside_ram_is_refused_whatever_the_memory() -> None:
+    with pytest.raises(ImageError, match="and with more"):
+        place(Images(kernel=elf(0x1000)))
+
+
+def test_missing_images_are_named() -> None:
+    with pytest.raises(ConfigError, match="no kernel"):
+        place(Images())
+    with pytest.raises(ImageError, match="firmware file is empty"):
+        place(Images(), bios="file")
+    with pytest.raises(ConfigError, match="expected builtin, none or a file"):
+        place(Images(kernel=linux_image()), bios="coreboot")
+
+
+def test_firmware_may_be_elf_or_raw() -> None:
+    assert parse_firmware(elf()).kind == "ELF"
+    assert parse_firmware(b"\x13\0\0\0").kind == "raw"
+    with pytest.raises(ImageError, match="empty"):
+        parse_firmware(b"")
