@@ -7,6 +7,7 @@ is decompressed, and contents that do not match their name are never returned.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ MAX_BLOB_BYTES: Final = 1 << 30
 _PAGE_BYTES: Final = 1 << 16
 #: Blobs that are compressed in one call.
 _BATCH: Final = 1024
+_LOCAL: Final = threading.local()
 
 
 def blob_hash(data: bytes | memoryview) -> bytes:
@@ -57,6 +59,14 @@ class BlobPacker:
         return out
 
 
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """Return this thread's decompressor: making one costs more than a page."""
+    if not hasattr(_LOCAL, "decompressor"):
+        _LOCAL.decompressor = zstandard.ZstdDecompressor()
+    made: zstandard.ZstdDecompressor = _LOCAL.decompressor
+    return made
+
+
 def unpack(codec: str, stored: bytes, size: int, where: str) -> bytes:
     """Return the contents of a stored blob, not yet checked against a hash.
 
@@ -77,7 +87,7 @@ def unpack(codec: str, stored: bytes, size: int, where: str) -> bytes:
         try:
             if zstandard.get_frame_parameters(stored).content_size != size:
                 raise TraceError(f"{where}: damaged: a blob's frame is not of the size its row says ({size})")
-            data = zstandard.ZstdDecompressor().decompress(stored, max_output_size=size)
+            data = _decompressor().decompress(stored, max_output_size=size)
         except zstandard.ZstdError as e:
             raise TraceError(f"{where}: damaged: a blob does not decompress ({e})") from None
     else:

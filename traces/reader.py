@@ -22,6 +22,8 @@ from .schema import FORMAT, REQUIRED_TABLES
 
 #: Longest payload of one input, in bytes.
 MAX_PAYLOAD_BYTES: Final = 16 << 20
+#: Blobs that are read by one query.
+_BATCH: Final = 500
 
 
 class TraceReader:
@@ -104,6 +106,22 @@ class TraceReader:
             raise TraceError(f"{self.path}: damaged: blob {name.hex()[:16]}… is missing")
         codec, stored, size = row
         return blobs.check(blobs.unpack(codec, stored, size, str(self.path)), name, str(self.path))
+
+    def blobs(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the contents of many blobs by hash, read in a few queries. Raises TraceError as ``blob`` does."""
+        out: dict[bytes, bytes] = {}
+        where = str(self.path)
+        for at in range(0, len(names), _BATCH):
+            batch = names[at : at + _BATCH]
+            marks = ",".join("?" * len(batch))
+            for name, codec, stored, size in self._rows(
+                f"SELECT hash, codec, data, size FROM blobs WHERE hash IN ({marks})", tuple(batch)
+            ):
+                out[name] = blobs.check(blobs.unpack(codec, stored, size, where), name, where)
+        for name in names:
+            if name not in out:
+                raise TraceError(f"{where}: damaged: blob {name.hex()[:16]}… is missing")
+        return out
 
     def inputs(self, from_id: int = 0, count: int | None = None) -> Iterator[InputRow]:
         """Yield inputs in order, from an id on, at most ``count``; each is held against its checksum."""

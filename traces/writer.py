@@ -50,7 +50,9 @@ def _prepare_replacing(path: Path) -> None:
     if not path.parent.is_dir():
         raise TraceWriteError(f"{path}: can't be written: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):
-        raise TraceWriteError(f"{path}: can't be written: the folder {path.parent} is read-only; choose another -o")
+        raise TraceWriteError(
+            f"{path}: can't be written: the folder {path.parent} is read-only; choose another -o"
+        )
     if not os.path.lexists(path):
         return
     if not path.is_file():

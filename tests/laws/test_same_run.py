@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ def trace(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Iterator[Tr
     path = tmp_path_factory.mktemp("laws") / "boot.trace"
     config = MachineConfig(memory_bytes=32 << 20, append="safe")
     limits = RecordLimits(rolling_steps=1 << 14, checkpoint_every=4)
-    recorder = Recorder(config, Images(kernel=builtin.read_image()), Path(path), backend=backend, limits=limits)
+    recorder = Recorder(
+        config, Images(kernel=builtin.read_image()), Path(path), backend=backend, limits=limits
+    )
     assert recorder.run(timeout_s=60).reason == "poweroff"
     recorder.board.engine.close()
     with TraceReader.open(path) as opened:
@@ -52,7 +55,7 @@ def busiest(trace: TraceReader) -> int:
     """Return the checkpoint behind which most traps are taken."""
     places = [c for c in trace.checkpoints() if c.icount + WINDOW <= trace.final_icount]
     taken = [trace.checkpoint_state(c.id)["harts"][0]["traps"] for c in trace.checkpoints()]
-    gained = [later - now for now, later in zip(taken, taken[1:], strict=False)]
+    gained = [later - now for now, later in pairwise(taken)]
     return max(zip(gained, places, strict=False), key=lambda pair: pair[0])[1].icount
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any, Final
 
 from traces.errors import TraceError
@@ -19,6 +20,8 @@ from .parts import PAGE_BYTES
 
 #: Most nodes in memory.
 _MAX_KEPT: Final = 512
+#: Checkpoints of the trace whose whole tables of pages are kept.
+_MAX_FOLDED: Final = 4
 
 ZERO_PAGE: Final = bytes(PAGE_BYTES)
 
@@ -62,23 +65,24 @@ class FileNode(Node):
     ) -> None:
         super().__init__(row.icount, row.next_input, parent, rolling)
         self.row = row
-        self._store = store
+        self.store = store
         self._pages: dict[int, bytes] | None = None
 
     def state(self) -> dict[str, Any]:
-        return self._store.trace.checkpoint_state(self.row.id)
+        return self.store.trace.checkpoint_state(self.row.id)
 
-    def _hashes(self) -> dict[int, bytes]:
+    def hashes(self) -> dict[int, bytes]:
+        """Return ``{page: hash}`` of the pages that differ from the parent's."""
         if self._pages is None:
-            self._pages = self._store.trace.checkpoint_diff(self.row.id)
+            self._pages = self.store.trace.checkpoint_diff(self.row.id)
         return self._pages
 
     def pages(self) -> set[int]:
-        return set(self._hashes())
+        return set(self.hashes())
 
     def page(self, index: int) -> bytes | None:
-        name = self._hashes().get(index)
-        return None if name is None else self._store.page(name)
+        name = self.hashes().get(index)
+        return None if name is None else self.store.page(name)
 
 
 class MemoryNode(Node):
@@ -116,16 +120,22 @@ class BlobCache:
         self._max_pages = max_pages
         self._pages: OrderedDict[bytes, bytes] = OrderedDict()
 
+    def fetch(self, names: Iterable[bytes]) -> None:
+        """Read several pages at once that will be asked for next."""
+        wanted = [name for name in dict.fromkeys(names) if name not in self._pages]
+        if len(wanted) > 1:
+            self._pages.update(self.trace.blobs(wanted[: self._max_pages]))
+
     def page(self, name: bytes) -> bytes:
         """Return a page by its hash. Raises TraceError: missing or damaged."""
         data = self._pages.get(name)
         if data is None:
             data = self.trace.blob(name)
             self._pages[name] = data
-            if len(self._pages) > self._max_pages:
-                self._pages.popitem(last=False)
         else:
             self._pages.move_to_end(name)
+        while len(self._pages) > self._max_pages:
+            self._pages.popitem(last=False)
         return data
 
 
@@ -146,6 +156,7 @@ class CheckpointTree:
         self._file_at: dict[int, FileNode] = {}
         self._held = 0
         self._kept = 0
+        self._folded: OrderedDict[int, dict[int, bytes]] = OrderedDict()
         self._clock = 0
 
     def add_file(self, store: BlobCache, digest_positions: set[int]) -> None:
@@ -185,15 +196,47 @@ class CheckpointTree:
         """Return the trace's own checkpoints, by position, without the one at reset."""
         return list(self._file_at.values())
 
+    def fetch(self, node: Node, pages: Iterable[int]) -> None:
+        """Read from the trace, all at once, what pages hold at a node."""
+        left = list(pages)
+        at: Node | None = node
+        while at is not None and not isinstance(at, FileNode):
+            left = [index for index in left if at.page(index) is None]
+            at = at.parent
+        if at is not None:
+            names = self._names(at)
+            at.store.fetch(names[index] for index in left if index in names)
+
     def contents(self, node: Node, index: int) -> bytes:
         """Return what a page holds at a node."""
         at: Node | None = node
-        while at is not None:
+        while at is not None and not isinstance(at, FileNode):
             data = at.page(index)
             if data is not None:
                 return data
             at = at.parent
+        if at is not None:
+            name = self._names(at).get(index)
+            if name is not None:
+                return at.store.page(name)
         return self._initial.get(index, ZERO_PAGE)
+
+    def _names(self, node: FileNode) -> dict[int, bytes]:
+        """Return ``{page: hash}`` of all that a checkpoint of the trace differs from reset in."""
+        names = self._folded.get(node.icount)
+        if names is None:
+            chain: list[FileNode] = []
+            at: Node | None = node
+            while isinstance(at, FileNode):
+                chain.append(at)
+                at = at.parent
+            names = {}
+            for each in reversed(chain):
+                names.update(each.hashes())
+            self._folded[node.icount] = names
+            if len(self._folded) > _MAX_FOLDED:
+                self._folded.popitem(last=False)
+        return names
 
     def difference(self, a: Node, b: Node) -> set[int]:
         """Return the pages that may differ between two nodes."""

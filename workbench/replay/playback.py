@@ -105,10 +105,11 @@ class Playback:
         self._collect()
         board = self.board
         touched = self._since_base | self.tree.difference(self._base, node)
+        self.tree.fetch(node, touched)
         for index in touched:
             data = self.tree.contents(node, index)
             try:
-                if board.ram_page(index) != data:
+                if bytes(board.ram_page(index)) != data:
                     board.load_ram_page(index, data)
                     self._stale.add(index)
             except (ValueError, IndexError):

@@ -12,7 +12,9 @@ from workbench.replay.recorder import Recorder, RecordLimits, RecordResult
 LIMITS = RecordLimits(rolling_steps=1 << 15, checkpoint_every=3)
 
 
-def recorder(path: Path, append: str = "safe", backend: str = "jit", idle: str = "jump", **more: Any) -> Recorder:
+def recorder(
+    path: Path, append: str = "safe", backend: str = "jit", idle: str = "jump", **more: Any
+) -> Recorder:
     """Return a recorder of the built-in guest's boot."""
     config = MachineConfig(memory_bytes=32 << 20, append=append, idle=idle)
     more.setdefault("limits", LIMITS)
