@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import exit_code_of, one_line
 from workbench.gdbstub.packets import MAX_PAYLOAD
+from workbench.gdbstub.symbolfile import PATH, SymbolFileServer
 from workbench.gdbstub.target import Target
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Handlers:
         monitor: runs a line of ``monitor`` and returns its text.
         send: sends a payload before the reply (console output).
         run_motion: runs a motion so that Ctrl-C reaches it.
+        file: the symbols that gdb is given; made of the session's where None.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class Handlers:
         monitor: Callable[[str], str],
         send: Callable[[bytes], None],
         run_motion: MotionRunner = lambda motion: motion(),
+        file: SymbolFileServer | None = None,
     ) -> None:
         self.session = session
         self.target = Target(session.board.engine.reg_names)
         self.no_ack = False
+        self._file = file or SymbolFileServer(session.symbols)
         self._monitor = monitor
         self._send = send
         self._run_motion = run_motion
@@ -283,8 +287,9 @@ class Handlers:
     def supported(self, text: str) -> bytes:
         """``qSupported``: what gdb can do is noted, what we can do is told."""
         self._features = frozenset(text.removeprefix(":").split(";"))
+        files = "qXfer:exec-file:read+;" if self._file.data() else ""
         return (
-            f"PacketSize={MAX_PAYLOAD:x};qXfer:features:read+;qXfer:threads:read+;QStartNoAckMode+;"
+            f"PacketSize={MAX_PAYLOAD:x};{files}qXfer:features:read+;qXfer:threads:read+;QStartNoAckMode+;"
             "ReverseStep+;ReverseContinue+;vContSupported+;swbreak+;hwbreak+"
         ).encode()
 
@@ -294,9 +299,17 @@ class Handlers:
             kind, verb, annex, span = text.split(":")
         except ValueError:
             return ERROR_ARGUMENT
-        if verb != "read" or kind not in ("features", "threads"):
+        if verb != "read":
             return b""
-        document = self.target.document(annex) if kind == "features" else self._thread_document()
+        document: bytes | None
+        if kind == "features":
+            document = self.target.document(annex)
+        elif kind == "threads":
+            document = self._thread_document()
+        elif kind == "exec-file" and self._file.data():
+            document = PATH.encode()
+        else:
+            return b""
         if document is None:
             return b"E00"
         offset, length = _pair(span)
@@ -308,6 +321,10 @@ class Handlers:
             f'<thread id="{hart + 1:x}" name="hart {hart}"/>' for hart in range(self.session.harts)
         )
         return f'<?xml version="1.0"?>\n<threads>{rows}</threads>\n'.encode()
+
+    def file(self, text: str) -> bytes:
+        """``vFile:…``: the file of symbols that we offer as the executable."""
+        return self._file.handle(text)
 
     def command(self, text: str) -> bytes:
         """``qRcmd,hex``: a ``monitor`` command; its output goes to gdb's console."""
@@ -359,6 +376,7 @@ _LONG: dict[str, Callable[[Handlers, str], bytes]] = {
     "qSymbol": _constant(b"OK"),
     "qC": lambda handlers, text: b"" if text else b"QC%x" % (handlers.session.hart + 1),
     "QStartNoAckMode": Handlers.start_no_ack,
+    "vFile:": Handlers.file,
     "vCont?": _constant(b"vCont;c;C;s;S;t"),
     "vCont;": Handlers.vcont,
     "vKill": lambda handlers, text: _raise_killed(),

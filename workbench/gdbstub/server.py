@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import UsageError
 from workbench.gdbstub.handlers import Detached, Handlers
 from workbench.gdbstub.packets import Event, Packet, PacketReader, Signal, encode
+from workbench.gdbstub.symbolfile import SymbolFileServer
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -34,6 +35,8 @@ class Server:
     def __init__(self, session: Session, host: str, port: int, monitor: Callable[[str], str]) -> None:
         self._session = session
         self._monitor = monitor
+        self._file = SymbolFileServer(session.symbols)
+        self._file.data()  # now, as gdb waits two seconds for its first reply and no longer
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             self._socket = socket.create_server((host, port), family=family, backlog=1)
@@ -62,7 +65,7 @@ class Server:
             client, _ = self._socket.accept()
             with client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                killed = Connection(client, self._session, self._monitor).run()
+                killed = Connection(client, self._session, self._monitor, self._file).run()
             if killed or once:
                 return
 
@@ -70,7 +73,13 @@ class Server:
 class Connection:
     """One gdb. The reading thread parses and queues; this thread answers in order."""
 
-    def __init__(self, client: socket.socket, session: Session, monitor: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        client: socket.socket,
+        session: Session,
+        monitor: Callable[[str], str],
+        file: SymbolFileServer,
+    ) -> None:
         self._client = client
         self._session = session
         self._events: queue.Queue[Event | None] = queue.Queue(MAX_QUEUED)
@@ -78,7 +87,7 @@ class Connection:
         self._moving = False
         self._break_waits = False
         self._last_sent = b""
-        self._handlers = Handlers(session, monitor, self._send, self._run_motion)
+        self._handlers = Handlers(session, monitor, self._send, self._run_motion, file)
 
     def run(self) -> bool:
         """Answer until gdb leaves; return whether it killed."""

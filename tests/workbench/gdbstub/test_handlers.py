@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from workbench.gdbstub.handlers import Detached, Handlers
 from workbench.repl.shell import Shell
+from workbench.symbols import Symbols
 
 BASE = 0x8000_0000
 
@@ -161,8 +162,35 @@ def test_monitor_gives_the_text_of_the_repl(client: Client) -> None:
 
 
 def test_unknown_packets_have_an_empty_reply(client: Client) -> None:
-    for packet in ("vMustReplyEmpty", "qTStatus", "QNonStop:1", "!", "", "vFile:open"):
+    for packet in ("vMustReplyEmpty", "qTStatus", "QNonStop:1", "!", ""):
         assert client(packet) == ""
+
+
+def read_file(client: Client, name: str) -> bytes:
+    assert client(f"vFile:open:{name.encode().hex()},0,0") == "F5"
+    data = b""
+    while True:
+        reply = client(f"vFile:pread:5,200,{len(data):x}").encode("latin-1")
+        size, _, part = reply.partition(b";")
+        assert int(size[1:], 16) == len(part)
+        if not part:
+            return data
+        data += part
+
+
+def test_gdb_is_given_the_symbols_as_an_elf_file(client: Client, session: Any) -> None:
+    name = client("qXfer:exec-file:read:1:0,100")[1:]
+    data = read_file(client, name)
+    stat = client("vFile:fstat:5").encode("latin-1").partition(b";")[2]
+    assert len(stat) == 64 and int.from_bytes(stat[28:36], "big") == len(data)
+    known = Symbols.from_elf(data)
+    assert {s.name: s.address for s in known} == {s.name: s.address for s in session.symbols}
+    assert client("vFile:open:" + b"/etc/passwd".hex() + ",0,0") == "F-1,2"
+
+
+def test_without_symbols_no_file_is_offered(session: Any) -> None:
+    session.symbols = Symbols()
+    assert "exec-file" not in Client(session)("qSupported:")
 
 
 def test_detach_answers_and_kill_ends_the_server(client: Client) -> None:
@@ -195,7 +223,7 @@ def test_hostile_packets_get_a_reply_or_a_detach(session: Any, letter: str, rest
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     st.from_regex(
-        r"(m|Z[0-4],|z[0-4],|p|H[gc]|T|vCont;[csCStr]|qXfer:features:read:)[0-9a-f,:;\-]{0,24}",
+        r"(m|Z[0-4],|z[0-4],|p|H[gc]|T|vCont;[csCStr]|qXfer:features:read:|vFile:(open|pread|fstat|close):)[0-9a-f,:;\-]{0,24}",
         fullmatch=True,
     )
 )

@@ -146,7 +146,7 @@ def test_stock_gdb_steps_and_continues_in_both_directions(running: Running) -> N
         "set confirm off",
         "set architecture riscv:rv64",
         f"target remote {running.host}:{running.port}",
-        f"break *{BASE + 0x20:#x}",
+        "break *leaf",
         "continue",
         "continue",
         "reverse-continue",
@@ -168,7 +168,7 @@ def test_stock_gdb_steps_and_continues_in_both_directions(running: Running) -> N
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     text = done.stdout + done.stderr
     assert f"a0=1 pc={BASE + 0x20:#x}" in text
-    assert f"=> {BASE + 4:#x}:\tjal\t" in text
+    assert f"=> {BASE + 4:#x} <loop+4>:\tjal\t" in text
     assert "mstatus=0xa00001800 priv=3" in text
     assert text.count("No more reverse-execution history") >= 2
     assert "position 600 of 600" in text
