@@ -77,7 +77,9 @@ typedef struct {
     uint8_t *entry; /* of the block; the TB pointer is in the 8 bytes before it */
     uint32_t n_stubs;
     int8_t reg_of[IR_SLOTS];
-    uint8_t *fp_slow; /* x86_fp.c: last jump to the helper of the op under way */
+    Opnd flags_of;     /* what ZF tells of … */
+    uint8_t *flags_at; /* … if no code follows this point */
+    uint8_t *fp_slow;  /* x86_fp.c: last jump to the helper of the op under way */
     Stub stubs[3 * IR_MAX_OPS + 1];
 } Gen;
 

@@ -222,6 +222,7 @@ bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
     g.tb = tb;
     g.entry = cb->a.p;
     g.n_stubs = 0;
+    g.flags_at = NULL;
     memcpy(g.reg_of, cb->pin_of, sizeof g.reg_of);
     assign_temps(&g);
     for (uint32_t i = 0; i < tb->n_exits; i++)

@@ -38,6 +38,8 @@ static void binop_in_place(Gen *g, unsigned n, Opnd d, Opnd b)
         em_mov_ro(g->a, r, b);
         em_alu_or(g->a, EM_W, n, d, r);
     }
+    g->flags_of = d;
+    g->flags_at = g->a->p;
 }
 
 /* d = a op constant that only a register holds; op commutes. */
@@ -343,6 +345,9 @@ unsigned gen_compare(Gen *g, const IrOp *op)
     }
     if (b.kind == O_IMM && (!fits_s32(b.imm) || a.kind == O_IMM))
         b = in_reg_or_mem(g, b, RAX);
+    if (b.kind == O_IMM && b.imm == 0 && op->cond <= IR_NE && g->flags_at == g->a->p &&
+        opnd_same(a, g->flags_of))
+        return cc;
     if (a.kind == O_IMM) /* both are the op's one constant */
         a = b;
     if (a.kind == O_MEM && b.kind == O_MEM) {
