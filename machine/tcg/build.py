@@ -1,6 +1,6 @@
 """Builds the translator's C core as the extension module ``machine.tcg._core`` (cffi, API mode).
 
-``python -m machine.tcg.build`` builds it in place; setuptools calls ``ffibuilder``. Decoders are generated from the
+setuptools takes ``ffibuilder``; ``make build`` builds in place. Decoders are generated from the
 ``.decode`` tables first. ``WORKBENCH_SANITIZE=1`` adds the address and undefined-behaviour sanitizers.
 """
 
@@ -73,18 +73,9 @@ def make_builder() -> FFI:
         include_dirs=[os.path.relpath(HERE, ROOT), os.path.relpath(GENERATED, ROOT)],
         extra_compile_args=_flags(),
         extra_link_args=sanitize,
-        depends=[os.path.relpath(p, ROOT) for p in HERE.rglob("*.h")],
+        depends=[os.path.relpath(p, ROOT) for kind in ("*.h", "*.inc", "*.decode") for p in HERE.rglob(kind)],
     )
     return builder
 
 
-def main() -> None:
-    """Build in place."""
-    os.chdir(ROOT)
-    make_builder().compile(tmpdir=str(ROOT), verbose=bool(os.environ.get("V")))
-
-
-if __name__ == "__main__":
-    main()
-else:
-    ffibuilder = make_builder()
+ffibuilder = make_builder()

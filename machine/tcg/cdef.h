@@ -63,11 +63,20 @@ void wb_state_get(Machine *m, uint32_t hart, uint64_t *out);
 void wb_state_set(Machine *m, uint32_t hart, const uint64_t *in);
 void wb_irq_line(Machine *m, uint32_t hart, uint32_t line, int level);
 
-/* breakpoints: virtual addresses */
-int wb_bp_set(Machine *m, const uint64_t *vaddrs, uint32_t n, int count_only); /* replaces all; -1: no memory */
-void wb_bp_skip(Machine *m, uint64_t icount);
-uint64_t wb_bp_hits(Machine *m);
-uint64_t wb_bp_last(Machine *m);
+/* probes (core/probe.h): kinds by wb_probe_kind(), actions 0 stop, 1 note the last hit, 2 record; flags 1: the range is of
+ * paddrs. Conditions are gdb agent expressions at code[spec.code], of spec.code_len bytes (0: none). */
+typedef struct {
+    uint8_t kind, action, flags;
+    uint64_t lo, hi;
+    uint32_t code, code_len;
+} WbProbe;
+int wb_probes_set(Machine *m, const WbProbe *specs, uint32_t n, const uint8_t *code, uint32_t code_len);
+const char *wb_probe_kind(uint32_t kind);
+void wb_probe_skip(Machine *m, uint64_t icount);
+int wb_probe_stopped(Machine *m); /* which probe stopped the last run; -1: none */
+uint64_t wb_probe_hits(Machine *m, uint32_t probe);
+uint64_t wb_probe_last(Machine *m, uint32_t probe);
+const void *wb_probe_records(Machine *m, uint32_t *n); /* takes them: valid until the next run; 128 bytes each */
 
 /* text */
 uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc, char *out, uint64_t size);

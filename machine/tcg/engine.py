@@ -6,7 +6,9 @@ process may hold several, each used by one thread at a time.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -32,6 +34,52 @@ class ExitReason(IntEnum):
     BREAKPOINT = 4
     STOP = 5
     ERROR = 6
+    RECORDS = 7
+
+
+class ProbeKind(IntEnum):
+    """What a probe sees, and what its range is of (probe.h, WB_PROBE_KINDS)."""
+
+    EXEC = 0
+    READ = 1
+    WRITE = 2
+    CALL = 3
+    RET = 4
+    TRAP = 5
+    XRET = 6
+    CSR = 7
+    MMIO = 8
+    REG = 9
+
+
+class ProbeAction(IntEnum):
+    """What happens at a hit."""
+
+    STOP = 0
+    LAST = 1
+    RECORD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A happening to look for: ``lo <= address <= hi``, and a condition.
+
+    Args:
+        physical: for READ and WRITE: the range is of paddrs.
+        condition: a gdb agent expression, or empty. Beside gdb's registers it may ask for those numbered from 0x1000:
+            value, value before, address, size, icount, paddr.
+    """
+
+    kind: ProbeKind
+    action: ProbeAction
+    lo: int
+    hi: int
+    physical: bool = False
+    condition: bytes = b""
+
+
+#: A record: icount, pc, probe, kind, hart, size, op, priv, a, b, value, old, context, a0..a7 (probe.h, ProbeRecord).
+RECORD = struct.Struct("<QQHBBBBBxQQQQQ8Q")
 
 
 class Host(Protocol):
@@ -126,6 +174,7 @@ class Engine:
         self.reg_names: tuple[str, ...] = tuple(ffi.string(lib.wb_reg_name(self._m, i)).decode() for i in range(n))
         self._numbers = {name: i for i, name in enumerate(self.reg_names)}
         self._n_state = lib.wb_n_state(self._m)
+        self._n_breakpoints = 0
         self._pages = ffi.new("uint32_t[]", self.ram_pages)
 
     def __enter__(self) -> Engine:
@@ -330,27 +379,75 @@ class Engine:
         """Drive an interrupt wire of a hart: the bit of mip (3 MSIP, 7 MTIP, 9 SEIP, 11 MEIP)."""
         lib.wb_irq_line(self._m, self._check_hart(hart), line, bool(level))
 
-    # -- breakpoints
+    # -- probes
+
+    def set_probes(self, probes: Sequence[Probe]) -> None:
+        """Replace all probes; their counters and records start anew.
+
+        The same probes again, with other actions too, keep translated code: a search sets them once for each interval.
+
+        Raises:
+            ValueError: more than 256 probes or 4096 bytes of conditions, or a range that is none.
+
+        Replay: a probe changes nothing that a guest can see.
+        """
+        specs = ffi.new("WbProbe[]", len(probes))
+        code = b""
+        for spec, probe in zip(specs, probes, strict=True):
+            spec.kind, spec.action, spec.flags = probe.kind, probe.action, int(probe.physical)
+            spec.lo, spec.hi = probe.lo & NEVER, probe.hi & NEVER
+            spec.code, spec.code_len = len(code), len(probe.condition)
+            code += probe.condition
+        if lib.wb_probes_set(self._m, specs, len(probes), code, len(code)):
+            raise ValueError("too many probes or conditions, or an empty range")
+
+    def skip_probes_at(self, icount: int | None) -> None:
+        """Ignore EXEC hits at this position: the one stood on."""
+        lib.wb_probe_skip(self._m, NEVER if icount is None else icount)
+
+    def probe_stopped(self) -> int | None:
+        """Return the index of the probe that ended the last ``run`` with BREAKPOINT, or None."""
+        index = int(lib.wb_probe_stopped(self._m))
+        return None if index < 0 else index
+
+    def probe_hits(self, index: int) -> int:
+        return int(lib.wb_probe_hits(self._m, index))
+
+    def probe_last(self, index: int) -> int | None:
+        """Return the position of a probe's last hit (EXEC: before the instruction, else after the step), or None."""
+        value = int(lib.wb_probe_last(self._m, index))
+        return None if value == NEVER else value
+
+    def take_records(self) -> bytes:
+        """Return the records made since the last call, of ``RECORD.size`` bytes each; see probe.h for their words.
+
+        ``run`` returns RECORDS when there is no room for more: take them and run on.
+        """
+        n = ffi.new("uint32_t *")
+        records = lib.wb_probe_records(self._m, n)
+        return bytes(ffi.buffer(records, n[0] * RECORD.size)) if n[0] else b""
+
+    # -- breakpoints: EXEC probes at single addresses
 
     def set_breakpoints(self, vaddrs: Collection[int], count_only: bool = False) -> None:
-        """Replace all execution breakpoints. ``count_only`` notes hits without stopping."""
-        addresses = sorted(set(vaddrs))
-        if lib.wb_bp_set(self._m, ffi.new("uint64_t[]", addresses), len(addresses), count_only):
-            raise MemoryError("no memory for breakpoints")
+        """Replace all probes by execution breakpoints. ``count_only`` notes hits without stopping."""
+        action = ProbeAction.LAST if count_only else ProbeAction.STOP
+        self.set_probes([Probe(ProbeKind.EXEC, action, a, a) for a in sorted(set(vaddrs))])
+        self._n_breakpoints = len(set(vaddrs))
 
     def skip_breakpoint_at(self, icount: int | None) -> None:
         """Ignore hits at this position: the one stood on."""
-        lib.wb_bp_skip(self._m, NEVER if icount is None else icount)
+        self.skip_probes_at(icount)
 
     @property
     def breakpoint_hits(self) -> int:
-        return int(lib.wb_bp_hits(self._m))
+        return sum(self.probe_hits(i) for i in range(self._n_breakpoints))
 
     @property
     def breakpoint_last(self) -> int | None:
         """icount of the last hit counted, or None."""
-        value = int(lib.wb_bp_last(self._m))
-        return None if value == NEVER else value
+        found = [last for i in range(self._n_breakpoints) if (last := self.probe_last(i)) is not None]
+        return max(found, default=None)
 
     # -- switches, caches, text
 

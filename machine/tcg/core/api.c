@@ -1,5 +1,6 @@
 /* api.c: the functions of cdef.h, for Python. Arguments are checked here; everything below trusts them. */
 #include "mach_priv.h"
+#include "probe.h"
 #include "../guest/guest.h"
 #include "../host/host.h"
 #include "api.h"
@@ -60,7 +61,6 @@ Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint6
     m->ns_per_step = ns_per_step;
     m->quantum = m->quantum_end = quantum;
     m->device_deadline = ~UINT64_C(0);
-    m->bp_skip_icount = m->bp_last_icount = ~UINT64_C(0);
     m->tb_max_insns = IR_MAX_INSNS;
     m->hot_runs = 2;
 #define X(name, def, text) m->sw.name = (def);
@@ -68,7 +68,7 @@ Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint6
 #undef X
     void *ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     m->ram = ram == MAP_FAILED ? NULL : ram;
-    if (!m->ram || !softmmu_init(m) || !tb_init(m) || !create_harts(m, n_harts)) {
+    if (!m->ram || !probe_init(m) || !softmmu_init(m) || !tb_init(m) || !create_harts(m, n_harts)) {
         wb_destroy(m);
         return NULL;
     }
@@ -92,9 +92,9 @@ void wb_destroy(Machine *m)
         free(m->hart[i]);
     }
     softmmu_deinit(m);
+    probe_deinit(m);
     if (m->ram)
         munmap(m->ram, m->ram_size);
-    free(m->bp);
     free(m);
 }
 
@@ -204,7 +204,8 @@ uint64_t wb_icount(Machine *m)
 void wb_set_icount(Machine *m, uint64_t icount)
 {
     m->icount_end = icount;
-    m->stop_request = m->bp_stopped = m->host_error = 0;
+    m->stop_request = m->host_error = 0;
+    m->probes->stopped = -1;
 }
 
 uint64_t wb_warp_ns(Machine *m)
@@ -424,42 +425,51 @@ void wb_irq_line(Machine *m, uint32_t hart, uint32_t line, int level)
     m->guest->irq_line(m->hart[hart], line, level != 0);
 }
 
-/* ---- breakpoints ---- */
+/* ---- probes ---- */
 
-int wb_bp_set(Machine *m, const uint64_t *vaddrs, uint32_t n, int count_only)
+_Static_assert(sizeof(WbProbe) == sizeof(ProbeSpec) && offsetof(WbProbe, code_len) == offsetof(ProbeSpec, code_len),
+               "cdef.h and probe.h agree");
+
+int wb_probes_set(Machine *m, const WbProbe *specs, uint32_t n, const uint8_t *code, uint32_t code_len)
 {
-    uint64_t *copy = n ? malloc(n * sizeof(*copy)) : NULL;
-    if (n && !copy)
-        return -1;
-    const bool same = n == m->n_bp && (!n || !memcmp(vaddrs, m->bp, n * sizeof(*copy)));
-    if (!same) {
-        tb_invalidate_pcs(m, m->bp, m->n_bp);
-        tb_invalidate_pcs(m, vaddrs, n);
-    }
-    if (n)
-        memcpy(copy, vaddrs, n * sizeof(*copy));
-    free(m->bp);
-    m->bp = copy;
-    m->n_bp = n;
-    m->bp_count_only = count_only != 0;
-    m->bp_hits = m->bp_stopped = 0;
-    m->bp_last_icount = ~UINT64_C(0);
-    return 0;
+    return probe_set(m, (const ProbeSpec *)specs, n, code, code_len) ? 0 : -1;
 }
 
-void wb_bp_skip(Machine *m, uint64_t icount)
+const char *wb_probe_kind(uint32_t kind)
 {
-    m->bp_skip_icount = icount;
+    static const char *const names[] = {
+#define X(name, range, text) #name,
+        WB_PROBE_KINDS(X)
+#undef X
+    };
+    return kind < N_PROBE_KINDS ? names[kind] : NULL;
 }
 
-uint64_t wb_bp_hits(Machine *m)
+void wb_probe_skip(Machine *m, uint64_t icount)
 {
-    return m->bp_hits;
+    m->probes->skip = icount;
 }
 
-uint64_t wb_bp_last(Machine *m)
+int wb_probe_stopped(Machine *m)
 {
-    return m->bp_last_icount;
+    return m->probes->stopped;
+}
+
+uint64_t wb_probe_hits(Machine *m, uint32_t probe)
+{
+    return probe < m->probes->n ? m->probes->probe[probe].hits : 0;
+}
+
+uint64_t wb_probe_last(Machine *m, uint32_t probe)
+{
+    return probe < m->probes->n ? m->probes->probe[probe].last : ~UINT64_C(0);
+}
+
+const void *wb_probe_records(Machine *m, uint32_t *n)
+{
+    *n = m->probes->n_records;
+    m->probes->n_records = 0;
+    return m->probes->record;
 }
 
 /* ---- text ---- */

@@ -42,9 +42,10 @@ typedef enum {
     X(DEADLINE, "a device deadline is due")                             \
     X(IDLE, "every hart waits and idle time is asked of the gate")      \
     X(HALTED, "every hart waits and nothing can wake one")              \
-    X(BREAKPOINT, "an execution breakpoint is at the next instruction") \
+    X(BREAKPOINT, "a probe asked to stop")                              \
     X(STOP, "a device or the host asked to stop")                       \
-    X(ERROR, "a host callback failed")
+    X(ERROR, "a host callback failed")                                  \
+    X(RECORDS, "the probes' records must be taken first")
 typedef enum {
 #define X(name, text) WB_EXIT_##name,
     WB_EXITS(X)
@@ -188,13 +189,7 @@ struct Machine {
     struct TbCache *tbs;     /* tb.c */
     struct CodeBuf *code;    /* host/: executable memory and its entry points */
 
-    /* execution breakpoints */
-    uint64_t *bp;
-    uint32_t n_bp;
-    uint32_t bp_count_only;  /* 1: note hits and go on; 0: stop before the instruction */
-    uint64_t bp_skip_icount; /* a hit at this position is ignored (the one stood on) */
-    uint64_t bp_hits, bp_last_icount;
-    uint32_t bp_stopped;
+    struct ProbeSet *probes; /* probe.c */
 
     uint64_t stat_tb_translated, stat_tb_compiled, stat_tb_flushes, stat_code_writes, stat_pt_drops, stat_walks;
 };

@@ -5,6 +5,7 @@
  * pending or enabled leaves its block, and the checks below come before the next one.
  */
 #include "mach_priv.h"
+#include "probe.h"
 #include "../guest/guest.h"
 #include "../host/host.h"
 
@@ -146,7 +147,7 @@ static void run_slice(Hart *h)
             step_one(h);
             return;
         }
-        if (leave != LEAVE_JUMP || m->guest->pending_irq(h) >= 0)
+        if (leave != LEAVE_JUMP || m->guest->pending_irq(h) >= 0 || probe_stopping(m) || probe_full(m))
             return;
     }
 }
@@ -195,17 +196,21 @@ ExitReason mach_run(Machine *m, uint64_t until)
 {
     ExitReason reason = WB_EXIT_UNTIL;
     m->running = 1;
+    m->probes->stopped = -1;
     for (;;) {
         if (m->host_error) {
             m->host_error = 0;
             reason = WB_EXIT_ERROR;
             break;
         }
+        if (probe_stopping(m)) {
+            reason = WB_EXIT_BREAKPOINT;
+            break;
+        }
         if (m->icount_end >= until)
             break;
-        if (m->bp_stopped) {
-            m->bp_stopped = 0;
-            reason = WB_EXIT_BREAKPOINT;
+        if (probe_full(m)) {
+            reason = WB_EXIT_RECORDS;
             break;
         }
         if (m->stop_request) {
@@ -231,23 +236,4 @@ ExitReason mach_run(Machine *m, uint64_t until)
     }
     m->running = 0;
     return reason;
-}
-
-uint64_t helper_guest_bp(Hart *h, uint64_t a, uint64_t b, uint64_t c);
-uint64_t helper_guest_bp(Hart *h, uint64_t a, uint64_t b, uint64_t c)
-{
-    (void)a, (void)b, (void)c;
-    Machine *m = h->m;
-    const uint64_t here = mach_icount(m);
-    /* Once a position: an instruction that is run again alone passes here twice. */
-    if (here == m->bp_skip_icount || here == m->bp_last_icount)
-        return 0;
-    m->bp_hits++;
-    if (m->bp_count_only) {
-        m->bp_last_icount = here;
-    } else {
-        m->bp_stopped = 1;
-        h->leave = LEAVE_BEFORE;
-    }
-    return 0;
 }

@@ -5,6 +5,7 @@
  * and its slot has a bit in PtPage.used as long as a translation may have come from it.
  */
 #include "mach_priv.h"
+#include "probe.h"
 #include "../guest/guest.h"
 
 #include <stdlib.h>
@@ -58,6 +59,8 @@ static void dctx_clear(DataCtx *c)
 {
     memset(c->rd, 0xff, sizeof(c->rd));
     memset(c->wr, 0xff, sizeof(c->wr));
+    memset(c->slow_rd, 0xff, sizeof(c->slow_rd));
+    memset(c->slow_wr, 0xff, sizeof(c->slow_wr));
 }
 
 static void fctx_clear(FetchCtx *c)
@@ -176,14 +179,25 @@ void softmmu_page_watched(Machine *m, uint64_t page)
     page_drop_fast(m, page);
 }
 
+static void entry_set(TlbEntry *entries, const Machine *m, uint64_t vpage, uint64_t page)
+{
+    TlbEntry *e = &entries[(vpage >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
+    e->tag = vpage;
+    e->addend = (uint64_t)(uintptr_t)(m->ram + (page << WB_PAGE_BITS)) - vpage;
+}
+
+static uint64_t page_paddr(const Machine *m, uint64_t page)
+{
+    return m->ram_base + (page << WB_PAGE_BITS);
+}
+
 static void fill_write(Hart *h, uint64_t vpage, uint64_t page)
 {
     PageInfo *p = &h->m->page[page];
-    if ((p->flags & (PAGE_CODE | PAGE_PT | PAGE_DIRTY)) != PAGE_DIRTY)
+    if ((p->flags & (PAGE_CODE | PAGE_PT | PAGE_DIRTY)) != PAGE_DIRTY ||
+        probe_covers_page(h->m, PROBE_WRITE, vpage, page_paddr(h->m, page)))
         return;
-    TlbEntry *e = &h->dctx->wr[(vpage >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
-    e->tag = vpage;
-    e->addend = (uint64_t)(uintptr_t)(h->m->ram + (page << WB_PAGE_BITS)) - vpage;
+    entry_set(h->dctx->wr, h->m, vpage, page);
     if (p->any_fast && p->fast_vpage != vpage)
         p->many_fast = 1;
     p->any_fast = 1;
@@ -192,9 +206,8 @@ static void fill_write(Hart *h, uint64_t vpage, uint64_t page)
 
 static void fill_read(Hart *h, uint64_t vpage, uint64_t page)
 {
-    TlbEntry *e = &h->dctx->rd[(vpage >> WB_PAGE_BITS) & (TLB_SIZE - 1)];
-    e->tag = vpage;
-    e->addend = (uint64_t)(uintptr_t)(h->m->ram + (page << WB_PAGE_BITS)) - vpage;
+    if (!probe_covers_page(h->m, PROBE_READ, vpage, page_paddr(h->m, page)))
+        entry_set(h->dctx->rd, h->m, vpage, page);
 }
 
 uint64_t softmmu_dirty(Machine *m, uint32_t *out, uint64_t max, bool clear)
@@ -231,6 +244,12 @@ static void fetch_forget(FetchCtx *c, uint32_t i)
     c->it[i].tag = EMPTY;
 }
 
+static void entry_drop(TlbEntry *e, uint64_t mask, uint64_t va)
+{
+    if ((e->tag & mask) == va)
+        e->tag = EMPTY;
+}
+
 /* Drops what is cached for a virtual range in every context; returns whether a fetch translation of `h`'s present
  * context was among it. Contexts of other roots lose entries too: that is only work, never wrong. */
 static bool drop_range(Machine *m, const Hart *cur, uint64_t va, uint8_t va_bits)
@@ -245,11 +264,11 @@ static bool drop_range(Machine *m, const Hart *cur, uint64_t va, uint8_t va_bits
         Hart *h = m->hart[i];
         for (uint32_t k = 0; k < N_DCTX; k++)
             for (uint32_t j = first; j <= last; j++) {
-                TlbEntry *rd = &h->dctxs[k].rd[j], *wr = &h->dctxs[k].wr[j];
-                if ((rd->tag & mask) == va)
-                    rd->tag = EMPTY;
-                if ((wr->tag & mask) == va)
-                    wr->tag = EMPTY;
+                DataCtx *c = &h->dctxs[k];
+                entry_drop(&c->slow_rd[j], mask, va);
+                entry_drop(&c->slow_wr[j], mask, va);
+                entry_drop(&c->rd[j], mask, va);
+                entry_drop(&c->wr[j], mask, va);
             }
         for (uint32_t k = 0; k < N_FCTX; k++)
             for (uint32_t j = first; j <= last; j++)
@@ -330,6 +349,17 @@ static bool page_will_change(Machine *m, const Hart *cur, uint64_t page, uint32_
 static bool translate(Hart *h, uint64_t vaddr, Access acc, uint64_t *paddr)
 {
     Machine *m = h->m;
+    const uint64_t vpage = vaddr & WB_PAGE_MASK;
+    const TlbEntry *e = acc == ACC_READ ? h->dctx->slow_rd : h->dctx->slow_wr;
+    e += (vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1);
+    if (e->tag == vpage) {
+        *paddr = vaddr + e->addend - (uint64_t)(uintptr_t)m->ram + m->ram_base;
+        if (acc == ACC_WRITE) {
+            m->page[ram_page(m, *paddr)].flags |= PAGE_DIRTY;
+            fill_write(h, vpage, ram_page(m, *paddr));
+        }
+        return true;
+    }
     Walk w = {0};
     m->stat_walks++;
     m->guest->walk(h, vaddr, acc, false, &w);
@@ -341,13 +371,17 @@ static bool translate(Hart *h, uint64_t vaddr, Access acc, uint64_t *paddr)
     if (!phys_is_ram(m, w.paddr, 1) || !w.whole_page)
         return true;
     pt_note(m, &w);
-    const uint64_t vpage = vaddr & WB_PAGE_MASK, page = ram_page(m, w.paddr);
+    const uint64_t page = ram_page(m, w.paddr);
     if (acc == ACC_WRITE)
         m->page[page].flags |= PAGE_DIRTY;
-    if (w.readable)
+    if (w.readable) {
+        entry_set(h->dctx->slow_rd, m, vpage, page);
         fill_read(h, vpage, page);
-    if (w.writable)
+    }
+    if (w.writable) {
+        entry_set(h->dctx->slow_wr, m, vpage, page);
         fill_write(h, vpage, page);
+    }
     return true;
 }
 
@@ -409,6 +443,54 @@ static uint64_t extend(uint64_t value, uint32_t mo)
     return value;
 }
 
+/* ---- probes ---- */
+
+static uint64_t host_value(const uint8_t *host, uint32_t size)
+{
+    uint64_t value = 0;
+    memcpy(&value, host, size);
+    return value;
+}
+
+static bool probes_ready(Hart *h, Access acc, uint64_t vaddr, uint64_t paddr)
+{
+    const ProbeKind kind = acc == ACC_WRITE ? PROBE_WRITE : PROBE_READ;
+    return !probe_covers_page(h->m, kind, vaddr & WB_PAGE_MASK, paddr & WB_PAGE_MASK) || probe_ready(h, kind);
+}
+
+static void tell_access(Hart *h, ProbeKind kind, uint32_t op, uint64_t vaddr, uint64_t paddr, uint32_t size,
+                        uint64_t value, uint64_t old)
+{
+    if (!probe_wants(h->m, kind))
+        return;
+    const Happening what = {.kind = kind,
+                            .size = (uint8_t)size,
+                            .op = (uint8_t)op,
+                            .at = vaddr,
+                            .paddr = paddr,
+                            .a = vaddr,
+                            .b = paddr,
+                            .value = value,
+                            .old = old};
+    probe_tell(h, &what);
+    if (probe_stopping(h->m))
+        h->m->recheck = 1;
+}
+
+static void tell_mmio(Hart *h, uint64_t paddr, uint32_t size, Access acc, uint64_t value)
+{
+    if (!probe_wants(h->m, PROBE_MMIO))
+        return;
+    const Happening what = {.kind = PROBE_MMIO,
+                            .size = (uint8_t)size,
+                            .op = acc == ACC_WRITE,
+                            .at = paddr,
+                            .paddr = paddr,
+                            .a = paddr,
+                            .value = value};
+    probe_tell(h, &what);
+}
+
 /* An access that is not in RAM. Returns false when the instruction must not complete. */
 static bool mmio_access(Hart *h, uint64_t vaddr, uint64_t paddr, uint32_t size, Access acc, uint64_t *value)
 {
@@ -417,6 +499,8 @@ static bool mmio_access(Hart *h, uint64_t vaddr, uint64_t paddr, uint32_t size, 
         h->leave = LEAVE_SINGLE;
         return false;
     }
+    if (!probe_ready(h, PROBE_MMIO))
+        return false;
     int rc = 1;
     m->recheck = 1;
     /* Devices take naturally aligned accesses only, as the bus of the board does. */
@@ -432,6 +516,7 @@ static bool mmio_access(Hart *h, uint64_t vaddr, uint64_t paddr, uint32_t size, 
         m->guest->raise_mem(h, vaddr, acc, m->guest->access_fault(acc));
         return false;
     }
+    tell_mmio(h, paddr, size, acc, *value);
     return true;
 }
 
@@ -465,28 +550,28 @@ uint64_t softmmu_load(Hart *h, uint64_t vaddr, uint32_t mo)
 {
     Machine *m = h->m;
     const uint32_t size = 1u << (mo & MO_SIZE);
-    uint64_t value = 0;
+    uint64_t value = 0, paddr[2];
     const uint8_t *host = tlb_host(h->dctx->rd, vaddr, size);
-    if (host) {
-        memcpy(&value, host, size);
-        return extend(value, mo);
-    }
+    if (host)
+        return extend(host_value(host, size), mo);
     if (spans_pages(vaddr, size)) {
-        uint64_t paddr[2];
-        if (!translate_span(h, vaddr, size, ACC_READ, paddr))
+        if (!translate_span(h, vaddr, size, ACC_READ, paddr) || !probes_ready(h, ACC_READ, vaddr, paddr[0]) ||
+            !probes_ready(h, ACC_READ, vaddr + size - 1, paddr[1]))
             return 0;
         const uint32_t n0 = WB_PAGE_SIZE - (uint32_t)(vaddr & ~WB_PAGE_MASK);
         memcpy(&value, m->ram + (paddr[0] - m->ram_base), n0);
         memcpy((uint8_t *)&value + n0, m->ram + (paddr[1] - m->ram_base), size - n0);
+        tell_access(h, PROBE_READ, 0, vaddr, paddr[0], size, value, value);
         return extend(value, mo);
     }
-    uint64_t paddr;
-    if (!translate(h, vaddr, ACC_READ, &paddr))
+    if (!translate(h, vaddr, ACC_READ, paddr))
         return 0;
-    if (phys_is_ram(m, paddr, size))
-        memcpy(&value, m->ram + (paddr - m->ram_base), size);
-    else if (!mmio_access(h, vaddr, paddr, size, ACC_READ, &value))
+    if (!phys_is_ram(m, paddr[0], size))
+        return mmio_access(h, vaddr, paddr[0], size, ACC_READ, &value) ? extend(value, mo) : 0;
+    if (!probes_ready(h, ACC_READ, vaddr, paddr[0]))
         return 0;
+    value = host_value(m->ram + (paddr[0] - m->ram_base), size);
+    tell_access(h, PROBE_READ, 0, vaddr, paddr[0], size, value, value);
     return extend(value, mo);
 }
 
@@ -513,32 +598,39 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
 {
     Machine *m = h->m;
     const uint32_t size = 1u << (mo & MO_SIZE);
+    uint64_t paddr[2], old = 0;
     uint8_t *host = tlb_host(h->dctx->wr, vaddr, size);
+    value = extend(value, mo & MO_SIZE);
     if (host) {
         memcpy(host, &value, size);
         return;
     }
     if (spans_pages(vaddr, size)) {
-        uint64_t paddr[2];
-        if (!translate_span(h, vaddr, size, ACC_WRITE, paddr))
+        if (!translate_span(h, vaddr, size, ACC_WRITE, paddr) || !probes_ready(h, ACC_WRITE, vaddr, paddr[0]) ||
+            !probes_ready(h, ACC_WRITE, vaddr + size - 1, paddr[1]))
             return;
         const uint32_t n0 = WB_PAGE_SIZE - (uint32_t)(vaddr & ~WB_PAGE_MASK);
         if (!ram_will_store(h, paddr[0], n0) || !ram_will_store(h, paddr[1], size - n0))
             return;
-        memcpy(m->ram + (paddr[0] - m->ram_base), &value, n0);
-        memcpy(m->ram + (paddr[1] - m->ram_base), (uint8_t *)&value + n0, size - n0);
+        uint8_t *first = m->ram + (paddr[0] - m->ram_base), *second = m->ram + (paddr[1] - m->ram_base);
+        old = host_value(first, n0) | host_value(second, size - n0) << (8 * n0);
+        memcpy(first, &value, n0);
+        memcpy(second, (uint8_t *)&value + n0, size - n0);
+        tell_access(h, PROBE_WRITE, 1, vaddr, paddr[0], size, value, old);
         return;
     }
-    uint64_t paddr;
-    if (!translate(h, vaddr, ACC_WRITE, &paddr))
+    if (!translate(h, vaddr, ACC_WRITE, paddr))
         return;
-    if (phys_is_ram(m, paddr, size)) {
-        if (ram_will_store(h, paddr, size))
-            memcpy(m->ram + (paddr - m->ram_base), &value, size);
-    } else {
-        value = extend(value, mo & MO_SIZE);
-        mmio_access(h, vaddr, paddr, size, ACC_WRITE, &value);
+    if (!phys_is_ram(m, paddr[0], size)) {
+        mmio_access(h, vaddr, paddr[0], size, ACC_WRITE, &value);
+        return;
     }
+    if (!probes_ready(h, ACC_WRITE, vaddr, paddr[0]) || !ram_will_store(h, paddr[0], size))
+        return;
+    host = m->ram + (paddr[0] - m->ram_base);
+    old = host_value(host, size);
+    memcpy(host, &value, size);
+    tell_access(h, PROBE_WRITE, 1, vaddr, paddr[0], size, value, old);
 }
 
 uint64_t mem_load(Hart *h, uint64_t vaddr, uint32_t mo)
@@ -564,7 +656,16 @@ uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size)
         m->guest->raise_mem(h, vaddr, ACC_WRITE, m->guest->access_fault(ACC_WRITE));
         return NULL;
     }
+    if (!probes_ready(h, ACC_READ, vaddr, paddr) || !probes_ready(h, ACC_WRITE, vaddr, paddr))
+        return NULL;
     return ram_will_store(h, paddr, size) ? m->ram + (paddr - m->ram_base) : NULL;
+}
+
+void mem_rmw_done(Hart *h, uint64_t vaddr, const uint8_t *host, uint32_t size, uint64_t old)
+{
+    const uint64_t paddr = (uint64_t)(host - h->m->ram) + h->m->ram_base;
+    tell_access(h, PROBE_READ, 2, vaddr, paddr, size, old, old);
+    tell_access(h, PROBE_WRITE, 2, vaddr, paddr, size, host_value(host, size), old);
 }
 
 /* ---- physical memory ---- */

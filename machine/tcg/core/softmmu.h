@@ -33,8 +33,10 @@ typedef struct {
 _Static_assert(sizeof(TlbEntry) == 16, "generated code indexes by 16");
 
 struct DataCtx {
-    TlbEntry rd[TLB_SIZE];
+    TlbEntry rd[TLB_SIZE]; /* the fast path's */
     TlbEntry wr[TLB_SIZE];
+    TlbEntry slow_rd[TLB_SIZE]; /* the slow paths': also pages that are watched or probed */
+    TlbEntry slow_wr[TLB_SIZE];
     uint64_t key; /* 0 = free */
     uint64_t used;
 };
@@ -88,6 +90,8 @@ void mem_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo);
  * and watch rules applied as for a store); NULL: trap taken or LEAVE_SINGLE set. For read-modify-write. With a
  * result, leave may be LEAVE_AFTER: the caller finishes its instruction as usual. */
 uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size);
+/* Behind the store: tells probes. `old` is what was there. */
+void mem_rmw_done(Hart *h, uint64_t vaddr, const uint8_t *host, uint32_t size, uint64_t old);
 
 /* Slow paths of generated code. */
 uint64_t softmmu_load(Hart *h, uint64_t vaddr, uint32_t mo);

@@ -26,7 +26,7 @@ typedef struct GuestOps {
      * virtual page of pc. `page` is the host address of that physical page; `next_page` that of
      * the page behind it, or NULL: then an instruction that crosses may not be the first, and ends the block
      * before it. With m->sw.superblock a direct jump inside the page goes on at its target.
-     * Ends the block with GOTO, GOTO_IND or EXIT. Emits CALL guest_bp before an instruction whose pc is in m->bp. */
+     * Ends the block with GOTO, GOTO_IND or EXIT. Emits the probes' CALLs (core/probe.h). */
     void (*translate)(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const uint8_t *page,
                       const uint8_t *next_page, uint32_t max_insns);
     /* Length in bytes of the instruction that begins with these 16 bits. */
@@ -63,6 +63,10 @@ typedef struct GuestOps {
     uint64_t (*get_state)(Hart *h, uint32_t reg);
     void (*set_state)(Hart *h, uint32_t reg, uint64_t value);
     void (*state_loaded)(Hart *h);
+    /* For probes: a register by gdb's number; what a record keeps of the hart: privilege, the running context (the
+     * kernel's task, or a process's address space) and eight argument registers. */
+    uint64_t (*debug_reg)(Hart *h, uint32_t gdb_number);
+    void (*debug_context)(Hart *h, uint8_t *priv, uint64_t *context, uint64_t args[8]);
     /* Assembly of one instruction; returns its length, 0 if there is none. */
     uint32_t (*disasm)(const uint8_t *code, uint32_t avail, uint64_t pc, char *out, size_t size);
 } GuestOps;

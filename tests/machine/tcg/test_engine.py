@@ -8,7 +8,8 @@ from machine.tcg.engine import Engine, ExitReason
 from tests.bare import Bare
 
 STOP = "li t6, 0x100000; sw zero, 0(t6)\n"
-LOOP = """
+LOOP = (
+    """
     li a0, 1000
     li a1, 0
 loop:
@@ -16,7 +17,10 @@ loop:
     addi a0, a0, -1
     bnez a0, loop
 done:
-""" + STOP + "forever: j forever\n"
+"""
+    + STOP
+    + "forever: j forever\n"
+)
 BACKENDS = ["jit", "interp"]
 
 
@@ -75,7 +79,10 @@ def test_counted_breakpoints_tell_the_last_hit_without_stopping(backend: str) ->
 
 
 def test_unmapped_address_is_an_access_fault_of_the_guest() -> None:
-    bare = Bare("la t0, trap\ncsrw mtvec, t0\nli t1, 0x20000000\nld a0, 0(t1)\nnop\ntrap: csrr a1, mcause\ncsrr a2, mtval\n" + STOP)
+    bare = Bare(
+        "la t0, trap\ncsrw mtvec, t0\nli t1, 0x20000000\nld a0, 0(t1)\nnop\ntrap: csrr a1, mcause\ncsrr a2, mtval\n"
+        + STOP
+    )
     assert bare.run() is ExitReason.STOP
     assert (bare.reg("x11"), bare.reg("x12")) == (5, 0x2000_0000)
 

@@ -70,8 +70,12 @@ static uint64_t store_conditional(Hart *h, uint64_t vaddr, uint64_t value, uint3
         return 0; /* a trap has dropped the reservation; what is run again needs it */
     const bool reserved = g->reservation == (uint64_t)(host - h->m->ram) + h->m->ram_base;
     g->reservation = ~0ull;
-    if (reserved)
+    if (reserved) {
+        uint64_t old = 0;
+        memcpy(&old, host, size);
         memcpy(host, &value, size);
+        mem_rmw_done(h, vaddr, host, size, old);
+    }
     return !reserved;
 }
 
@@ -137,6 +141,7 @@ uint64_t helper_amo_w(Hart *h, uint64_t vaddr, uint64_t value, uint64_t op)
     const uint32_t result =
         (uint32_t)amo_result((uint32_t)op, (uint64_t)(int64_t)old, (uint64_t)(int64_t)(int32_t)value);
     memcpy(host, &result, 4);
+    mem_rmw_done(h, vaddr, host, 4, (uint32_t)old);
     return (uint64_t)(int64_t)old;
 }
 
@@ -151,5 +156,6 @@ uint64_t helper_amo_d(Hart *h, uint64_t vaddr, uint64_t value, uint64_t op)
     memcpy(&old, host, 8);
     const uint64_t result = amo_result((uint32_t)op, old, value);
     memcpy(host, &result, 8);
+    mem_rmw_done(h, vaddr, host, 8, old);
     return old;
 }

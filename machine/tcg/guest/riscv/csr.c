@@ -7,6 +7,7 @@
  */
 #include <string.h>
 
+#include "../../core/probe.h"
 #include "csr.h"
 #include "riscv.h"
 
@@ -486,13 +487,21 @@ uint64_t helper_csr(Hart *h, uint64_t insn, uint64_t rs1_value, uint64_t unused)
         return 0;
     }
     uint64_t old = csr_read(h, c);
-    if (!writes)
+    if (!writes || (probe_wants(h->m, PROBE_CSR) && !probe_ready(h, PROBE_CSR)))
         return old;
     uint64_t base = old;
     /* SPEC: privileged 1.12, 3.1.9: setting and clearing bits of mip start from the software-written SEIP. */
     if (c->number == 0x344)
         base = (old & ~IRQ_BIT(IRQ_SEI)) | (h->g->mip & IRQ_BIT(IRQ_SEI));
     csr_write_guest(h, c, op == CSR_OP_RW ? operand : op == CSR_OP_RS ? base | operand : base & ~operand);
+    if (probe_wants(h->m, PROBE_CSR)) {
+        const uint64_t now = csr_read(h, c);
+        const Happening what = {
+            .kind = PROBE_CSR, .at = c->number, .a = c->number, .value = now, .old = old};
+        probe_tell(h, &what);
+        if (probe_stopping(h->m))
+            riscv_leave_after(h);
+    }
     return old;
 }
 

@@ -1,6 +1,7 @@
 /* helpers.h: every helper of the RISC-V front end. X(name, flags): the function is helper_<name>.
  *
- *   guest_bp  an execution breakpoint stands at this instruction (core/run.c)
+ *   probe_*   core/probe.c: exec: a = pc; call: a = target, b = return address, c = sp; ret: a = target, c = sp;
+ *             reg: a = slot
  *   csr       a = encoding, b = value of rs1 (immediate forms take it from the encoding); returns the old value
  *   illegal   a = encoding
  *   sfence    a = encoding (sfence.vma): only the privilege checks, the law makes it drop nothing
@@ -24,7 +25,7 @@
     X(fcvt_##s##_w, 0) X(fcvt_##s##_wu, 0) X(fcvt_##s##_l, 0) X(fcvt_##s##_lu, 0)
 
 #define RISCV_HELPERS(X)                                                                           \
-    X(guest_bp, 0) X(csr, 0) X(illegal, 0) X(sfence, 0)                                            \
+    X(probe_exec, 0) X(probe_call, 0) X(probe_ret, 0) X(probe_reg, 0) X(csr, 0) X(illegal, 0) X(sfence, 0)                                            \
     X(sret, 0) X(mret, 0) X(wfi, 0) X(ecall, 0) X(ebreak, 0)                                       \
     X(lr_w, 0) X(lr_d, 0) X(sc_w, 0) X(sc_d, 0) X(amo_w, 0) X(amo_d, 0)                            \
     RISCV_HELPERS_FMT(X, s) RISCV_HELPERS_FMT(X, d) X(fcvt_s_d, 0) X(fcvt_d_s, 0)

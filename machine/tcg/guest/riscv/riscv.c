@@ -182,6 +182,28 @@ static void riscv_turn_ended(Hart *h)
     h->g->reservation = ~0ull;
 }
 
+/* gdb's numbers: x0..x31, pc, f0..f31, then CSRs. SPEC: gdb, org.gnu.gdb.riscv.* */
+static uint64_t riscv_debug_reg(Hart *h, uint32_t number)
+{
+    uint64_t value = 0;
+    if (number < 32)
+        return h->slot[SLOT_X + number];
+    if (number == 32)
+        return hart_insn_pc(h);
+    if (number < 65)
+        return h->slot[SLOT_F + number - 33];
+    return riscv_csr_read_debug(h, number - 65, &value) ? 0 : value;
+}
+
+static void riscv_debug_context(Hart *h, uint8_t *priv, uint64_t *context, uint64_t args[8])
+{
+    *priv = (uint8_t)h->g->priv;
+    /* Linux and its like keep the current task in tp while in the kernel. */
+    *context = h->g->priv == PRV_U ? h->g->satp : h->slot[SLOT_X + 4];
+    for (uint32_t i = 0; i < 8; i++)
+        args[i] = h->slot[SLOT_X + 10 + i];
+}
+
 /* By how often the code of Debian's kernel and of the C library names them. */
 static const uint8_t hot_slots[] = {
     15, 10, 14, 8, 2,  1, 11, 13, 12, 9,  18, 19, 20, 16, 21,
@@ -224,5 +246,7 @@ const GuestOps riscv64_guest = {
     .get_state = riscv_get_state,
     .set_state = riscv_set_state,
     .state_loaded = riscv_state_loaded,
+    .debug_reg = riscv_debug_reg,
+    .debug_context = riscv_debug_context,
     .disasm = riscv_disasm,
 };

@@ -5,11 +5,12 @@
  * the instruction's first change of a global. A trans_ function that returns false says
  * that the encoding is illegal; it has then emitted nothing.
  */
+#include "../../core/probe.h"
 #include "riscv.h"
 
 enum {
     MAX_FOLLOWED = 8,     /* direct jumps that one block follows */
-    MAX_OPS_PER_INSN = 8, /* fused multiply-add: 6, with a breakpoint before and the block's end behind */
+    MAX_OPS_PER_INSN = 10, /* fused multiply-add: 6, with probes before and the block's end behind */
 };
 
 typedef struct {
@@ -100,6 +101,19 @@ static bool is_in_block(const Ctx *ctx, uint64_t pc)
     return false;
 }
 
+/* Tells probes of a call or return, before the instruction changes anything. Target: a slot, or IR_CONST. */
+static void gen_call_probe(Ctx *ctx, int hint, uint16_t target, uint64_t target_pc)
+{
+    if (hint == JH_CALL && probe_wants(ctx->m, PROBE_CALL)) {
+        /* one constant an op: the return address goes by a temporary */
+        const uint16_t ret = ir_temp(ctx->ir);
+        ir_movi(ctx->ir, ret, (int64_t)ctx->next_pc);
+        ir_call(ctx->ir, HELP_probe_call, IR_NONE, target, ret, slot_x(2), (int64_t)target_pc);
+    } else if (hint == JH_RET && probe_wants(ctx->m, PROBE_RET)) {
+        ir_call(ctx->ir, HELP_probe_ret, IR_NONE, target, IR_NONE, slot_x(2), (int64_t)target_pc);
+    }
+}
+
 /* An unconditional jump: inside the page the block may go on at its target. A jump that crosses
  * the page's end is the last instruction of its block. */
 static void gen_jump(Ctx *ctx, uint64_t target)
@@ -143,22 +157,38 @@ static uint32_t get_u16(const uint8_t *p)
     return (uint32_t)p[0] | (uint32_t)p[1] << 8;
 }
 
-static bool is_breakpoint(const Machine *m, uint64_t pc)
+/* Registers that a REG probe asks about, and that this instruction's op has just been seen to write: the CALL belongs
+ * before the instruction, so the ops are moved up by one. */
+static void gen_reg_probes(Ctx *ctx, uint32_t first)
 {
-    for (uint32_t i = 0; i < m->n_bp; i++)
-        if (m->bp[i] == pc)
-            return true;
-    return false;
+    IrBlock *ir = ctx->ir;
+    for (uint32_t i = first; i < ir->n_ops; i++) {
+        const uint16_t d = ir->ops[i].d;
+        if (!(ir_op_flags((IrOpcode)ir->ops[i].op) & IRF_DEF) || d >= IR_GLOBALS ||
+            !probe_covers(ctx->m, PROBE_REG, d, d))
+            continue;
+        const IrOp last = ir->ops[ir->n_ops - 1];
+        ir_call(ir, HELP_probe_reg, IR_NONE, IR_CONST, IR_NONE, IR_NONE, d);
+        const IrOp call = ir->ops[ir->n_ops - 1];
+        ir->ops[ir->n_ops - 1] = last;
+        for (uint32_t k = ir->n_ops - 2; k > first; k--)
+            ir->ops[k] = ir->ops[k - 1];
+        ir->ops[first] = call;
+        return;
+    }
 }
 
 static void translate_insn(Ctx *ctx, uint32_t len)
 {
     ctx->ir->n_temps = 0; /* no temporary outlives its instruction */
     ir_insn(ctx->ir, ctx->pc, (int)len);
-    if (is_breakpoint(ctx->m, ctx->pc))
-        ir_call(ctx->ir, HELP_guest_bp, IR_NONE, IR_NONE, IR_NONE, IR_NONE, 0);
+    if (probe_covers(ctx->m, PROBE_EXEC, ctx->pc, ctx->pc))
+        ir_call(ctx->ir, HELP_probe_exec, IR_NONE, IR_CONST, IR_NONE, IR_NONE, (int64_t)ctx->pc);
+    const uint32_t first = ctx->ir->n_ops;
     if (!(len == 4 ? decode_insn32(ctx, ctx->insn) : decode_insn16(ctx, ctx->insn)))
         gen_illegal(ctx);
+    if (probe_wants(ctx->m, PROBE_REG))
+        gen_reg_probes(ctx, first);
 }
 
 void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const uint8_t *page,

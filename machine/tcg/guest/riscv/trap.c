@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "../../core/probe.h"
 #include "csr.h"
 #include "riscv.h"
 
@@ -19,6 +20,7 @@ void riscv_enter_trap(Hart *h, uint32_t cause, bool is_interrupt, uint64_t epc, 
     GuestHart *g = h->g;
     uint64_t deleg = is_interrupt ? g->mideleg : g->medeleg;
     uint64_t code = cause | (is_interrupt ? CAUSE_IRQ : 0), status = g->mstatus;
+    const uint64_t from = g->priv;
     if (g->priv != PRV_M && ((deleg >> cause) & 1)) {
         g->scause = code;
         g->sepc = epc;
@@ -39,6 +41,16 @@ void riscv_enter_trap(Hart *h, uint32_t cause, bool is_interrupt, uint64_t epc, 
         h->pc = vector_of(g->mtvec, cause, is_interrupt);
     }
     g->mstatus = status;
+    if (probe_wants(h->m, PROBE_TRAP)) {
+        const Happening what = {.kind = PROBE_TRAP,
+                                .op = (uint8_t)g->priv,
+                                .at = code,
+                                .a = code,
+                                .b = epc,
+                                .value = tval,
+                                .old = from};
+        probe_tell(h, &what);
+    }
     g->traps++;
     g->reservation = ~0ull; /* no SC of one context pairs with the LR of another */
     h->waiting = 0;
@@ -210,6 +222,10 @@ uint64_t helper_ecall(Hart *h, uint64_t a, uint64_t b, uint64_t c)
 static void return_to(Hart *h, uint64_t priv, uint64_t pc)
 {
     GuestHart *g = h->g;
+    if (probe_wants(h->m, PROBE_XRET)) {
+        const Happening what = {.kind = PROBE_XRET, .op = (uint8_t)priv, .at = pc, .a = pc, .old = g->priv};
+        probe_tell(h, &what);
+    }
     /* SPEC: 3.1.6.3: leaving M-mode clears MPRV. */
     if (priv != PRV_M)
         g->mstatus &= ~MSTATUS_MPRV;
