@@ -259,6 +259,7 @@ class Board:
         """
         plan = loader.plan(self.config, self.images, virtmap.RAM_BASE, max(DTB_MAX, 2 * len(self.images.dtb)))
         self._stop = None
+        self._interrupted = False
         self.engine.clear_ram()
         self.engine.set_icount(0)
         self.engine.warp_ns = 0

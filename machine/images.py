@@ -126,7 +126,7 @@ def parse_elf(data: bytes, what: str) -> Program:
     if entry_size < 56 or table + entry_size * count > len(data):
         raise ImageError(f"{what}: the program headers lie outside of the file; it is cut off or damaged")
     segments: list[Segment] = []
-    start = entry
+    start, loaded = entry, 0
     for index in range(count):
         p_type, _, offset, vaddr, paddr, file_size, mem_size = struct.unpack_from(
             "<IIQQQQQ", data, table + index * entry_size
@@ -135,6 +135,11 @@ def parse_elf(data: bytes, what: str) -> Program:
             continue
         if file_size > mem_size or offset + file_size > len(data):
             raise ImageError(f"{what}: segment {index} lies outside of the file; it is cut off or damaged")
+        loaded += file_size
+        if loaded > UNPACKED_MAX:
+            raise ImageError(
+                f"{what}: its segments add up to more than {UNPACKED_MAX >> 20} MiB; it is damaged"
+            )
         segments.append(Segment(paddr, data[offset : offset + file_size], mem_size))
         if vaddr <= entry < vaddr + mem_size:
             start = entry - vaddr + paddr

@@ -20,7 +20,7 @@ read as zeros, and writing a one there is a guest error too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 from machine.hw.state import Part, Saved, parse_int
@@ -37,11 +37,11 @@ class Field:
     bits: int = 1
     access: str = "rw"
     doc: str = ""
+    #: The field's bits, in place.
+    mask: int = field(init=False)
 
-    @property
-    def mask(self) -> int:
-        """The field's bits, in place."""
-        return ((1 << self.bits) - 1) << self.lo
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask", ((1 << self.bits) - 1) << self.lo)
 
     def get(self, value: int) -> int:
         """Return the field's value out of a register's."""

@@ -14,6 +14,7 @@ import pytest
 from machine.board import Board, Stop, StopReason
 from machine.config import DriveConfig, Images, MachineConfig
 from machine.errors import ConfigError, ImageError
+from machine.fdt import Node, parse_fdt, write_fdt
 from machine.hw.uart16550 import Uart
 from machine.inputs import Input, NullGate
 from tests.rvasm import assemble
@@ -444,6 +445,21 @@ def test_drives_are_opened_counted_and_named(tmp_path: Path) -> None:
         ("data", 0x1000_7000),
         ("drive0", 0x1000_8000),
     ]
+    board.close()
+
+
+def test_device_tree_of_the_user_is_used(backend: str) -> None:
+    mine = write_fdt(Node("", {"model": "mine"}))
+    config = MachineConfig(memory_bytes=16 << 20, append="hello")
+    board = Board(
+        config, Images(kernel=elf("wfi", RAM + (2 << 20)), dtb=mine), NullGate(), Console(), backend=backend
+    )
+    board.reset()
+    at = board.engine.get_reg(0, "x11")
+    root, _ = parse_fdt(board.engine.read_phys(at, len(board.dtb)))
+    assert root.props["model"] == b"mine\0"
+    chosen = root.find("/chosen")
+    assert chosen is not None and chosen.props["bootargs"] == b"hello\0"
     board.close()
 
 

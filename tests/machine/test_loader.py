@@ -165,3 +165,8 @@ def test_firmware_may_be_elf_or_raw() -> None:
     assert parse_firmware(b"\x13\0\0\0").kind == "raw"
     with pytest.raises(ImageError, match="empty"):
         parse_firmware(b"")
+
+
+def test_segment_of_zeros_alone_takes_room_but_no_data() -> None:
+    made = place(Images(kernel=elf(RAM, b"", 8192)), bios="none")
+    assert made.segments[0].data == b"" and made.segments[0].size == 8192
