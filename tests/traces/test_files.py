@@ -88,7 +88,9 @@ def newer(path: Path) -> None:
 
 def no_inputs(path: Path) -> None:
     with sqlite3.connect(path) as db:
-        db.executescript("pragma foreign_keys=off; drop view input_list; drop view input_summary; drop table inputs")
+        db.executescript(
+            "pragma foreign_keys=off; drop view input_list; drop view input_summary; drop table inputs"
+        )
     db.close()
 
 
@@ -96,6 +98,10 @@ def bad_position(path: Path) -> None:
     with sqlite3.connect(path) as db:
         db.execute("update meta set value = '-3' where key = 'final_icount'")
     db.close()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
 
 
 def directory(path: Path) -> None:
@@ -106,7 +112,7 @@ def directory(path: Path) -> None:
 BAD: list[tuple[Callable[[Path], None], str]] = [
     (Path.unlink, "no such trace"),
     (directory, "is a directory"),
-    (lambda p: p.write_bytes(b"") and None, "is empty"),
+    (empty, "is empty"),
     (text_file, "not an SQLite file"),
     (other_database, "not a trace"),
     (cut, "cut short"),
@@ -117,7 +123,9 @@ BAD: list[tuple[Callable[[Path], None], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "says"), BAD, ids=[says for _, says in BAD])
-def test_a_bad_file_is_one_line_with_exit_code_3(trace: Path, damage: Callable[[Path], None], says: str) -> None:
+def test_a_bad_file_is_one_line_with_exit_code_3(
+    trace: Path, damage: Callable[[Path], None], says: str
+) -> None:
     damage(trace)
     before = listing(trace.parent)
     with pytest.raises(TraceError) as caught:
@@ -269,7 +277,14 @@ def test_a_wal_header_without_a_log_opens_without_writing(trace: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["delete from inputs", "attach '{x}' as o", "create table z (a)", "selec 1", "select 1; select 2", "pragma x=1;x"],
+    [
+        "delete from inputs",
+        "attach '{x}' as o",
+        "create table z (a)",
+        "selec 1",
+        "select 1; select 2",
+        "pragma x=1;x",
+    ],
 )
 def test_sql_can_only_read(trace: Path, tmp_path: Path, text: str) -> None:
     with TraceReader.open(trace) as t:

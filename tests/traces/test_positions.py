@@ -53,8 +53,33 @@ def test_every_form_of_the_contract_is_understood(text: str, position: int) -> N
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "1__2", "_1", "1_", "0x10", "+", "--1", "-501", "2_000_001", "101%", "@", "@nowhere", "@far", "input:7",
-     "input:", "input:-1", "1e3", "1.5", "%", "s", "9" * 500, "9" * 500 + "%", "٣", "1.2.3s"],
+    [
+        "",
+        "x",
+        "1__2",
+        "_1",
+        "1_",
+        "0x10",
+        "+",
+        "--1",
+        "-501",
+        "2_000_001",
+        "101%",
+        "@",
+        "@nowhere",
+        "@far",
+        "input:7",
+        "input:",
+        "input:-1",
+        "1e3",
+        "1.5",
+        "%",
+        "s",
+        "9" * 500,
+        "9" * 500 + "%",
+        "٣",
+        "1.2.3s",
+    ],
 )
 def test_what_is_no_position_is_refused_with_exit_code_2(text: str) -> None:
     with pytest.raises(PositionError) as caught:

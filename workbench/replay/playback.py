@@ -66,6 +66,8 @@ class Playback:
         self._kept: dict[bytes, bytes] = {}
         #: rolling digests that were compared
         self.compared = 0
+        #: whether a run is to stop; set by ``interrupt``, cleared by whoever begins a motion
+        self.interrupted = False
 
     def close(self) -> None:
         """Free the machine."""
@@ -129,6 +131,11 @@ class Playback:
         self._base, self._since_base = node, set()
         self._rolling = None if node.rolling is None else set(node.rolling)
 
+    def interrupt(self) -> None:
+        """Stop a run soon; may be called from a signal handler or another thread."""
+        self.interrupted = True
+        self.board.interrupt()
+
     def run_to(self, target: int, breakpoints: bool = False) -> BoardStop | None:
         """Run forward, comparing every rolling digest on the way.
 
@@ -148,6 +155,8 @@ class Playback:
             leg = min(target, self._stops[at]) if at < len(self._stops) else target
             stop = self.board.run(leg)
             name = reason_name(stop)
+            if name == "interrupted" and not self.interrupted:
+                continue  # an interrupt of a motion that had ended already
             if name == "interrupted" or (name == "breakpoint" and breakpoints):
                 if self.icount == leg and not self.settled:
                     self._arrived()

@@ -53,7 +53,6 @@ class Replayer:
         self.trace = trace
         self.playback = Playback(trace, backend, board_factory)
         self.playback.console = console
-        self._interrupted = False
         if from_checkpoint is not None:
             node = next((n for n in self.playback.tree.files() if n.row.id == from_checkpoint), None)
             if node is not None:
@@ -81,8 +80,7 @@ class Replayer:
 
     def interrupt(self) -> None:
         """Stop the run soon; may be called from a signal handler or another thread."""
-        self._interrupted = True
-        self.playback.board.interrupt()
+        self.playback.interrupt()
 
     def verify(self) -> VerifyResult:
         """Run from here to the end and compare every digest of the trace.
@@ -102,7 +100,7 @@ class Replayer:
                     break
                 self._compare(row.id, row.icount, row.digest)
                 whole += 1
-        if not self._interrupted and playback.run_to(playback.end) is None:
+        if not self.playback.interrupted and playback.run_to(playback.end) is None:
             whole += self._compare_end()
         return VerifyResult(playback.compared - before + whole, self.icount - start, self.icount)
 

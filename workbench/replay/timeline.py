@@ -41,7 +41,6 @@ class Timeline:
         self.playback = playback
         self.start = 0
         self.end = playback.end
-        self._interrupted = False
 
     @property
     def cursor(self) -> int:
@@ -50,8 +49,7 @@ class Timeline:
 
     def interrupt(self) -> None:
         """Stop a motion soon; may be called from a signal handler or another thread."""
-        self._interrupted = True
-        self.playback.board.interrupt()
+        self.playback.interrupt()
 
     def goto(self, target: int) -> str:
         """Go to a position. Returns ``goto``, or ``interrupted`` where it stopped on the way.
@@ -61,7 +59,7 @@ class Timeline:
         """
         if not self.start <= target <= self.end:
             raise PositionError(f"position {target} is outside of {self.start}..{self.end}")
-        self._interrupted = False
+        self.playback.interrupted = False
         return "goto" if self._travel(target) else "interrupted"
 
     def forward(self, breakpoints: Collection[int], limit: int) -> str:
@@ -70,7 +68,7 @@ class Timeline:
         Returns:
             ``breakpoint``, ``limit`` or ``interrupted``.
         """
-        self._interrupted = False
+        self.playback.interrupted = False
         if not breakpoints:
             return "limit" if self._travel(limit) else "interrupted"
         playback, engine = self.playback, self.playback.board.engine
@@ -97,22 +95,20 @@ class Timeline:
         Returns:
             ``breakpoint``, ``limit`` or ``interrupted`` (then the cursor is where it was).
         """
-        self._interrupted = False
+        self.playback.interrupted = False
         began = high = self.cursor
         span = 0
         while breakpoints and high > limit:
             node = self.playback.tree.nearest(max(high - 1 - span, limit))
             low = max(node.icount, limit)
             hit = self._last_hit(breakpoints, low, high)
-            if self._interrupted:
+            if self.playback.interrupted:
                 return self._give_up(began)
             if hit is not None:
-                self._travel(hit)
-                return "breakpoint"
+                return "breakpoint" if self._travel(hit) else self._give_up(began)
             high = low
             span = max(_FIRST_SCAN, 2 * span)
-        self._travel(limit)
-        return "limit"
+        return "limit" if self._travel(limit) else self._give_up(began)
 
     def first_vtime(self, vtime_ns: int, low: int, high: int) -> int:
         """Return the first position in ``low..high`` whose virtual time is at least ``vtime_ns``; moves the cursor."""
@@ -162,7 +158,7 @@ class Timeline:
         return self._leg(target)
 
     def _leg(self, target: int) -> bool:
-        if self._interrupted:
+        if self.playback.interrupted:
             return False
         stop = self.playback.run_to(target)
         if stop is not None:
@@ -178,10 +174,10 @@ class Timeline:
         """After a stop in the middle: back to the state at the position, if more than that was taken already."""
         if self.playback.settled:
             at = self.cursor
-            interrupted, self._interrupted = self._interrupted, False
+            interrupted, self.playback.interrupted = self.playback.interrupted, False
             self.playback.restore(self.playback.tree.nearest(at))
             self.playback.run_to(at)
-            self._interrupted = interrupted
+            self.playback.interrupted = interrupted
 
     def _last_hit(self, breakpoints: Collection[int], low: int, high: int) -> int | None:
         """Return the last position in ``low..high-1`` at which a breakpoint hits."""
@@ -197,7 +193,7 @@ class Timeline:
         return last if hits else None
 
     def _give_up(self, began: int) -> str:
-        self._interrupted = False
+        self.playback.interrupted = False
         self._travel(began)
         return "interrupted"
 
