@@ -129,12 +129,39 @@ static inline void gen_store_imm(Gen *g, Opnd d, int64_t imm)
     }
 }
 
+/* The register to compute d in: d's own, unless an operand still to be read lives there. */
+static inline unsigned gen_target_reg(Opnd d, Opnd later)
+{
+    return d.kind == O_REG && !opnd_same(d, later) ? d.reg : RAX;
+}
+
+/* A constant too long for an instruction, or any, goes into a register first. */
+static inline Opnd gen_in_reg_or_mem(Gen *g, Opnd o, unsigned scratch)
+{
+    if (o.kind != O_IMM)
+        return o;
+    em_mov_ri(g->a, scratch, o.imm);
+    return opnd_reg(scratch);
+}
+
+/* movsxd d, r32 */
+static inline void gen_store_sext32(Gen *g, Opnd d, Opnd from)
+{
+    unsigned r = d.kind == O_REG ? d.reg : RAX;
+    em_rm(g->a, EM_W, 0x63, r, from);
+    em_mov_or(g->a, d, r);
+}
+
 /* x86_thunk.c */
 void thunks_emit(CodeBuf *cb);
 /* x86_alu.c: the ops without effect but d. */
 void gen_alu(Gen *g, const IrOp *op);
 /* Emits a compare of a and b; returns the condition code under which `a cond b` holds. Uses rax. */
 unsigned gen_compare(Gen *g, const IrOp *op);
+/* x86_muldiv.c */
+void gen_mul(Gen *g, const IrOp *op, bool is32);
+void gen_mul_high(Gen *g, const IrOp *op);
+void gen_div(Gen *g, const IrOp *op, bool is_signed, bool rem, bool is32);
 /* x86_mem.c */
 void gen_load(Gen *g, const IrOp *op);
 void gen_store(Gen *g, const IrOp *op);

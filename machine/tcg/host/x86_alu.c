@@ -4,28 +4,6 @@
 
 #if defined(__x86_64__)
 
-/* The register to compute d in: d's own, unless an operand still to be read lives there. */
-static unsigned target_reg(Opnd d, Opnd later)
-{
-    return d.kind == O_REG && !opnd_same(d, later) ? d.reg : RAX;
-}
-
-/* A constant too long for an instruction, or any, goes into a register first. */
-static Opnd in_reg_or_mem(Gen *g, Opnd o, unsigned scratch)
-{
-    if (o.kind != O_IMM)
-        return o;
-    em_mov_ri(g->a, scratch, o.imm);
-    return opnd_reg(scratch);
-}
-
-static void swap(Opnd *a, Opnd *b)
-{
-    Opnd t = *a;
-    *a = *b;
-    *b = t;
-}
-
 /* d = d op b */
 static void binop_in_place(Gen *g, unsigned n, Opnd d, Opnd b)
 {
@@ -54,7 +32,7 @@ static void binop_long_imm(Gen *g, unsigned n, Opnd d, Opnd a, int64_t imm)
         em_mov_or(g->a, d, r);
         return;
     }
-    unsigned r = target_reg(d, a);
+    unsigned r = gen_target_reg(d, a);
     em_mov_ri(g->a, r, imm);
     if (opnd_same(d, a)) {
         em_alu_or(g->a, EM_W, n, d, RAX);
@@ -88,9 +66,9 @@ static void gen_binop(Gen *g, const IrOp *op, unsigned n)
         b.imm = (int64_t)(0 - (uint64_t)b.imm);
     }
     if (n != X_SUB && (a.kind == O_IMM || (opnd_same(d, b) && !opnd_same(d, a))))
-        swap(&a, &b);
+        opnd_swap(&a, &b);
     if (a.kind == O_IMM && b.kind == O_IMM)
-        a = in_reg_or_mem(g, a, RCX);
+        a = gen_in_reg_or_mem(g, a, RCX);
     if (b.kind == O_IMM && !fits_s32(b.imm)) {
         binop_long_imm(g, n, d, a, b.imm);
         return;
@@ -101,26 +79,18 @@ static void gen_binop(Gen *g, const IrOp *op, unsigned n)
     }
     if (n == X_SUB && opnd_same(d, b) && d.kind == O_REG) {
         if (a.kind == O_IMM && !fits_s32(a.imm))
-            a = in_reg_or_mem(g, a, RAX);
+            a = gen_in_reg_or_mem(g, a, RAX);
         em_rm(g->a, EM_W, 0xf7, 3, d);
         em_alu_ro(g->a, EM_W, X_ADD, d.reg, a);
         return;
     }
-    unsigned r = target_reg(d, b);
+    unsigned r = gen_target_reg(d, b);
     if (n == X_ADD) {
         add_to(g, EM_W, r, a, b);
     } else {
         em_mov_ro(g->a, r, a);
         em_alu_ro(g->a, EM_W, n, r, b);
     }
-    em_mov_or(g->a, d, r);
-}
-
-/* movsxd d, r32 */
-static void store_sext32(Gen *g, Opnd d, Opnd from)
-{
-    unsigned r = d.kind == O_REG ? d.reg : RAX;
-    em_rm(g->a, EM_W, 0x63, r, from);
     em_mov_or(g->a, d, r);
 }
 
@@ -134,16 +104,16 @@ static void gen_binop32(Gen *g, const IrOp *op, unsigned n)
         b.imm = (int32_t)(0 - (uint32_t)b.imm);
     }
     if (n == X_ADD && a.kind == O_IMM) {
-        swap(&a, &b);
+        opnd_swap(&a, &b);
         b.imm = (int32_t)b.imm;
     }
     if (n == X_ADD && b.kind == O_IMM && b.imm == 0 && a.kind != O_IMM) {
-        store_sext32(g, d, a);
+        gen_store_sext32(g, d, a);
         return;
     }
     if (opnd_same(d, a) && d.kind == O_REG) {
         em_alu_ro(g->a, 0, n, d.reg, b);
-        store_sext32(g, d, d);
+        gen_store_sext32(g, d, d);
         return;
     }
     if (n == X_ADD) {
@@ -152,7 +122,7 @@ static void gen_binop32(Gen *g, const IrOp *op, unsigned n)
         em_mov32_ro(g->a, RAX, a);
         em_alu_ro(g->a, 0, n, RAX, b);
     }
-    store_sext32(g, d, opnd_reg(RAX));
+    gen_store_sext32(g, d, opnd_reg(RAX));
 }
 
 static void gen_shift_imm(Gen *g, unsigned n, Opnd d, Opnd a, unsigned count, bool is32)
@@ -169,7 +139,7 @@ static void gen_shift_imm(Gen *g, unsigned n, Opnd d, Opnd a, unsigned count, bo
         return;
     }
     if (n == X_SAR || count == 0) {
-        em_rm(g->a, EM_W, 0x63, r, in_reg_or_mem(g, a, RAX));
+        em_rm(g->a, EM_W, 0x63, r, gen_in_reg_or_mem(g, a, RAX));
         em_shift_i(g->a, EM_W, X_SAR, r, count);
     } else {
         if (!opnd_is_reg(a, r))
@@ -192,7 +162,7 @@ static void gen_shift(Gen *g, const IrOp *op, unsigned n, bool is32)
     }
     if (g->cb->has_bmi2) {
         r = d.kind == O_REG ? d.reg : RAX;
-        a = in_reg_or_mem(g, a, RAX);
+        a = gen_in_reg_or_mem(g, a, RAX);
         if (b.kind != O_REG) {
             em_rm(g->a, 0, 0x8b, RCX, b);
             b = opnd_reg(RCX);
@@ -200,7 +170,7 @@ static void gen_shift(Gen *g, const IrOp *op, unsigned n, bool is32)
         em_vex(g->a, vex_pp[n], 2, w ? 1 : 0, 0xf7, r, b.reg, a);
     } else {
         em_rm(g->a, 0, 0x8b, RCX, b);
-        r = target_reg(d, opnd_reg(RCX));
+        r = gen_target_reg(d, opnd_reg(RCX));
         if (!opnd_is_reg(a, r)) {
             if (is32)
                 em_mov32_ro(g->a, r, a);
@@ -210,7 +180,7 @@ static void gen_shift(Gen *g, const IrOp *op, unsigned n, bool is32)
         em_rm(g->a, w, 0xd3, n, opnd_reg(r));
     }
     if (is32)
-        store_sext32(g, d, opnd_reg(r));
+        gen_store_sext32(g, d, opnd_reg(r));
     else
         em_mov_or(g->a, d, r);
 }
@@ -218,7 +188,7 @@ static void gen_shift(Gen *g, const IrOp *op, unsigned n, bool is32)
 /* Narrowing: how to encode `op r, a`. */
 static void gen_extend(Gen *g, const IrOp *op, unsigned flags, uint32_t opcode)
 {
-    Opnd d = gen_slot(g, op->d), a = in_reg_or_mem(g, gen_opnd(g, op, op->a), RAX);
+    Opnd d = gen_slot(g, op->d), a = gen_in_reg_or_mem(g, gen_opnd(g, op, op->a), RAX);
     unsigned r = d.kind == O_REG ? d.reg : RAX;
     em_rm(g->a, flags, opcode, r, a);
     em_mov_or(g->a, d, r);
@@ -238,99 +208,6 @@ static void gen_mov(Gen *g, const IrOp *op)
     em_mov_or(g->a, d, r);
 }
 
-static void gen_mul(Gen *g, const IrOp *op, bool is32)
-{
-    Opnd d = gen_slot(g, op->d), a = gen_opnd(g, op, op->a), b = gen_opnd(g, op, op->b);
-    unsigned w = is32 ? 0 : EM_W;
-    if (a.kind == O_IMM || (opnd_same(d, b) && b.kind == O_REG))
-        swap(&a, &b);
-    a = in_reg_or_mem(g, a, RCX);
-    if (b.kind == O_IMM && is32)
-        b.imm = (int32_t)b.imm;
-    unsigned r = target_reg(d, b);
-    if (b.kind == O_IMM && fits_s32(b.imm)) {
-        em_rm(g->a, w, fits_s8(b.imm) ? 0x6b : 0x69, r, a);
-        if (fits_s8(b.imm))
-            em_8(g->a, (unsigned)b.imm);
-        else
-            em_32(g->a, (uint32_t)b.imm);
-    } else if (b.kind == O_IMM) {
-        em_mov_ri(g->a, RAX, b.imm);
-        em_rm(g->a, w, 0x0faf, RAX, a);
-        r = RAX;
-    } else {
-        em_mov_ro(g->a, r, a);
-        em_rm(g->a, w, 0x0faf, r, b);
-    }
-    if (is32)
-        store_sext32(g, d, opnd_reg(r));
-    else
-        em_mov_or(g->a, d, r);
-}
-
-static void gen_mul_high(Gen *g, const IrOp *op)
-{
-    Opnd d = gen_slot(g, op->d), a = gen_opnd(g, op, op->a);
-    Opnd b = in_reg_or_mem(g, gen_opnd(g, op, op->b), RCX);
-    em_mov_ro(g->a, RAX, a);
-    em_rm(g->a, EM_W, 0xf7, op->op == IR_MULHS ? 5 : 4, b);
-    if (op->op == IR_MULHSU) { /* a < 0: the unsigned product counted b << 64 too much */
-        em_mov_ro(g->a, RAX, a);
-        em_shift_i(g->a, EM_W, X_SAR, RAX, 63);
-        em_alu_ro(g->a, EM_W, X_AND, RAX, b);
-        em_alu_ro(g->a, EM_W, X_SUB, RDX, opnd_reg(RAX));
-    }
-    em_mov_or(g->a, d, RDX);
-}
-
-static void gen_div(Gen *g, const IrOp *op, bool is_signed, bool rem, bool is32)
-{
-    Asm *a = g->a;
-    Opnd d = gen_slot(g, op->d);
-    unsigned w = is32 ? 0 : EM_W;
-    uint8_t *special, *zero, *done, *done2 = NULL;
-    em_mov_ro(a, RCX, gen_opnd(g, op, op->b));
-    em_mov_ro(a, RAX, gen_opnd(g, op, op->a));
-    if (is_signed) { /* -1 overflows and 0 traps: both are special */
-        em_lea(a, w, RDX, opnd_mem(RCX, 1));
-        em_alu_oi(a, w, X_CMP, opnd_reg(RDX), 1);
-        special = em_jcc8(a, CC_BE);
-        if (w)
-            em_8(a, 0x48);
-        em_8(a, 0x99);
-        em_rm(a, w, 0xf7, 7, opnd_reg(RCX));
-    } else {
-        em_rm(a, w, 0x85, RCX, opnd_reg(RCX));
-        special = em_jcc8(a, CC_E);
-        em_mov_ri(a, RDX, 0);
-        em_rm(a, w, 0xf7, 6, opnd_reg(RCX));
-    }
-    if (rem)
-        em_mov_ro(a, RAX, opnd_reg(RDX));
-    done = em_jmp8(a);
-    em_bind8(a, special);
-    if (rem && is_signed) { /* b = 0: a; b = -1: 0 */
-        em_rm(a, w, 0xf7, 2, opnd_reg(RCX));
-        em_alu_ro(a, w, X_AND, RAX, opnd_reg(RCX));
-    } else if (!rem) {
-        if (is_signed) {
-            em_rm(a, w, 0x85, RCX, opnd_reg(RCX));
-            zero = em_jcc8(a, CC_E);
-            em_rm(a, w, 0xf7, 3, opnd_reg(RAX));
-            done2 = em_jmp8(a);
-            em_bind8(a, zero);
-        }
-        em_alu_oi(a, EM_W, X_OR, opnd_reg(RAX), -1);
-    }
-    em_bind8(a, done);
-    if (done2)
-        em_bind8(a, done2);
-    if (is32)
-        store_sext32(g, d, opnd_reg(RAX));
-    else
-        em_mov_or(a, d, RAX);
-}
-
 unsigned gen_compare(Gen *g, const IrOp *op)
 {
     static const uint8_t straight[] = {
@@ -340,11 +217,11 @@ unsigned gen_compare(Gen *g, const IrOp *op)
     Opnd a = gen_opnd(g, op, op->a), b = gen_opnd(g, op, op->b);
     unsigned cc = straight[op->cond];
     if (a.kind == O_IMM) {
-        swap(&a, &b);
+        opnd_swap(&a, &b);
         cc = swapped[op->cond];
     }
     if (b.kind == O_IMM && (!fits_s32(b.imm) || a.kind == O_IMM))
-        b = in_reg_or_mem(g, b, RAX);
+        b = gen_in_reg_or_mem(g, b, RAX);
     if (b.kind == O_IMM && b.imm == 0 && op->cond <= IR_NE && g->flags_at == g->a->p &&
         opnd_same(a, g->flags_of))
         return cc;

@@ -84,6 +84,13 @@ static inline bool opnd_is_reg(Opnd o, unsigned r)
     return o.kind == O_REG && o.reg == r;
 }
 
+static inline void opnd_swap(Opnd *a, Opnd *b)
+{
+    Opnd t = *a;
+    *a = *b;
+    *b = t;
+}
+
 static inline bool fits_s8(int64_t v)
 {
     return v == (int8_t)v;
