@@ -127,14 +127,16 @@ def interrupts_to(live: Recorder | Runner) -> Iterator[None]:
 
 
 def on_key(key: Key, live: Recorder | Runner, console: HostConsole) -> None:
-    """Do what an escape key asks for."""
+    """Do what an escape key asks for; without a trace there is nothing to debug, so c helps."""
+    from workbench.runner import Runner
     from workbench.terminal import Key
 
     if key is Key.END:
         live.interrupt(ENDED)
-    elif key is Key.HELP or not hasattr(live, "path"):
+    elif key is Key.HELP or isinstance(live, Runner):
         console.write(KEYS_HELP.encode())
     else:
+        live.commit()
         debug_so_far(live.path, console)
 
 

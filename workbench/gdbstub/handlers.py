@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import exit_code_of, one_line
 from workbench.gdbstub.packets import MAX_PAYLOAD
 from workbench.gdbstub.symbolfile import PATH, SymbolFileServer
-from workbench.gdbstub.target import Target
+from workbench.gdbstub.target import Target, encode
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -111,7 +111,7 @@ class Handlers:
 
     def read_registers(self, text: str) -> bytes:
         """``g``: the general registers, pc and the floating-point registers."""
-        return b"".join(register.encode(self._value(register.source)) for register in self.target.general)
+        return b"".join(encode(register, self._value(register.engine)) for register in self.target.general)
 
     def read_register(self, text: str) -> bytes:
         """``p n``: one register, x's for one that has no value now."""
@@ -119,12 +119,12 @@ class Handlers:
         if register is None:
             return ERROR_ARGUMENT
         try:
-            return register.encode(self._value(register.source))
+            return encode(register, self._value(register.engine))
         except (ValueError, KeyError):
             return b"x" * (register.bits // 4)
 
     def _value(self, source: str) -> int:
-        return int(self.session.board.engine.get_reg(self._hart, source)) if source else 0
+        return 0 if source == "x0" else int(self.session.board.engine.get_reg(self._hart, source))
 
     def read_memory(self, text: str) -> bytes:
         """``m addr,length``: through the current translation of the selected hart; as much as is readable."""
