@@ -173,6 +173,12 @@ class Recorder:
         self.gate.hurry = True
         self.board.interrupt()
 
+    def commit(self) -> None:
+        """Make the trace so far readable by others; called between steps, from the console's source."""
+        if self._log is not None:
+            self._log.progress(self.board.icount)
+            self._log.flush()
+
     # the console sink and the drives' store, as the board sees them
 
     def write(self, port: str, data: bytes, icount: int, vtime_ns: int) -> None:

@@ -114,6 +114,14 @@ class TraceLog:
         """Note the digest of the state in which the machine ended, behind its last position's own inputs."""
         self._put(self._end_digest, state, runs)
 
+    def flush(self) -> None:
+        """Write what is queued and commit it; returns when a reader sees it."""
+        done = threading.Event()
+        self._put(self._writer.commit)
+        self._put(done.set)
+        while not done.wait(0.1):
+            self._check()
+
     def close(self, final_icount: int) -> None:
         """Write what is queued and end the trace as clean."""
         self._stop()
