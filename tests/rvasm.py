@@ -133,7 +133,14 @@ class _Assembler:
         if name in AMOS and size in ("w", "d"):
             rs2 = REGS[a[1]] if name != "lr" else 0
             _, rs1 = self.memory(a[-1])
-            return [AMOS[name] << 27 | rs2 << 20 | rs1 << 15 | (2 if size == "w" else 3) << 12 | REGS[a[0]] << 7 | 0x2F]
+            return [
+                AMOS[name] << 27
+                | rs2 << 20
+                | rs1 << 15
+                | (2 if size == "w" else 3) << 12
+                | REGS[a[0]] << 7
+                | 0x2F
+            ]
         if op == ".word":
             return [self.imm(a[0]) & 0xFFFFFFFF]
         if op == ".dword":

@@ -144,7 +144,8 @@ def test_store_to_code_takes_effect_on_the_next_instruction(backend: str) -> Non
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_data_beside_code_stays_right_and_fast_enough(backend: str) -> None:
-    source = "la t0, cell; li s5, 2000\nagain: ld t1, 0(t0); addi t1, t1, 1; sd t1, 0(t0); addi s5, s5, -1; bnez s5, again\n"
+    source = "la t0, cell; li s5, 2000\n"
+    source += "again: ld t1, 0(t0); addi t1, t1, 1; sd t1, 0(t0); addi s5, s5, -1; bnez s5, again\n"
     bare = Bare(source + STOP + "here: j here\n.align 8\ncell: .dword 0\n", backend=backend)
     assert bare.run() is ExitReason.STOP
     assert bare.ram("cell") == 2000
@@ -163,7 +164,9 @@ def test_dma_to_a_page_table_and_to_code_takes_effect(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_dropping_every_cache_at_every_stop_changes_nothing(backend: str) -> None:
-    program = "li s5, 300\nagain: sd s5, 0(s4); ld a0, 0(s4); add a2, a2, a0; addi s5, s5, -1; bnez s5, again\n"
+    program = (
+        "li s5, 300\nagain: sd s5, 0(s4); ld a0, 0(s4); add a2, a2, a0; addi s5, s5, -1; bnez s5, again\n"
+    )
     source = PAGING + STOP + "super:\n" + program + STOP + TABLES
     plain, dropped = Bare(source, backend=backend), Bare(source, backend=backend)
     plain.run()
@@ -177,7 +180,9 @@ def test_dropping_every_cache_at_every_stop_changes_nothing(backend: str) -> Non
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 64])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_block_length_changes_nothing(backend: str, limit: int) -> None:
-    program = "li s5, 300\nagain: sd s5, 0(s4); ld a0, 0(s4); add a2, a2, a0; addi s5, s5, -1; bnez s5, again\n"
+    program = (
+        "li s5, 300\nagain: sd s5, 0(s4); ld a0, 0(s4); add a2, a2, a0; addi s5, s5, -1; bnez s5, again\n"
+    )
     source = PAGING + STOP + "super:\n" + program + STOP + TABLES
     plain, cut = Bare(source, backend="interp"), Bare(source, backend=backend)
     cut.engine.set_tb_max(limit)

@@ -52,7 +52,10 @@ def run(rounds: int, work: Path, progress: Callable[[str], None]) -> dict[str, A
     ways = contenders(folder / "Image", folder / "initrd.cpio.gz", work, shutil.which("qemu-system-riscv64"))
     figures = {name: f.summary() for name, f in interleave(ways, rounds, progress).items()}
     wall = {name: f["wall_s"] for name, f in figures.items()}
-    ratios = {"record / run (cost)": wall["record"] / wall["run"], "record / replay": wall["record"] / wall["replay"]}
+    ratios = {
+        "record / run (cost)": wall["record"] / wall["run"],
+        "record / replay": wall["record"] / wall["replay"],
+    }
     for peer in ("qemu", "qemu -icount", "qemu rr=record"):
         if peer in wall:
             ratios[f"{peer} / record"] = wall[peer] / wall["record"]

@@ -68,7 +68,9 @@ def run_once(contender: Contender) -> tuple[float, float, int]:
     """
     with tempfile.TemporaryFile() as out:
         start = time.monotonic()
-        process = subprocess.Popen(contender.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            contender.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
         pid = 0
         while not pid:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)

@@ -48,7 +48,8 @@ def test_run_stops_at_every_position_asked_for(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_mmio_sees_the_exact_position_in_the_middle_of_a_block(backend: str) -> None:
-    source = "li t0, 0x10000000\nli a0, 50\nagain: nop\nsb a0, 0(t0)\nnop\nlb a1, 0(t0)\naddi a0, a0, -1\nbnez a0, again\n"
+    source = "li t0, 0x10000000; li a0, 50\n"
+    source += "again: nop; sb a0, 0(t0); nop; lb a1, 0(t0); addi a0, a0, -1; bnez a0, again\n"
     bare = Bare(source + STOP, backend=backend)
     assert bare.run() is ExitReason.STOP
     assert [at for at, _ in bare.out] == [3 + 6 * i + 1 for i in range(50)]
@@ -152,7 +153,8 @@ def test_impossible_machines_are_refused() -> None:
 
 
 def test_harts_take_turns_of_a_quantum() -> None:
-    source = "csrr t0, mhartid\nslli t0, t0, 3\nla t1, cells\nadd t1, t1, t0\na: ld t2, 0(t1)\naddi t2, t2, 1\nsd t2, 0(t1)\nj a\n"
+    source = "csrr t0, mhartid; slli t0, t0, 3; la t1, cells; add t1, t1, t0\n"
+    source += "a: ld t2, 0(t1); addi t2, t2, 1; sd t2, 0(t1); j a\n"
     source += ".align 8\ncells: .dword 0\n.dword 0\n.dword 0\n"
     bare = Bare(source, harts=3, quantum=100)
     bare.run(30_000)
