@@ -40,7 +40,7 @@ class RecordLimits:
     """
 
     rolling_steps: int = 1 << 24
-    checkpoint_every: int = 2
+    checkpoint_every: int = 3
     budget_bytes: int = 256 << 20
     max_checkpoints: int = 256
 
@@ -116,6 +116,7 @@ class Recorder:
         self._progress_at = 0.0
         self._checkpoint_dirty: set[int] = set()
         self._rolls = 0
+        self._checkpoint_at = -1
         self.gate = RecordGate(self._config, self._note_input, source, self._slice, self._dead)
         self._watch = ConsoleWatch(None, echo)
         self._echo = echo
@@ -224,6 +225,7 @@ class Recorder:
 
     def _checkpoint(self, log: TraceLog) -> None:
         board = self.board
+        self._checkpoint_at = board.icount
         runs = copy_pages(board, self._checkpoint_dirty)
         self._checkpoint_dirty.clear()
         log.checkpoint(board.icount, board.vtime_ns, board.save_state(), runs, self.gate.count + 1)
@@ -247,7 +249,7 @@ class Recorder:
         self._checkpoint_dirty.update(board.engine.dirty_pages())
         if settled and reason_name(stop) not in ("until", "interrupted"):
             log.end_digest(board.save_state(), copy_pages(board, self._checkpoint_dirty))
-        elif not settled:
+        elif not settled and board.icount != self._checkpoint_at:
             self._checkpoint(log)
         return RecordResult(reason, code, board.icount, board.vtime_ns, self._matched, self.path)
 
