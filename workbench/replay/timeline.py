@@ -10,7 +10,7 @@ Breakpoints belong to the timeline; a hit is the position at which the instructi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Final
 
 from traces.errors import PositionError
@@ -196,7 +196,3 @@ class Timeline:
         self.playback.interrupted = False
         self._travel(began)
         return "interrupted"
-
-
-#: What a timeline asks a session for, to show how far a long motion has come.
-ProgressListener = Callable[[int, int], None]
