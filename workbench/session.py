@@ -306,6 +306,13 @@ class Session:
         """Return the value of an expression. Raises EvalError."""
         return Expression(text, self.reg, self.symbols.lookup).value()
 
+    def sym(self, name: str) -> int:
+        """Return a symbol's address. Raises EvalError: there is none."""
+        address = self.symbols.lookup(name)
+        if address is None:
+            raise EvalError(f"no symbol {name!r}")
+        return address
+
     def digest(self) -> str:
         """Return the digest of the whole state at the cursor, in hex."""
         return self.playback.digest().hex()
@@ -314,17 +321,6 @@ class Session:
         """Run SQL on the trace; returns rows by column. Raises TraceError."""
         columns, rows = self.trace.sql(text, params)
         return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-class Trace(Session):
-    """The session under the name that scripts use: ``with Trace.open("boot.trace") as t: …``."""
-
-    def sym(self, name: str) -> int:
-        """Return a symbol's address. Raises EvalError: there is none."""
-        address = self.symbols.lookup(name)
-        if address is None:
-            raise EvalError(f"no symbol {name!r}")
-        return address
 
 
 def _kernel_symbols(trace: TraceReader) -> Symbols:
