@@ -122,7 +122,7 @@ class Graph:
         cls = registry.driver_class(reader.text("driver"))
         name = reader.text("node-name", "") or self.new_name()
         if name in self.nodes or len(name) > 31:
-            self._release(options)
+            await self._release(options)
             raise BlockError(errno.EEXIST, f"node name '{name}' is in use or longer than 31 characters")
         node = cls(self, name, parse_bool(reader.take("read-only", read_only), "read-only"))
         node.auto_read_only = reader.flag("auto-read-only")
@@ -141,17 +141,18 @@ class Graph:
                 raise OptionError(f"{node.name}: force-share needs read-only")
         except BaseException:
             await self._discard_node(node)
-            self._release(options)
+            await self._release(options)
             raise
         self.nodes[name] = node
         child = node.child("file")
         node.debug_node = child if child is not None and child.driver == "blkdebug" else None
         return node
 
-    def _release(self, options: Options) -> None:
+    async def _release(self, options: Options) -> None:
+        """Close a file node that was opened for probing and found no parent."""
         below = options.get("file")
-        if isinstance(below, Node) and not below.parents:
-            self.sched.spawn(self.close_node(below), "close")
+        if isinstance(below, Node) and not (below.parents or below.monitor_owned or below.closed):
+            await self.close_node(below)
 
     async def _discard_node(self, node: Node) -> None:
         below = [edge.node for edge in node.children.values()]

@@ -219,3 +219,25 @@ class FileNode(Node):
     def allocated_bytes(self) -> int:
         """Return bytes of disk space the file takes."""
         return os.fstat(self._fd).st_blocks * 512
+
+
+def create_file(filename: str, size: int = 0) -> None:
+    """Make an empty host file of that size, or empty the one that is there.
+
+    Raises:
+        BlockError: with the errno of what failed, EBUSY when another process uses the file.
+    """
+    try:
+        fd = os.open(filename, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except (OSError, ValueError) as error:
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
+        raise BlockError(number, f"could not create '{filename}': {os.strerror(number)}") from error
+    try:
+        locks = hostfile.FileLocks(fd, filename)
+        locks.hold(Perm.WRITE | Perm.RESIZE, Perm.ALL & ~(Perm.WRITE | Perm.RESIZE))
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, size)
+    except OSError as error:
+        raise from_oserror(error, f"could not create '{filename}'") from error
+    finally:
+        os.close(fd)
