@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -14,14 +16,34 @@ if TYPE_CHECKING:
 
 BACKENDS = ("jit", "interp")
 
+# How fast a host draws examples is not what these tests are about.
+hypothesis.settings.register_profile(
+    "workbench", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("workbench")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=BACKENDS, default="jit", help="run the machines on this back end")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Machines that nobody told otherwise take this one: the command line's default, too, in child processes.
-    os.environ["WORKBENCH_BACKEND"] = config.getoption("--backend")
+    if config.getoption("--backend") == "interp":
+        _make_engines_interpret()
+
+
+def _make_engines_interpret() -> None:
+    """Let every engine of this process begin with its translator to host code switched off."""
+    from machine.tcg.engine import Engine
+
+    original = Engine.__init__
+
+    @functools.wraps(original)
+    def init(self: Engine, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.set_switch("jit", False)
+
+    Engine.__init__ = init  # type: ignore[method-assign]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
