@@ -153,7 +153,9 @@ class Engine:
         builtin_sbi: bool,
     ) -> None:
         if not 1 <= harts <= 16 or ram_size <= 0 or (ram_base | ram_size) % PAGE_SIZE or guest != "riscv64":
-            raise ValueError(f"no such machine: guest {guest}, {harts} harts, {ram_size} bytes at {ram_base:#x}")
+            raise ValueError(
+                f"no such machine: guest {guest}, {harts} harts, {ram_size} bytes at {ram_base:#x}"
+            )
         if ns_per_step < 1 or quantum < 1:
             raise ValueError(f"ns_per_step {ns_per_step} and quantum {quantum} must be at least 1")
         self._host = host
@@ -171,7 +173,9 @@ class Engine:
         #: The whole RAM, to read; stores go through ``write_phys``.
         self.ram: memoryview = memoryview(ffi.buffer(lib.wb_ram(self._m), ram_size)).toreadonly()
         n = lib.wb_n_regs(self._m)
-        self.reg_names: tuple[str, ...] = tuple(ffi.string(lib.wb_reg_name(self._m, i)).decode() for i in range(n))
+        self.reg_names: tuple[str, ...] = tuple(
+            ffi.string(lib.wb_reg_name(self._m, i)).decode() for i in range(n)
+        )
         self._numbers = {name: i for i, name in enumerate(self.reg_names)}
         self._n_state = lib.wb_n_state(self._m)
         self._n_breakpoints = 0
@@ -285,7 +289,9 @@ class Engine:
     def restore_page(self, index: int, data: bytes | memoryview) -> None:
         """Set one page of RAM when a checkpoint is loaded. Raises ValueError for a bad index or size."""
         if len(data) != PAGE_SIZE or not 0 <= index < self.ram_pages:
-            raise ValueError(f"page {index} of {len(data)} bytes: expected 4096 bytes, index below {self.ram_pages}")
+            raise ValueError(
+                f"page {index} of {len(data)} bytes: expected 4096 bytes, index below {self.ram_pages}"
+            )
         lib.wb_ram_restore(self._m, index, ffi.from_buffer(data))
 
     def _ram_offset(self, paddr: int, size: int) -> int:
@@ -371,7 +377,9 @@ class Engine:
 
     def load_sched(self, values: Sequence[int]) -> None:
         """Set what ``save_sched`` returned. Raises ValueError for another shape."""
-        if len(values) != 3 + 3 * self.harts or not all(isinstance(v, int) and 0 <= v <= NEVER for v in values):
+        if len(values) != 3 + 3 * self.harts or not all(
+            isinstance(v, int) and 0 <= v <= NEVER for v in values
+        ):
             raise ValueError(f"not a scheduler state of a machine with {self.harts} harts")
         lib.wb_sched_set(self._m, ffi.new("uint64_t[]", list(values)))
 
