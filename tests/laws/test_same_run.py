@@ -25,7 +25,7 @@ WINDOW = 100_000
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Iterator[TraceReader]:
     path = tmp_path_factory.mktemp("laws") / "boot.trace"
-    config = MachineConfig(memory_bytes=32 << 20, append="safe")
+    config = MachineConfig(memory_bytes=32 << 20, append="safe", seed=1, options={"entropy": "seed"})
     limits = RecordLimits(rolling_steps=1 << 14, checkpoint_every=4)
     recorder = Recorder(
         config, Images(kernel=builtin.read_image()), Path(path), backend=backend, limits=limits
