@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -115,6 +115,8 @@ class Board:
         self._ports: dict[str, ConsolePort] = {}
         self._stop: tuple[str, int] | None = None
         self._interrupted = False
+        #: Takes the engine's records when there is no room for more; probes that record need one.
+        self.on_records: Callable[[], None] | None = None
         self.drives = self._open_drives(drives or {})
         try:
             self.engine = Engine(
@@ -339,6 +341,10 @@ class Board:
                 return Stop(StopReason.BREAKPOINT)
             if reason is ExitReason.HALTED:
                 return Stop(StopReason.HALTED)
+            if reason is ExitReason.RECORDS:
+                if self.on_records is None:
+                    raise RuntimeError("probes make records, and nobody takes them: set on_records")
+                self.on_records()
             if reason is ExitReason.IDLE:
                 self._idle()
 
