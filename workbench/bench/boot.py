@@ -26,7 +26,17 @@ def contenders(kernel: Path, initrd: Path, work: Path, qemu: str | None) -> list
         Contender("replay", (*ours, "replay", trace), INIT_LINE),
     ]
     if qemu:
-        peer = (qemu, "-M", "virt", "-m", MEMORY, "-nographic", "-no-reboot", "-kernel", str(kernel))
+        peer: tuple[str, ...] = (
+            qemu,
+            "-M",
+            "virt",
+            "-m",
+            MEMORY,
+            "-nographic",
+            "-no-reboot",
+            "-kernel",
+            str(kernel),
+        )
         peer += ("-initrd", str(initrd), "-append", APPEND)
         log = str(work / "qemu.rr")
         found += [
