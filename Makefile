@@ -56,6 +56,7 @@ $(CORE_STAMP): $(STAMPS)/deps $(CORE_SOURCES)
 	@echo "building the core$(if $(SANITIZE), with sanitizers)"
 	@rm -f $(STAMPS)/core $(STAMPS)/core-sanitize
 	@WORKBENCH_SANITIZE=$(SANITIZE) $(PY) setup.py --quiet build_ext --inplace --force
+	@ls -t machine/tcg/_core*.so | tail -n +2 | xargs -r rm -f # one under another ABI's name would be preferred
 	@touch $@
 
 lint: $(STAMPS)/dev build
@@ -83,7 +84,7 @@ guest: $(STAMPS)/deps
 
 clean:
 	rm -rf build machine/tcg/_build $(STAMPS)/core $(STAMPS)/core-sanitize
-	find machine -name '_core*.so' -delete
+	find machine/tcg -name '_core*' -delete -o -name '*.o' -delete
 
 distclean: clean
 	rm -rf $(VENV) $(STAMPS) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
