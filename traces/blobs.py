@@ -34,7 +34,7 @@ class BlobPacker:
 
     def __init__(self) -> None:
         self._pages = zstandard.ZstdCompressor(level=-1)
-        self._images = zstandard.ZstdCompressor(level=1)
+        self._images = zstandard.ZstdCompressor(level=-3)
 
     def pack(self, data: bytes) -> tuple[str, bytes]:
         """Return ``(codec, stored)``: the shorter of zstd and the plain bytes.

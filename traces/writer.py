@@ -24,6 +24,8 @@ from .schema import APPLICATION_ID, FORMAT, migrate
 
 #: Longest time between commits, in seconds of host time.
 COMMIT_S: Final = 0.2
+#: Of the database: blobs are large, and a write costs by the page.
+_DB_PAGE_BYTES: Final = 16384
 
 
 @contextmanager
@@ -104,6 +106,7 @@ class TraceWriter:
             try:
                 db = sqlite3.connect(new, isolation_level=None)
                 try:
+                    db.execute(f"PRAGMA page_size = {_DB_PAGE_BYTES}")
                     migrate(db)
                     db.execute(
                         "INSERT INTO meta VALUES ('format', ?), ('clean', '0'), ('final_icount', '0')",
@@ -122,7 +125,7 @@ class TraceWriter:
             db.execute("PRAGMA journal_mode = WAL").fetchone()
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA foreign_keys = OFF")  # they hold by construction; verify() checks them
-            db.execute("PRAGMA wal_autocheckpoint = 4096")
+            db.execute("PRAGMA wal_autocheckpoint = 2048")
             db.execute("PRAGMA journal_size_limit = 67108864")
             db.execute("BEGIN IMMEDIATE")
         return cls(db, path, clock)

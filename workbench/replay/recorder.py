@@ -40,7 +40,7 @@ class RecordLimits:
     """
 
     rolling_steps: int = 1 << 24
-    checkpoint_every: int = 3
+    checkpoint_every: int = 8
     budget_bytes: int = 256 << 20
     max_checkpoints: int = 256
 
