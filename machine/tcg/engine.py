@@ -66,6 +66,7 @@ class Probe:
 
     Args:
         physical: for READ and WRITE: the range is of paddrs.
+        paired: for RET: see only what may end a call that was recorded since ``set_probes``; none of those is missed.
         condition: a gdb agent expression, or empty. Beside gdb's registers it may ask for those numbered from 0x1000:
             value, value before, address, size, icount, paddr.
     """
@@ -75,6 +76,7 @@ class Probe:
     lo: int
     hi: int
     physical: bool = False
+    paired: bool = False
     condition: bytes = b""
 
 
@@ -402,7 +404,7 @@ class Engine:
         specs = ffi.new("WbProbe[]", len(probes))
         code = b""
         for spec, probe in zip(specs, probes, strict=True):
-            spec.kind, spec.action, spec.flags = probe.kind, probe.action, int(probe.physical)
+            spec.kind, spec.action, spec.flags = probe.kind, probe.action, probe.physical | probe.paired << 1
             spec.lo, spec.hi = probe.lo & NEVER, probe.hi & NEVER
             spec.code, spec.code_len = len(code), len(probe.condition)
             code += probe.condition

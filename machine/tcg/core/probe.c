@@ -290,6 +290,12 @@ static bool ax_eval(Hart *h, const Happening *what, const uint8_t *code, uint32_
 
 /* ---- telling ---- */
 
+static uint32_t open_bit(uint64_t ret, uint64_t sp)
+{
+    const uint64_t hash = (ret ^ sp * UINT64_C(0x9e3779b97f4a7c15)) * UINT64_C(0xd6e8feb86659fd93);
+    return (uint32_t)(hash >> 40) & (PROBE_OPEN_BITS - 1);
+}
+
 static void probe_record(Hart *h, uint32_t id, const Happening *what)
 {
     ProbeSet *s = h->m->probes;
@@ -308,6 +314,10 @@ static void probe_record(Hart *h, uint32_t id, const Happening *what)
                        .value = what->value,
                        .old = what->old};
     h->m->guest->debug_context(h, &r->priv, &r->extra, r->args);
+    if (s->paired && what->kind == PROBE_CALL) {
+        const uint32_t bit = open_bit(what->b, what->value);
+        s->open[bit / 64] |= UINT64_C(1) << bit % 64;
+    }
 }
 
 void probe_tell(Hart *h, const Happening *what)
@@ -322,6 +332,11 @@ void probe_tell(Hart *h, const Happening *what)
         const uint64_t hi = what->kind == PROBE_READ || what->kind == PROBE_WRITE ? lo + what->size - 1 : lo;
         if (p->kind != what->kind || hi < p->lo || lo > p->hi)
             continue;
+        if ((p->flags & PROBE_PAIRED) && what->kind == PROBE_RET) {
+            const uint32_t bit = open_bit(what->a, what->value);
+            if (!(s->open[bit / 64] >> bit % 64 & 1))
+                continue;
+        }
         if (p->code_len && !ax_eval(h, what, s->code + p->code, p->code_len))
             continue;
         const uint64_t last = what->kind == PROBE_EXEC ? here : here + 1;
@@ -462,6 +477,8 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
     s->n = n;
     s->kinds = s->stop_kinds = s->n_records = 0;
     s->stopped = -1;
+    s->paired = false;
+    memset(s->open, 0, sizeof(s->open));
     for (uint32_t i = 0; i < n; i++) {
         s->probe[i] = (Probe){.kind = spec[i].kind,
                               .action = spec[i].action,
@@ -472,6 +489,7 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
                               .code_len = spec[i].code_len,
                               .last = ~UINT64_C(0)};
         s->kinds |= 1u << spec[i].kind;
+        s->paired |= (spec[i].flags & PROBE_PAIRED) != 0;
         if (spec[i].action == PROBE_STOP)
             s->stop_kinds |= 1u << spec[i].kind;
     }

@@ -34,13 +34,17 @@ typedef enum {
 
 typedef enum { PROBE_STOP, PROBE_LAST, PROBE_RECORD } ProbeAction;
 
-enum { PROBE_PHYSICAL = 1 }; /* READ and WRITE: the range is of paddrs */
+enum {
+    PROBE_PHYSICAL = 1, /* READ and WRITE: the range is of paddrs */
+    PROBE_PAIRED = 2,   /* RET: only where a call that was recorded may end: none of those is missed, few others are hit */
+};
 
 enum {
     PROBE_MAX = 256,
     PROBE_CODE_MAX = 4096,     /* bytes of a condition */
     PROBE_RECORDS = 1 << 15,
     PROBE_RECORDS_SPARE = 512, /* for what happens between the full mark and the next chance to leave */
+    PROBE_OPEN_BITS = 1 << 16, /* a power of two: of the filter of open calls */
 };
 
 /* A record, as Python reads it: 16 words. What a, b, value, old and extra hold, by kind:
@@ -88,6 +92,8 @@ typedef struct ProbeSet {
     int32_t stopped;    /* the probe that asked to stop, or -1 */
     ProbeRecord *record;
     uint32_t n_records;
+    bool paired;        /* keep `open` */
+    uint64_t open[PROBE_OPEN_BITS / 64]; /* by return address and stack pointer of recorded calls */
 } ProbeSet;
 
 /* A probe as it is asked for. `code` is an offset in the conditions given with it. */

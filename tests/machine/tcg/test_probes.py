@@ -174,3 +174,14 @@ def test_too_many_probes_are_refused() -> None:
         bare.engine.set_probes([everywhere(ProbeKind.EXEC)] * 257)
     with pytest.raises(ValueError, match="empty range"):
         bare.engine.set_probes([Probe(ProbeKind.EXEC, ProbeAction.STOP, 5, 4)])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_paired_returns_are_those_of_recorded_calls(backend: str) -> None:
+    store = Bare(PROGRAM).labels["store"]
+    calls = Probe(ProbeKind.CALL, ProbeAction.RECORD, store, store)
+    returns = Probe(ProbeKind.RET, ProbeAction.RECORD, 0, NEVER, paired=True)
+    _, rows = run_with([calls, returns], backend)
+    assert [row[3] for row in rows] == [ProbeKind.CALL, ProbeKind.RET] * 100
+    nowhere = Probe(ProbeKind.CALL, ProbeAction.RECORD, 0, 0)
+    assert run_with([nowhere, returns], backend)[1] == []
