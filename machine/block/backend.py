@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from machine.block import flags as F
 from machine.block import perms
@@ -44,6 +44,7 @@ class BlockBackend:
         self.in_flight = 0
         self.on_quiesce: Callable[[bool], None] | None = None
         self.blocked_reason = ""
+        self.job: Any = None
         self._queue_when_drained = queue_when_drained
         self._resumed = CoQueue(graph.sched, f"{name} drained")
         graph.backends.append(self)

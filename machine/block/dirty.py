@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from machine.block.errors import BlockError
 
@@ -59,6 +59,8 @@ class DirtyBitmap:
         self.readonly = False
         self.busy = False
         self.successor: DirtyBitmap | None = None
+        #: Called after a write was recorded.
+        self.listener: Callable[[], None] | None = None
 
     def set(self, offset: int, length: int) -> None:
         """Mark every granule that [offset, offset+length) touches."""
@@ -214,6 +216,8 @@ class BitmapSet:
             target = bitmap.successor if bitmap.successor is not None else bitmap
             if target.enabled:
                 target.set(offset, length)
+                if target.listener is not None:
+                    target.listener()
 
     def resize(self, size: int) -> None:
         """Follow the node's size."""

@@ -157,7 +157,7 @@ class Graph:
     async def _discard_node(self, node: Node) -> None:
         below = [edge.node for edge in node.children.values()]
         for link in tuple(node.children):
-            self._cut(node.children[link])
+            self.cut(node.children[link])
         for child in below:
             if not child.parents and not child.monitor_owned:
                 await self.close_node(child)
@@ -202,7 +202,8 @@ class Graph:
             raise
         return edge
 
-    def _cut(self, edge: Edge) -> None:
+    def cut(self, edge: Edge) -> None:
+        """Take an edge out of the graph."""
         edge.node.parents.remove(edge)
         if isinstance(edge.owner, Node):
             edge.owner.children.pop(edge.link, None)
@@ -264,7 +265,7 @@ class Graph:
             what if isinstance(what, Node) else await self.open(what, driver=driver, read_only=not writable)
         )
         if perm is None:
-            perm = Perm.CONSISTENT_READ | (Perm.WRITE | Perm.RESIZE if writable else Perm.NONE)
+            perm = Perm.CONSISTENT_READ | (Perm.WRITE if writable else Perm.NONE)
         backend = BlockBackend(self, name or f"backend{len(self.backends)}", perm, shared)
         try:
             backend.attach(node)
@@ -328,7 +329,7 @@ class Graph:
         if edge is not None and backing is not None:
             self.repoint([(edge, backing)])
         elif edge is not None:
-            self._cut(edge)
+            self.cut(edge)
         elif backing is not None:
             self.link(node, "backing", backing, Role.COW)
 
@@ -396,6 +397,10 @@ class Graph:
             root.quiesce()
         try:
             watched = dict.fromkeys([*above, *perms.topological(nodes)])
+            for root in roots:
+                job = getattr(root, "job", None)
+                if job is not None:
+                    await job.wait_quiet()
             while True:
                 busy = next((n for n in watched if n.tracker.requests), None)
                 if busy is None:

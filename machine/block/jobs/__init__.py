@@ -1,0 +1,1 @@
+"""Background jobs: backup, stream, commit, mirror; their life cycle and transactions."""
