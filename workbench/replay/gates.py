@@ -112,6 +112,7 @@ class RecordGate:
             payload = time.time_ns().to_bytes(8, "little")
         else:
             raise ValueError(f"{source} asks for the unknown input {kind!r}")
+        self.last_due = icount  # the wait at a position is part of leaving it, with or without a poll before
         self._note(icount, vtime_ns, Input(source, kind, payload), True)
         return payload
 
@@ -232,6 +233,7 @@ class ReplayGate:
                 self.last_good,
                 icount,
             )
+        self.last_due = icount
         return self._take().payload
 
     def next_position(self, icount: int) -> int | None:
