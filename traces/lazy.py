@@ -1,0 +1,337 @@
+"""Lazy tables: which intervals of which query are filled, and the database that holds their rows.
+
+Rows and their coverage are written in one transaction, so what ``coverage`` says is there, is there: a fill that was
+cancelled keeps its finished stretches. Where the trace itself can't be written (read-only, or being recorded), the
+rows go to a side database: ``TRACE.q`` beside it, or one in the user's cache folder where the folder can't be
+written either. Queries see either of them under the same table names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from .errors import TraceWriteError
+from .files import check_file, sqlite_errors
+from .schema import migrate
+
+#: The lazy tables, and how their rows are told to be the same for a fill that comes again.
+LAZY_TABLES: Final = ("insns", "mem", "calls", "traps", "syscalls", "mmio", "csr", "switches")
+
+#: Added to a trace or a side database when its first rows are written; open_rows is what a fill that continues needs.
+_EXTRA = """
+CREATE TABLE IF NOT EXISTS lazy_state (
+    probe TEXT NOT NULL, params TEXT NOT NULL, icount INTEGER NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (probe, params, icount)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lazy_cache (key TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""
+_BUSY_S: Final = 30.0
+_CACHE_KIB: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What rows are wanted: a table, and a filter; ``filter`` is JSON-able and part of the coverage's name.
+
+    Args:
+        table: one of LAZY_TABLES.
+        filter: what the rows are limited to, empty for all of them.
+        where, args: the same limit as SQL on the table, so that rows of another fill can be replaced.
+        follows: rows of a stretch may be completed by what comes later (returns).
+    """
+
+    table: str
+    filter: tuple[tuple[str, Any], ...] = ()
+    where: str = "1"
+    args: tuple[Any, ...] = ()
+    follows: bool = False
+
+    @property
+    def params(self) -> str:
+        """Return the filter as canonical JSON, as ``coverage.params`` has it."""
+        return json.dumps(dict(self.filter), sort_keys=True, separators=(",", ":"))
+
+
+def subtract(low: int, high: int, covered: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the parts of ``low..high`` (end exclusive) that no covered interval holds, in order."""
+    out = []
+    at = low
+    for start, end in sorted(covered):
+        if end <= at or start >= high:
+            continue
+        if start > at:
+            out.append((at, start))
+        at = max(at, end)
+    if at < high:
+        out.append((at, high))
+    return out
+
+
+class LazyStore:
+    """The database of a trace's lazy rows. Make one with ``open``; a context manager; one thread at a time."""
+
+    def __init__(self, trace: Path, path: Path, side: bool) -> None:
+        self.trace = trace
+        self.path = path
+        #: whether the rows are beside the trace
+        self.side = side
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+
+    @classmethod
+    def open(cls, trace: str | Path, identity: str, writable: bool = True) -> LazyStore:
+        """Return the store of a trace; nothing is written yet.
+
+        Args:
+            trace: the trace's file.
+            identity: what tells this run from others; a side database of another one is begun anew.
+            writable: False keeps the trace itself untouched.
+
+        Raises:
+            TraceError: the trace can't be used.
+        """
+        path = Path(trace)
+        header = check_file(path)
+        if writable and not header.wal and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+            return cls(path, path, False)
+        store = cls(path, _side_path(path), True)
+        store._check_side(identity)
+        return store
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for db in (self._writer, self._reader):
+            if db is not None:
+                with suppress(sqlite3.Error):
+                    db.close()
+        self._writer = self._reader = None
+
+    def __enter__(self) -> LazyStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # coverage
+
+    def covered(self, want: Want) -> list[tuple[int, int]]:
+        """Return the intervals (end exclusive) of which all wanted rows are there, in order."""
+        rows = self.read(
+            "SELECT icount_from, icount_to FROM coverage WHERE probe = ? AND params IN (?, '{}') ORDER BY 1",
+            (want.table, want.params),
+        )
+        return [(int(a), int(b)) for a, b in rows]
+
+    def missing(self, want: Want, low: int, high: int) -> list[tuple[int, int]]:
+        """Return the intervals that must be filled so that ``low..high`` is whole.
+
+        Where rows of a stretch may be completed by a later one (calls by returns), a stretch that was filled before
+        and lies behind a missing one is filled again.
+        """
+        if want.follows and want.filter:
+            return self._whole(want, low, high)
+        covered = self.covered(want)
+        gaps = subtract(low, high, covered)
+        if not want.follows:
+            return gaps
+        out: list[tuple[int, int]] = []
+        for start, end in gaps:
+            while (follower := next((b for a, b in covered if a <= end < b), None)) is not None:
+                end = follower
+            if out and out[-1][1] >= start:
+                out[-1] = (out[-1][0], max(end, out[-1][1]))
+            else:
+                out.append((start, end))
+        return out
+
+    def _whole(self, want: Want, low: int, high: int) -> list[tuple[int, int]]:
+        """Return one interval or none: what ends a filtered call is only seen by the replay that saw it begin."""
+        everything = Want(want.table, follows=True)
+        if any(a <= low and high <= b for a, b in self.covered(everything) + self.covered(want)):
+            return []
+        for start, end in self.covered(want):
+            if start <= high and low <= end:
+                low, high = min(low, start), max(high, end)
+        return [(low, high)]
+
+    def state_at(self, want: Want, icount: int) -> Any:
+        """Return what a fill that ended here left for one that begins here, or None."""
+        rows = self.read(
+            "SELECT state FROM lazy_state WHERE probe = ? AND params = ? AND icount = ?",
+            (want.table, want.params, icount),
+        )
+        return json.loads(rows[0][0]) if rows else None
+
+    # reading
+
+    def read(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query of this package's own."""
+        with sqlite_errors(self.trace):
+            try:
+                return self.reader().execute(sql, args).fetchall()
+            except sqlite3.OperationalError as e:
+                if "no such table: lazy_" in str(e):
+                    return []
+                raise
+
+    def reader(self) -> sqlite3.Connection:
+        """Return the connection that reads: the trace, with the side database's tables in place of its own."""
+        if self._reader is None:
+            db = sqlite3.connect(
+                f"file:{quote(str(self.trace.absolute()))}?mode=ro",
+                uri=True,
+                isolation_level=None,
+                timeout=_BUSY_S,
+                check_same_thread=False,
+            )
+            try:
+                if self.side and self.path.exists():
+                    db.execute("ATTACH ? AS side", (f"file:{quote(str(self.path.absolute()))}?mode=ro",))
+                    for name in (*LAZY_TABLES, "coverage", "lazy_state", "lazy_cache"):
+                        db.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM side.{name}")
+                db.execute("PRAGMA trusted_schema = OFF")
+                db.execute("PRAGMA query_only = ON")
+            except BaseException:
+                db.close()
+                raise
+            self._reader = db
+        return self._reader
+
+    # writing
+
+    def write_stretch(
+        self,
+        want: Want,
+        low: int,
+        high: int,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        updates: tuple[str, Iterable[Sequence[Any]]] | None = None,
+        state: Any = None,
+    ) -> None:
+        """Store all wanted rows of ``low..high`` and say so, in one transaction.
+
+        Args:
+            columns, rows: what is inserted. updates: SQL and arguments that complete earlier rows.
+            state: JSON-able: what a fill that continues at ``high`` needs.
+
+        Raises:
+            TraceWriteError: the database can't be written (disk full, in use).
+        """
+        names = ", ".join(f'"{c}"' for c in columns)
+        insert = f"INSERT INTO {want.table} ({names}) VALUES ({', '.join('?' * len(columns))})"
+        with self._transaction() as db:
+            db.execute(
+                f"DELETE FROM {want.table} WHERE icount >= ? AND icount < ? AND ({want.where})",
+                (low, high, *want.args),
+            )
+            db.executemany(insert, rows)
+            if updates is not None:
+                db.executemany(*updates)
+            _cover(db, want, low, high)
+            key = (want.table, want.params)
+            db.execute("DELETE FROM lazy_state WHERE probe = ? AND params = ? AND icount >= ? AND icount <= ?", (*key, low, high))
+            if state is not None:
+                db.execute("INSERT INTO lazy_state VALUES (?, ?, ?, ?)", (*key, high, json.dumps(state)))
+
+    def put_cache(self, key: str, data: bytes) -> None:
+        """Keep something that was found out about the run (symbols, types)."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO lazy_cache VALUES (?, ?)", (key, data))
+
+    def get_cache(self, key: str) -> bytes | None:
+        """Return what ``put_cache`` kept, or None."""
+        rows = self.read("SELECT data FROM lazy_cache WHERE key = ?", (key,))
+        return bytes(rows[0][0]) if rows else None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            db = self._open_writer()
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, OSError) as e:
+            raise TraceWriteError(f"{self.path}: rows can't be stored: {e}; free some space, or close other users") from None
+
+    def _open_writer(self) -> sqlite3.Connection:
+        if self._writer is None:
+            db = sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
+            try:
+                # what is not yet committed stays out of the file, so that readers are never shut out for long
+                db.execute("PRAGMA cache_spill = OFF")
+                db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+                db.execute("PRAGMA synchronous = OFF" if self.side else "PRAGMA synchronous = NORMAL")
+                if self.side:
+                    migrate(db)
+                    db.execute("INSERT OR REPLACE INTO meta VALUES ('side_of', ?)", (self._identity,))
+                for statement in _EXTRA.split(";\n"):
+                    if statement.strip():
+                        db.execute(statement)
+            except BaseException:
+                db.close()
+                raise
+            self._writer = db
+            if self.side and self._reader is not None:
+                self._reader.close()
+                self._reader = None
+        return self._writer
+
+    _identity = ""
+
+    def _check_side(self, identity: str) -> None:
+        """Begin anew where the side database is of another run, or is damaged: it holds nothing that can't be refilled."""
+        self._identity = identity
+        if not self.path.exists():
+            return
+        try:
+            with sqlite3.connect(f"file:{quote(str(self.path.absolute()))}?mode=ro", uri=True) as db:
+                row = db.execute("SELECT value FROM meta WHERE key = 'side_of'").fetchone()
+            db.close()
+        except sqlite3.Error:
+            row = None
+        if row is None or row[0] != identity:
+            self.path.unlink()
+
+
+def _cover(db: sqlite3.Connection, want: Want, low: int, high: int) -> None:
+    """Say that a stretch is filled: neighbours become one interval; all rows there make filters needless."""
+    key = (want.table, want.params)
+    touching = db.execute(
+        "SELECT icount_from, icount_to FROM coverage WHERE probe = ? AND params = ?"
+        " AND icount_from <= ? AND icount_to >= ?",
+        (*key, high, low),
+    ).fetchall()
+    start = min([low, *(a for a, _ in touching)])
+    end = max([high, *(b for _, b in touching)])
+    db.executemany(
+        "DELETE FROM coverage WHERE probe = ? AND params = ? AND icount_from = ?", [(*key, a) for a, _ in touching]
+    )
+    db.execute("INSERT INTO coverage VALUES (?, ?, ?, ?)", (*key, start, end))
+
+
+def _side_path(trace: Path) -> Path:
+    beside = trace.with_name(trace.name + ".q")
+    if os.access(beside if beside.exists() else trace.parent, os.W_OK):
+        return beside
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workbench" / "queries"
+    root.mkdir(parents=True, exist_ok=True)
+    return root / (hashlib.blake2b(str(trace.absolute()).encode(), digest_size=12).hexdigest() + ".q")
+
+
+#: Shows how far a fill has come: (steps done, steps in all).
+Progress = Callable[[int, int], None]

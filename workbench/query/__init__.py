@@ -1,0 +1,1 @@
+"""Asking the trace: fills lazy tables by replaying with probes, and answers SQL and Python."""
