@@ -1,0 +1,169 @@
+"""Runs sequences on all machines, compares, shrinks what differs, and tells it as assembly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from machine.tcg.engine import Engine
+from tests.differential import harness, machines, peer
+from tests.differential.generate import Generator, Sequence_, patterns, template
+from tests.differential.harness import CODE, Outcome, Start
+
+Run = Callable[[list[Start], bytes], list[Outcome]]
+RUNS: dict[str, Run] = {
+    "jit": machines.run_ours,
+    "interp": lambda starts, fill: machines.run_ours(starts, fill, "interp"),
+    "qemu": machines.run_qemu,
+}
+
+
+def differences(a: Outcome, b: Outcome) -> dict[str, tuple[int | str, int | str]]:
+    """Return the fields that differ; none if the watchdog ended one: the peer's clock is real time."""
+    if "watchdog" in (a.status, b.status):
+        return {}
+    out: dict[str, tuple[int | str, int | str]] = {
+        name: (value, b.fields[name]) for name, value in a.fields.items() if value != b.fields[name]
+    }
+    if a.status != b.status:
+        out["status"] = (a.status, b.status)
+    return out
+
+
+@dataclass
+class Failure:
+    """A sequence, shrunk, that two machines disagree on."""
+
+    sequence: Sequence_
+    pair: tuple[str, str]
+    fill_seed: int
+    found: dict[str, tuple[int | str, int | str]]
+
+    def text(self) -> str:
+        start = self.sequence.assemble()
+        s = start
+        lines = [f"seed {self.sequence.seed} (template {self.fill_seed}): {self.pair[0]} differs from {self.pair[1]}"]
+        lines.append(f"  mstatus {s.mstatus:#x}, fcsr {s.fcsr:#x}, satp {s.satp:#x}, menvcfg {s.menvcfg:#x}")
+        if s.satp:
+            lines.append("  PTEs " + " ".join(f"{p:x}" for p in s.ptes))
+        lines += [f"  {line}" for line in disassemble(start)]
+        lines += [f"  {name}: {_hex(a)} != {_hex(b)}" for name, (a, b) in self.found.items()]
+        return "\n".join(lines)
+
+
+def _hex(value: int | str) -> str:
+    return value if isinstance(value, str) else f"{value:#x}"
+
+
+class _NoHost:
+    def mmio_read(self, paddr: int, size: int, hart: int) -> int | None:
+        return None
+
+    def mmio_write(self, paddr: int, size: int, hart: int, value: int) -> bool:
+        return False
+
+    def sbi_call(self, hart: int) -> None:
+        return None
+
+
+def disassemble(start: Start) -> list[str]:
+    """Return the code as assembly, with the values of the registers each line names first."""
+    out, pc, seen = [], CODE, set()
+    with Engine(ram_base=harness.BASE, ram_size=1 << 20, host=_NoHost(), builtin_sbi=False) as engine:
+        while pc < CODE + len(start.code):
+            size, text = engine.disasm(start.code[pc - CODE :][:4], pc)
+            out.append(f"{pc:#x}: {text}")
+            words = set(text.replace(",", " ").replace("(", " ").replace(")", " ").split()) - seen
+            seen |= words
+            known = [(n, start.x[i]) for i, n in enumerate(X_NAMES) if n in words and i]
+            known += [(n, start.f[i]) for i, n in enumerate(F_NAMES) if n in words]
+            if known:
+                out[-1] += "    # " + ", ".join(f"{n} {v:#x}" for n, v in known)
+            pc += max(size, 2)
+    return out
+
+
+X_NAMES = (
+    "zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
+).split()
+F_NAMES = (
+    "ft0 ft1 ft2 ft3 ft4 ft5 ft6 ft7 fs0 fs1 fa0 fa1 fa2 fa3 fa4 fa5 fa6 fa7 fs2 fs3 fs4 fs5 fs6 fs7 fs8 fs9 fs10 "
+    "fs11 ft8 ft9 ft10 ft11"
+).split()
+
+
+def _smaller(sequence: Sequence_) -> Iterator[Sequence_]:
+    """Simpler sequences: with items left out, from halves down to one, then with a simpler start."""
+    n = len(sequence.items)
+    size = n
+    while size >= 1:
+        for at in range(0, n, size):
+            items = sequence.items[:at] + sequence.items[at + size :]
+            yield replace(sequence, items=items)
+        size //= 2
+    start = sequence.start
+    for change in ({"menvcfg": 1 << 61}, {"mstatus": 0x6000 | start.mstatus & 0x1800}, {"fcsr": 0}):
+        if any(getattr(start, k) != v for k, v in change.items()):
+            yield replace(sequence, start=replace(start, **change))
+
+
+def shrink(sequence: Sequence_, pair: tuple[str, str], fill: bytes) -> Sequence_:
+    """Return the smallest sequence found that the two machines still disagree on; a round is one run of each."""
+    for _ in range(40):
+        candidates = list(_smaller(sequence))
+        starts = [c.assemble() for c in candidates]
+        a, b = (RUNS[name](starts, fill) for name in pair)
+        failing = [c for c, x, y in zip(candidates, a, b, strict=True) if differences(x, y)]
+        if not failing:
+            break
+        sequence = min(failing, key=lambda c: len(c.items))
+    return sequence
+
+
+@dataclass
+class Tally:
+    """What has been run: vectors by instruction, inconclusive sequences, differences explained and not."""
+
+    vectors: Counter[str] = field(default_factory=Counter)
+    sequences: int = 0
+    traps: int = 0
+    inconclusive: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def instructions(self) -> int:
+        return sum(self.vectors.values())
+
+
+def compare(
+    seed: int, count: int, *, against: Sequence[str] = ("interp", "qemu"), tally: Tally | None = None, shrinks: int = 3
+) -> Tally:
+    """Run ``count`` sequences of the generator's seeds from ``seed`` on, and compare the JIT with ``against``.
+
+    Args:
+        shrinks: how many failures to shrink; those behind are only counted.
+    """
+    tally = tally or Tally()
+    fill = template(seed)
+    pool = [p for p in patterns() if peer.has(p)] if "qemu" in against else list(patterns())
+    sequences = [Generator(seed + i, pool).sequence() for i in range(count)]
+    starts = [s.assemble() for s in sequences]
+    ours = RUNS["jit"](starts, fill)
+    for s in sequences:
+        tally.vectors.update(item.name for item in s.items)
+    tally.sequences += count
+    tally.traps += sum(o.fields["traps"] for o in ours)
+    for other in against:
+        for s, a, b in zip(sequences, ours, RUNS[other](starts, fill), strict=True):
+            tally.inconclusive += "watchdog" in (a.status, b.status)
+            found = differences(a, b)
+            if not found:
+                continue
+            pair = ("jit", other)
+            if len(tally.failures) < shrinks:
+                s = shrink(s, pair, fill)
+                x, y = (RUNS[name]([s.assemble()], fill)[0] for name in pair)
+                found = differences(x, y) or found
+            tally.failures.append(Failure(s, pair, seed, found))
+    return tally

@@ -1,0 +1,352 @@
+"""Random instruction sequences from the decode tables: whatever is added to them is tested from then on."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from machine.tcg import decodetree
+from machine.tcg.decodetree import Pattern
+from tests.differential import harness
+from tests.differential.harness import ARENA, CODE, MASK64, Start
+from tests.differential.values import FLOATS32, FLOATS64, INTEGERS
+
+TABLES = sorted((Path(decodetree.__file__).parent / "guest" / "riscv").glob("*.decode"))
+LOADS = frozenset("lb lh lw ld lbu lhu lwu flw fld flh c_lbu c_lhu c_lh".split())
+STORES = frozenset("sb sh sw sd fsw fsd fsh".split())
+BRANCHES = frozenset("beq bne blt bge bltu bgeu".split())
+#: Registers that hold addresses; instructions seldom write them.
+BASES = {
+    2: ARENA + 0x200, 8: ARENA + 0x700, 9: ARENA + 0x1900, 10: ARENA + 0x1FFC, 11: ARENA + 0x1803,
+    12: ARENA + 0x2405, 13: ARENA + 0x4900,
+}  # fmt: skip
+ALIGNED_BASES = (2, 8, 9)
+PAGED_BASE = (12, ARENA + 0x2FFA)
+#: CSRs with the probability of each kind of access. satp is read only: a random root ends the sequence.
+CSRS = (
+    [(n, True) for n in (1, 2, 3)] * 6
+    + [(n, True) for n in (0x140, 0x142, 0x143, 0x104, 0x144)]
+    + [(n, False) for n in (0x105, 0x106, 0x10A, 0x141, 0x180, 0x100, 0xC00, 0xC01, 0xC02, 0xC05, 0x300, 0x14D, 0xF14, 0x015)]
+)
+#: The peer always sets A and D itself; ours does with this bit of menvcfg.
+ADUE = 1 << 61
+#: It takes memory types from PTEs without being asked to.
+PBMTE = 1 << 62
+MODES = (8, 9)
+NOP, ECALL, SRET, FENCE_I = 0x13, 0x73, 0x1020_0073, 0x100F
+
+
+@dataclass(frozen=True)
+class Item:
+    """One instruction, or a few that belong together.
+
+    ``code`` gives its bytes from its address and that of the instruction it refers to, ``skip`` items further on.
+    """
+
+    name: str
+    size: int
+    code: Callable[[int, int], bytes]
+    skip: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Sequence_:
+    """Items, and the state they start from."""
+
+    seed: int
+    items: tuple[Item, ...]
+    start: Start
+
+    def assemble(self) -> Start:
+        """Return the start state with the items one behind the other, a NOP to refer to, and the ``ecall`` that ends it."""
+        places = [CODE]
+        for item in self.items:
+            places.append(places[-1] + item.size)
+        code = b""
+        for i, item in enumerate(self.items):
+            code += item.code(places[i], places[min(i + 1 + item.skip, len(self.items))])
+        s = self.start
+        return replace(s, code=code + struct.pack("<II", NOP, ECALL))
+
+
+@cache
+def parser() -> decodetree.Parser:
+    return decodetree.parse_files(TABLES)
+
+
+@cache
+def patterns() -> tuple[Pattern, ...]:
+    """Every instruction of the tables."""
+    return tuple(p for table in parser().tables for p in table.patterns())
+
+
+def put(p: Pattern, word: int, name: str, value: int) -> int:
+    """Put an argument's value into an encoding; one that the pattern fixes stays."""
+    source = p.values[name]
+    if isinstance(source, int):
+        return word
+    f = parser().fields[source]
+    raw = (value - f.add) >> f.shift
+    for segment in reversed(f.segments):
+        mask = (1 << segment.length) - 1
+        word = word & ~(mask << segment.pos) | (raw & mask) << segment.pos
+        raw >>= segment.length
+    return word
+
+
+def _pack(p: Pattern, word: int) -> bytes:
+    return struct.pack("<I" if p.width == 32 else "<H", word)
+
+
+class Generator:
+    """Makes sequences from a seed.
+
+    Args:
+        pool: instructions that may occur on their own.
+        length: items in a sequence.
+    """
+
+    def __init__(self, seed: int, pool: Sequence[Pattern], length: int = 48) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.length = length
+        # Each extension has its share, so that the many forms of FP and AMOs do not crowd out the rest.
+        groups: dict[str, list[Pattern]] = {}
+        for p in pool:
+            groups.setdefault(p.extension, []).append(p)
+        self.groups = list(groups.values())
+        self.plain = [p for p in pool if p.extension in ("I", "M", "Zbb") and p.args.name in ("r", "i")]
+        self.plain = [p for p in self.plain if p.trans not in LOADS | {"jalr"}]
+        self.supervisor = self.paged = False
+
+    def sequence(self) -> Sequence_:
+        rng = self.rng
+        self.supervisor = rng.random() < 0.5
+        start = self._start()
+        self.paged = start.satp != 0
+        items: list[Item] = []
+        size = 0
+        while len(items) < self.length:
+            item = self._item()
+            size += item.size
+            if size > harness.MAX_CODE_BYTES - 8:
+                break
+            items.append(item)
+        return Sequence_(self.seed, tuple(items), start)
+
+    # ---- state ----
+
+    def integer(self) -> int:
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.45:
+            return rng.choice(INTEGERS)
+        if kind < 0.6:
+            return rng.choice(FLOATS64)
+        if kind < 0.7:
+            return (rng.getrandbits(32) ^ (1 << 31)) - (1 << 31) & MASK64
+        return rng.getrandbits(rng.randint(1, 64))
+
+    def floating(self) -> int:
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.35:
+            return rng.choice(FLOATS64)
+        if kind < 0.7:
+            return rng.choice(FLOATS32) | 0xFFFF_FFFF << 32
+        if kind < 0.8:
+            return rng.choice(FLOATS32) | rng.getrandbits(32) << 32
+        if kind < 0.9:
+            return rng.getrandbits(32) | 0xFFFF_FFFF << 32
+        return rng.getrandbits(64)
+
+    def _start(self) -> Start:
+        rng = self.rng
+        x = [self.integer() for _ in range(32)]
+        for reg, value in BASES.items():
+            x[reg] = value
+        fs = rng.choice((0, 1, 3, 3, 3, 3, 3, 3))
+        mstatus = fs << 13 | rng.getrandbits(2) << 18 | 1 << 21 | rng.choice((0, 0, 1)) << 22
+        mstatus |= (1 << 11 if self.supervisor else 0) | rng.choice((0, 0, 1)) << 20
+        mstatus |= rng.getrandbits(1) << 8 | rng.getrandbits(1) << 5
+        fcsr = rng.choice((0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 7)) << 5 | rng.choice((0, 0, rng.getrandbits(5)))
+        satp, ptes = 0, [0] * harness.N_PTES
+        if rng.random() < 0.4:
+            mode = rng.choice(MODES)
+            satp = mode << 60 | (harness.TABLES + 0x1000 * {8: 2, 9: 3, 10: 4}[mode]) >> 12
+            ptes = [self._pte(i) for i in range(harness.N_PTES)]
+            x[PAGED_BASE[0]] = PAGED_BASE[1]
+        menvcfg = rng.choice((0, 0, 0xF1, rng.choice((0x10, 0x30, 0x40, 0x80)))) | ADUE | PBMTE
+        return Start(b"", x, [self.floating() for _ in range(32)], fcsr, mstatus, satp, menvcfg, ptes)
+
+    def _pte(self, index: int) -> int:
+        rng = self.rng
+        page = ARENA + 0x1000 * (index if index < 3 else rng.randrange(3))
+        flags = 0xCF | (0 if self.supervisor else 0x10)  # D A (U) X W R V
+        if index < 3:
+            flags &= ~rng.choice((0, 0, 0, 0x80, 0x40, 0xC0, 0x04, 0x06))
+        else:
+            flags = flags ^ rng.choice((0, 0, 1 << rng.randint(0, 7), rng.getrandbits(8)))
+            if rng.random() < 0.2 and index == 4:  # the one page that no access crosses into
+                page, flags = rng.choice((harness.CTX, harness.TABLES, 0x1000_0000, 0x5000_0000)), flags | 0xC0
+            if rng.random() < 0.1:
+                flags |= rng.choice((1 << 61, 1 << 62, 1 << 63))
+            if rng.random() < 0.1:
+                page = ARENA & ~0xFFFF | 0x8000  # what N = 1 asks of the PPN: 64 KiB
+                flags |= 1 << 63
+        return page >> 12 << 10 | flags
+
+    # ---- instructions ----
+
+    def _item(self) -> Item:
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.015 and not self.paged:
+            return self._reservation()
+        if kind < 0.03:
+            return self._rewrite()
+        if kind < 0.045:
+            return self._far_jump()
+        if kind < 0.055:
+            return self._status()
+        if kind < 0.06 and self.supervisor:
+            return self._return()
+        p = rng.choice(rng.choice(self.groups))
+        if p.trans in BRANCHES or p.trans == "jal":
+            return self._branch(p)
+        if p.trans == "jalr":
+            return self._far_jump()
+        return self._one(p)
+
+    def _register(self) -> int:
+        return self.rng.randrange(32)
+
+    def _dest(self) -> int:
+        while True:
+            reg = self._register()
+            if reg not in BASES or self.rng.random() < 0.02:
+                return reg
+
+    def word(self, p: Pattern) -> int:
+        """A random encoding of ``p``, with arguments that make sense often enough."""
+        rng = self.rng
+        word = p.match | rng.getrandbits(p.width) & ~p.mask
+        kinds = p.args.kinds
+        if "rd" in kinds and kinds["rd"] == "x":
+            word = put(p, word, "rd", self._compressed_or(p, "rd", self._dest()))
+        if p.trans in LOADS | STORES or p.args.name in ("amo", "lr", "cbo"):
+            if rng.random() < 0.9:
+                bases = ALIGNED_BASES if p.args.name in ("amo", "lr") and rng.random() < 0.9 else tuple(BASES)
+                word = put(p, word, "rs1", self._compressed_or(p, "rs1", rng.choice(bases)))
+            if "imm" in kinds and rng.random() < 0.7 and p.width == 32:
+                word = put(p, word, "imm", rng.randint(-16, 16) * rng.choice((1, 1, 2, 4, 8)))
+        elif "rs1" in kinds and "rs2" in kinds and rng.random() < 0.1 and p.width == 32:
+            word = put(p, word, "rs2", word >> 15 & 31)
+        if "rm" in kinds and rng.random() < 0.9:
+            word = put(p, word, "rm", rng.choice((0, 1, 2, 3, 4, 7, 7, 7)))
+        if "csr" in kinds:
+            number, writable = rng.choice(CSRS)
+            word = put(p, word, "csr", number)
+            if not writable:
+                word = word & ~(31 << 15 | 3 << 12) | 2 << 12  # csrrs rd, csr, zero
+        return word
+
+    def _compressed_or(self, p: Pattern, name: str, reg: int) -> int:
+        """The register, or one that the field of a compressed instruction can name."""
+        source = p.values[name]
+        if isinstance(source, int) or not parser().fields[source].add:
+            return reg
+        return reg if 8 <= reg < 16 else self.rng.choice((8, 9, 10, 11, 14, 15))
+
+    def _one(self, p: Pattern) -> Item:
+        code = _pack(p, self.word(p))
+        return Item(p.mnemonic, len(code), lambda pc, to: code)
+
+    def _branch(self, p: Pattern) -> Item:
+        word = self.word(p)
+        return Item(
+            p.mnemonic, p.width // 8, lambda pc, to: _pack(p, put(p, word, "imm", to - pc)), self.rng.randint(0, 5)
+        )
+
+    def _scratch(self) -> int:
+        return self.rng.choice([r for r in range(1, 32) if r not in BASES])
+
+    def _far_jump(self) -> Item:
+        """auipc, then an indirect jump by a register: with and without link, plain and compressed."""
+        rng = self.rng
+        t, link = self._scratch(), rng.choice((0, 1, 5, self._dest()))
+        compressed = rng.choice((None, 0x8002, 0x9002))
+
+        def code(pc: int, to: int) -> bytes:
+            if compressed is None:
+                return struct.pack("<II", t << 7 | 0x17, (to - pc & 0xFFF) << 20 | t << 15 | link << 7 | 0x67)
+            add = (to - pc & 0xFFF) << 20 | t << 15 | t << 7 | 0x13
+            return struct.pack("<IIH", t << 7 | 0x17, add, compressed | t << 7)
+
+        name = {None: "jalr", 0x8002: "c.jr", 0x9002: "c.jalr"}[compressed]
+        return Item(name, 8 if compressed is None else 10, code, rng.randint(0, 5), 2)
+
+    def _reservation(self) -> Item:
+        """LR, something between, SC."""
+        rng = self.rng
+        wide = rng.getrandbits(1)
+        value, rd, ok, base = self._register(), self._scratch(), self._scratch(), self._scratch()
+        lr = 2 << 27 | base << 15 | (2 + wide) << 12 | rd << 7 | 0x2F
+        sc = 3 << 27 | value << 20 | base << 15 | (2 + wide) << 12 | ok << 7 | 0x2F
+        plain = self.word(rng.choice(self.plain))
+        words = [lr, plain, sc] if base not in (plain >> 7 & 31, rd) else [sc]
+        if base == rd:
+            words = [lr]
+
+        def code(pc: int, to: int) -> bytes:
+            add = (CODE - 0x100 - pc & 0xFFF) << 20 | base << 15 | base << 7 | 0x13
+            return struct.pack(f"<{2 + len(words)}I", base << 7 | 0x17, add, *words)
+
+        name = ("lr" if words == [lr] else "sc") + (".d" if wide else ".w")
+        return Item(name, 8 + 4 * len(words), code, count=2 + len(words))
+
+    def _rewrite(self) -> Item:
+        """Write an instruction over the next one, a NOP until then."""
+        t, v = self._scratch(), self._scratch()
+        if t == v:
+            v = 1 if t != 1 else 3
+        new = self.word(self.rng.choice(self.plain))
+        low = (new & 0xFFF) - ((new & 0x800) << 1)
+        high = (new - low) >> 12 & 0xFFFFF
+        store = v << 20 | t << 15 | 2 << 12 | 12 << 7 | 0x23  # 12 bytes behind the auipc
+        words = [high << 12 | v << 7 | 0x37, (low & 0xFFF) << 20 | v << 15 | v << 7 | 0x1B, t << 7 | 0x17]
+        code = struct.pack("<6I", *words, store, FENCE_I, NOP)
+        return Item("sw", len(code), lambda pc, to: code, count=6)
+
+    def _status(self) -> Item:
+        """Set or clear FS, SUM and MXR in sstatus."""
+        t = self._scratch()
+        bits = self.rng.choice((0x2, 0x4, 0x6, 0x40, 0x80, 0xC0))
+        word = 0x100 << 20 | t << 15 | self.rng.choice((2, 2, 2, 3)) << 12 | self._dest() << 7 | 0x73
+        code = struct.pack("<II", bits << 12 | t << 7 | 0x37, word)
+        return Item("csrrs", 8, lambda pc, to: code, count=2)
+
+    def _return(self) -> Item:
+        """SRET to an instruction further on."""
+        t = self._scratch()
+
+        def code(pc: int, to: int) -> bytes:
+            add = (to - pc & 0xFFF) << 20 | t << 15 | t << 7 | 0x13
+            return struct.pack("<4I", t << 7 | 0x17, add, 0x141 << 20 | t << 15 | 1 << 12 | 0x73, SRET)
+
+        return Item("sret", 16, code, self.rng.randint(0, 3), 4)
+
+
+def template(seed: int) -> bytes:
+    """What the arena holds at the start of each sequence."""
+    rng = random.Random(seed)
+    words = [
+        rng.choice((rng.choice(INTEGERS), rng.choice(FLOATS64), rng.getrandbits(64)))
+        for _ in range(harness.ARENA_BYTES // 8)
+    ]
+    return struct.pack(f"<{len(words)}Q", *words)

@@ -1,0 +1,91 @@
+"""The machines that sequences run on: ours, on both back ends, and QEMU as the independent peer."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from machine.tcg.engine import Engine, ExitReason
+from tests.differential import harness
+from tests.differential.harness import Outcome, Start
+
+QEMU = "qemu-system-riscv64"
+#: The peer's extensions; what our tables have beside these is held against models instead.
+QEMU_CPU = (
+    "rv64,v=false,h=false,sstc=true,zba=true,zbb=true,zbc=true,zbs=true,Zfhmin=true,"
+    "svinval=true,svnapot=true,svpbmt=true"
+)
+#: Ticks of 100 ns before the watchdog ends a sequence: our steps are 1 ns, the peer's time is real.
+PATIENCE = 100
+QEMU_PATIENCE = 100_000
+
+
+class MachineFailed(Exception):
+    """A machine did not come to the end of its sequences."""
+
+
+class _Host:
+    """The finisher and the timer, which is all that the harness asks for."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+
+    def mmio_read(self, paddr: int, size: int, hart: int) -> int | None:
+        assert self.engine is not None
+        return self.engine.vtime_ns // 100 if paddr == harness.CLINT_MTIME else None
+
+    def mmio_write(self, paddr: int, size: int, hart: int, value: int) -> bool:
+        assert self.engine is not None
+        if paddr == harness.CLINT_MTIMECMP:
+            self.engine.set_reg(hart, "mtimecmp", value)
+        elif paddr == harness.FINISHER:
+            self.engine.request_stop()
+        else:
+            return False
+        return True
+
+    def sbi_call(self, hart: int) -> None:
+        raise AssertionError("the harness runs without SBI")
+
+
+def run_ours(starts: list[Start], template: bytes, backend: str = "jit", tb_max: int = 0) -> list[Outcome]:
+    """Run on our machine. ``tb_max`` limits the instructions of a block, 0: as many as there are."""
+    host = _Host()
+    with Engine(
+        ram_base=harness.BASE, ram_size=harness.RAM_BYTES, host=host, builtin_sbi=False
+    ) as engine:
+        host.engine = engine
+        engine.set_switch("jit", backend == "jit")
+        engine.set_hot_runs(0)
+        if tb_max:
+            engine.set_tb_max(tb_max)
+        engine.write_phys(harness.BASE, harness.image(starts, template, PATIENCE))
+        engine.reset_hart(0, harness.BASE)
+        reason = engine.run(40_000_000 + 200_000 * len(starts))
+        if reason != ExitReason.STOP:
+            raise MachineFailed(f"{backend}: {reason.name} at pc {engine.get_reg(0, 'pc'):#x}")
+        return harness.outcomes(engine.read_phys(harness.RECORDS_OUT, harness.RECORD_BYTES * len(starts)))
+
+
+def run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
+    """Run on QEMU: its RAM is a file, so results need no protocol. Raises MachineFailed."""
+    with tempfile.TemporaryDirectory(prefix="differential-") as name:
+        ram = Path(name) / "ram"
+        with ram.open("wb") as file:
+            file.write(harness.image(starts, template, QEMU_PATIENCE))
+            file.truncate(harness.RAM_BYTES)
+        command = [QEMU, "-M", "virt,memory-backend=ram", "-cpu", QEMU_CPU, "-m", f"{harness.RAM_BYTES >> 20}M"]
+        command += ["-object", f"memory-backend-file,id=ram,size={harness.RAM_BYTES},mem-path={ram},share=on"]
+        # With a second hart the peer executes AMOs as such, not as a load and a store with their own faults.
+        command += ["-smp", "2", "-accel", "tcg,thread=multi"]
+        command += ["-bios", "none", "-display", "none", "-serial", "none", "-monitor", "none", "-nodefaults"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120 + 0.05 * len(starts))
+        except subprocess.TimeoutExpired as error:
+            raise MachineFailed("qemu: the sequences do not end") from error
+        if done.returncode:
+            raise MachineFailed(f"qemu: {done.stderr.strip()}")
+        with ram.open("rb") as file:
+            file.seek(harness.RECORDS_OUT - harness.BASE)
+            return harness.outcomes(file.read(harness.RECORD_BYTES * len(starts)))
