@@ -1,4 +1,4 @@
-"""The boot benchmark: Debian's kernel to power-off, under QEMU and under us, running, recording, replaying."""
+"""Linux benchmarks: Debian's kernel to power-off, and a shell script of forks and maps, under QEMU and under us."""
 
 from __future__ import annotations
 
@@ -11,44 +11,42 @@ from typing import Any
 from workbench.bench.measure import BenchError, Contender, interleave
 
 MEMORY = "512M"
-APPEND = "console=ttyS0 wb.poweroff"
-INIT_LINE = b"workbench: init reached"
+BOOT = "console=ttyS0 wb.poweroff"
+BOOT_LINE = b"workbench: init reached"
+#: fork, exec, pipes, page faults and maps: what a shell script does most.
+SHELL = (
+    "console=ttyS0 wb.sh=i=0; while test $i -lt 100; do busybox cat /proc/self/maps | busybox wc -l >/dev/null; "
+    "(busybox true); i=$((i+1)); done; echo shell: all $i done"
+)
+SHELL_LINE = b"shell: all 100 done"
 
 
-def contenders(kernel: Path, initrd: Path, work: Path, qemu: str | None) -> list[Contender]:
+def contenders(
+    kernel: Path, initrd: Path, work: Path, qemu: str | None, append: str, expect: bytes
+) -> list[Contender]:
     """Return the ways to boot, ours first; QEMU's only where it is installed."""
-    boot = ("--kernel", str(kernel), "--initrd", str(initrd), "--append", APPEND, "-m", MEMORY, "--no-input")
+    boot = ("--kernel", str(kernel), "--initrd", str(initrd), "--append", append, "-m", MEMORY)
     ours = (sys.executable, "-m", "workbench")
     trace = str(work / "boot.trace")
     found = [
-        Contender("run", (*ours, "run", *boot), INIT_LINE),
-        Contender("record", (*ours, "record", "-o", trace, *boot), INIT_LINE),
-        Contender("replay", (*ours, "replay", trace), INIT_LINE),
+        Contender("run", (*ours, "run", *boot, "--no-input"), expect),
+        Contender("record", (*ours, "record", "-o", trace, *boot, "--no-input"), expect),
+        Contender("replay", (*ours, "replay", trace), expect),
     ]
     if qemu:
-        peer: tuple[str, ...] = (
-            qemu,
-            "-M",
-            "virt",
-            "-m",
-            MEMORY,
-            "-nographic",
-            "-no-reboot",
-            "-kernel",
-            str(kernel),
-        )
-        peer += ("-initrd", str(initrd), "-append", APPEND)
+        peer = (qemu, "-M", "virt", "-m", MEMORY, "-nographic", "-no-reboot")
+        peer += ("-kernel", str(kernel), "-initrd", str(initrd), "-append", append)
         log = str(work / "qemu.rr")
         found += [
-            Contender("qemu", peer, INIT_LINE),
-            Contender("qemu -icount", (*peer, "-icount", "shift=0"), INIT_LINE),
-            Contender("qemu rr=record", (*peer, "-icount", f"shift=0,rr=record,rrfile={log}"), INIT_LINE),
+            Contender("qemu", peer, expect),
+            Contender("qemu -icount", (*peer, "-icount", "shift=0"), expect),
+            Contender("qemu rr=record", (*peer, "-icount", f"shift=0,rr=record,rrfile={log}"), expect),
         ]
     return found
 
 
-def run(rounds: int, work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Measure; return the figures and the ratios (above 1: ours is faster).
+def run(name: str, rounds: int, work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Measure ``boot`` or ``shell``; return the figures and the ratios (above 1: ours is faster).
 
     Raises:
         BenchError: the guest is not here, or a contender failed.
@@ -57,16 +55,18 @@ def run(rounds: int, work: Path, progress: Callable[[str], None]) -> dict[str, A
 
     guest = cached("debian-riscv64")
     if guest is None:
-        raise BenchError("the boot benchmark needs Debian's guest: workbench guest fetch debian-riscv64")
+        raise BenchError(f"bench {name} needs Debian's guest: workbench guest fetch debian-riscv64")
     folder = guest.folder
-    ways = contenders(folder / "Image", folder / "initrd.cpio.gz", work, shutil.which("qemu-system-riscv64"))
-    figures = {name: f.summary() for name, f in interleave(ways, rounds, progress).items()}
-    wall = {name: f["wall_s"] for name, f in figures.items()}
+    append, expect = (BOOT, BOOT_LINE) if name == "boot" else (SHELL, SHELL_LINE)
+    peer = shutil.which("qemu-system-riscv64")
+    ways = contenders(folder / "Image", folder / "initrd.cpio.gz", work, peer, append, expect)
+    figures = {k: f.summary() for k, f in interleave(ways, rounds, progress).items()}
+    wall = {k: f["wall_s"] for k, f in figures.items()}
     ratios = {
         "record / run (cost)": wall["record"] / wall["run"],
         "record / replay": wall["record"] / wall["replay"],
     }
-    for peer in ("qemu", "qemu -icount", "qemu rr=record"):
-        if peer in wall:
-            ratios[f"{peer} / record"] = wall[peer] / wall["record"]
-    return {"benchmark": "boot", "figures": figures, "ratios": {k: round(v, 3) for k, v in ratios.items()}}
+    for rival in ("qemu", "qemu -icount", "qemu rr=record"):
+        if rival in wall:
+            ratios[f"{rival} / record"] = wall[rival] / wall["record"]
+    return {"benchmark": name, "figures": figures, "ratios": {k: round(v, 2) for k, v in ratios.items()}}

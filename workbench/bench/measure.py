@@ -7,6 +7,7 @@ medians; the spread is the distance between the quartiles. Only ratios mean anyt
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import tempfile
@@ -18,6 +19,8 @@ from typing import Any
 from workbench.errors import WorkbenchError
 
 TIMEOUT_S = 600.0
+_POLL_S = 0.001
+_STEPS = re.compile(rb"\b([0-9][0-9_]*) steps")
 
 
 class BenchError(WorkbenchError):
@@ -39,29 +42,40 @@ class Contender:
     expect: bytes
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One run: seconds of wall clock and of CPU, bytes of peak memory, and the steps it says it took (or 0)."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+    steps: int
+
+
 @dataclass
 class Figures:
-    """What the runs of one contender took: seconds of wall clock and CPU, bytes of peak memory."""
+    """The runs of one contender."""
 
-    wall_s: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
-    peak_bytes: list[int] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Return medians and the spread (interquartile range over the median) of the wall times."""
-        wall = statistics.median(self.wall_s)
-        quartiles = statistics.quantiles(self.wall_s, n=4) if len(self.wall_s) > 1 else [wall, wall, wall]
+        """Return medians, the spread (interquartile range over the median) of the wall times, and guest MIPS."""
+        walls = [s.wall_s for s in self.samples]
+        wall = statistics.median(walls)
+        quartiles = statistics.quantiles(walls, n=4) if len(walls) > 1 else [wall, wall, wall]
+        steps = statistics.median(s.steps for s in self.samples)
         return {
             "wall_s": round(wall, 3),
-            "cpu_s": round(statistics.median(self.cpu_s), 3),
+            "cpu_s": round(statistics.median(s.cpu_s for s in self.samples), 3),
             "spread": round((quartiles[2] - quartiles[0]) / wall, 3) if wall else 0.0,
-            "peak_mib": round(statistics.median(self.peak_bytes) / (1 << 20)),
-            "rounds": len(self.wall_s),
+            "peak_mib": round(statistics.median(s.peak_bytes for s in self.samples) / (1 << 20)),
+            "mips": round(steps / wall / 1e6) if wall else 0,
+            "rounds": len(walls),
         }
 
 
-def run_once(contender: Contender) -> tuple[float, float, int]:
-    """Run a contender; return wall seconds, CPU seconds and peak memory in bytes.
+def run_once(contender: Contender) -> Sample:
+    """Run a contender.
 
     Raises:
         BenchError: it failed, did not print what it must, or took longer than ten minutes.
@@ -76,9 +90,10 @@ def run_once(contender: Contender) -> tuple[float, float, int]:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if not pid and time.monotonic() - start > TIMEOUT_S:
                 process.kill()
+                process.wait()
                 raise BenchError(f"{contender.name} took longer than {TIMEOUT_S:.0f} s")
             if not pid:
-                time.sleep(0.005)
+                time.sleep(_POLL_S)
         wall = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
@@ -86,7 +101,10 @@ def run_once(contender: Contender) -> tuple[float, float, int]:
     if process.returncode or contender.expect not in text:
         tail = text[-200:].decode(errors="replace").replace("\n", " | ")
         raise BenchError(f"{contender.name} ended with {process.returncode} without its work done: … {tail}")
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    steps = _STEPS.findall(text)
+    return Sample(
+        wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, int(steps[-1]) if steps else 0
+    )
 
 
 def interleave(
@@ -96,9 +114,7 @@ def interleave(
     figures = {c.name: Figures() for c in contenders}
     for i in range(rounds):
         for contender in contenders:
-            wall, cpu, peak = run_once(contender)
-            progress(f"round {i + 1}/{rounds}: {contender.name} {wall:.2f} s")
-            figures[contender.name].wall_s.append(wall)
-            figures[contender.name].cpu_s.append(cpu)
-            figures[contender.name].peak_bytes.append(peak)
+            sample = run_once(contender)
+            progress(f"round {i + 1}/{rounds}: {contender.name} {sample.wall_s:.2f} s")
+            figures[contender.name].samples.append(sample)
     return figures

@@ -4,32 +4,90 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
-BENCHMARKS = ("boot",)
+from workbench.bench.kernels import KERNELS
+
+LINUX = ("boot", "shell")
+BENCHMARKS = ("all", "kernels", *LINUX, *KERNELS)
+_COLUMNS = ("wall_s", "cpu_s", "spread", "peak_mib", "mips", "rounds")
 
 
 @click.command()
-@click.argument("name", type=click.Choice(BENCHMARKS), default="boot")
+@click.argument("name", type=click.Choice(BENCHMARKS), default="all")
 @click.option(
     "--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="Interleaved rounds."
 )
+@click.option("--switches", is_flag=True, help="What each switch of the translator is worth, on the kernels.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def bench(name: str, rounds: int, as_json: bool) -> None:
-    """Run a benchmark, with QEMU beside it where it is installed."""
-    from workbench import output
-    from workbench.bench import boot
+def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
+    """Run benchmarks, with QEMU beside where it is installed.
 
-    with tempfile.TemporaryDirectory(prefix="workbench-bench-") as work:
-        result = boot.run(rounds, Path(work), output.note)
+    Times are of whole processes, start and stop in them; `start` is those alone. A ratio is the peer's wall
+    time over ours: above 1, ours is faster.
+    """
+    from workbench import output
+
+    kernels = list(KERNELS) if name in ("all", "kernels") else [k for k in KERNELS if k == name]
+    linux = [k for k in LINUX if name in ("all", k)]
+    if switches and not kernels:
+        raise click.UsageError("--switches goes with kernels")
+    results = _measure(kernels, [] if switches else linux, rounds, switches)
     if as_json:
-        output.emit(output.Record(result), "json")
+        output.emit(output.Record({"results": results}), "json")
         return
-    columns = ("contender", "wall_s", "cpu_s", "spread", "peak_mib", "rounds")
-    rows = [(k, *(v[c] for c in columns[1:])) for k, v in result["figures"].items()]
-    output.emit(output.Table(columns, rows))
-    output.emit(output.Table(("ratio", "value"), list(result["ratios"].items())))
+    for result in results:
+        for table in _tables(result):
+            output.emit(table)
+
+
+def _measure(kernels: list[str], linux: list[str], rounds: int, switches: bool) -> list[dict[str, Any]]:
+    from workbench import output
+    from workbench.bench import bare, boot
+
+    results = []
+    if kernels and switches:
+        results.append(bare.run_switches(kernels, bare.switch_names(), rounds, output.note))
+    elif kernels:
+        results.append(bare.run(kernels, rounds, output.note))
+    with tempfile.TemporaryDirectory(prefix="workbench-bench-") as work:
+        results += [boot.run(name, rounds, Path(work), output.note) for name in linux]
+    return results
+
+
+def _tables(result: dict[str, Any]) -> list[Any]:
+    """Return what a result looks like as text."""
+    from workbench.output import Table
+
+    if result["benchmark"] == "switches":
+        rows = [(k, v["cpu_s"], *v["off"].values()) for k, v in result["kernels"].items()]
+        names = next(iter(result["kernels"].values()))["off"]
+        return [Table(("kernel", "cpu_s", *(f"no {n}" for n in names)), rows)]
+    if result["benchmark"] == "kernels":
+        return [_kernel_table(result["kernels"])]
+    rows = [(k, *(v[c] for c in _COLUMNS)) for k, v in result["figures"].items()]
+    return [
+        Table((result["benchmark"], *_COLUMNS), rows),
+        Table(("ratio", "value"), list(result["ratios"].items())),
+    ]
+
+
+def _kernel_table(kernels: dict[str, Any]) -> Any:
+    from workbench.output import Table
+
+    peers = list(next(iter(kernels.values()))["ratios"])
+    columns = ["kernel", "wall_s", "cpu_s", "spread", "mips"]
+    columns += [f"{p} {what}" for p in peers for what in ("wall_s", "ratio")]
+    rows = []
+    for name, found in kernels.items():
+        ours = found["figures"]["ours"]
+        row = [name, ours["wall_s"], ours["cpu_s"], ours["spread"], ours["mips"]]
+        for peer in peers:
+            row += [found["figures"][peer]["wall_s"], found["ratios"][peer]]
+        rows.append(tuple(row))
+    return Table(tuple(columns), rows)
 
 
 COMMANDS = (bench,)

@@ -1,0 +1,77 @@
+"""The bare-metal kernels: each a fresh process, ours and QEMU's in turn; and what each switch is worth."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from workbench.bench.kernels import kernel_path
+from workbench.bench.measure import Contender, interleave
+
+MEMORY = "128M"
+
+
+def contenders(name: str, qemu: str | None) -> list[Contender]:
+    """Return the ways to run a kernel, ours first; QEMU's only where it is installed."""
+    expect = f"kernel {name} ".encode()
+    image = ("--bios", "none", "--kernel", str(kernel_path(name)), "-m", MEMORY, "--no-input")
+    found = [Contender("ours", (sys.executable, "-m", "workbench", "run", *image), expect)]
+    if qemu:
+        peer = (qemu, "-M", "virt", "-m", MEMORY, "-nographic", "-bios", "none")
+        peer += ("-kernel", str(kernel_path(name)))
+        found += [
+            Contender("qemu", peer, expect),
+            Contender("qemu -icount", (*peer, "-icount", "shift=0"), expect),
+        ]
+    return found
+
+
+def run(names: Sequence[str], rounds: int, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Measure these kernels; return figures by kernel, and the ratios of wall times (above 1: ours is faster).
+
+    Raises:
+        BenchError: a contender failed.
+    """
+    peer = shutil.which("qemu-system-riscv64")
+    kernels: dict[str, Any] = {}
+    for name in names:
+        found = interleave(
+            contenders(name, peer), rounds, lambda text, name=name: progress(f"{name}: {text}")
+        )
+        figures = {k: f.summary() for k, f in found.items()}
+        ours = figures["ours"]["wall_s"]
+        ratios = {k: round(f["wall_s"] / ours, 2) for k, f in figures.items() if k != "ours"}
+        kernels[name] = {"figures": figures, "ratios": ratios}
+    return {"benchmark": "kernels", "kernels": kernels}
+
+
+def run_switches(
+    names: Sequence[str], switches: Sequence[str], rounds: int, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure these kernels with each switch off in turn; return how many times longer that takes.
+
+    Raises:
+        BenchError: a run failed.
+    """
+    table: dict[str, Any] = {}
+    for name in names:
+        expect = f"kernel {name} ".encode()
+        command = (sys.executable, "-m", "workbench.bench.child", str(kernel_path(name)))
+        ways = [Contender("all on", command, expect)]
+        ways += [Contender(s, (*command, s), expect) for s in switches]
+        found = interleave(ways, rounds, lambda text, name=name: progress(f"{name}: {text}"))
+        cpu = {k: f.summary()["cpu_s"] for k, f in found.items()}
+        table[name] = {"cpu_s": cpu["all on"], "off": {s: round(cpu[s] / cpu["all on"], 2) for s in switches}}
+    return {"benchmark": "switches", "kernels": table}
+
+
+def switch_names() -> list[str]:
+    """Return the translator's switches, in their order."""
+    from machine.tcg._core import ffi, lib
+
+    names: list[str] = []
+    while (name := lib.wb_switch_name(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    return names
