@@ -13,7 +13,7 @@ from workbench.replay.replayer import Replayer
 
 
 class Typist:
-    """Types one piece of text at each wait, and ends the recording with the piece of that number, or behind the last."""
+    """Types a piece of text at each wait, and ends the recording with the piece of that number, or behind the last."""
 
     def __init__(self, pieces: list[bytes], end_with: int) -> None:
         self.at_end = False
@@ -37,7 +37,7 @@ class Typist:
 def test_a_recording_ended_by_what_also_types_replays_to_its_end(
     tmp_path: Path, echo_elf: bytes, end_with: int
 ) -> None:
-    """A key and the end of the recording came in one read: the wait was logged, and the last checkpoint lay behind it."""
+    """A key and the end came in one read: the wait was logged, and the last checkpoint lay behind it."""
     source = Typist([b"a", b"b", b"z"], end_with)
     config = MachineConfig(memory_bytes=16 << 20, bios="none", idle="ask")
     recorder = Recorder(config, Images(kernel=echo_elf), tmp_path / "echo.trace", source=source)
