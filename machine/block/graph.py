@@ -236,6 +236,10 @@ class Graph:
     async def close(self) -> None:
         """Close every backend and node; the first error is raised after everything was closed."""
         first: BlockError | None = None
+        for job in tuple(self.jobs):
+            if job.alive:
+                job.cancel(force=True)
+                await job.wait()
         for backend in tuple(self.backends):
             backend.close()
         while self.nodes:

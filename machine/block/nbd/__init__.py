@@ -1,0 +1,1 @@
+"""Network block devices: server and client."""
