@@ -1,4 +1,4 @@
-"""Positions as users write them: ``1_234_567``, ``+100``, ``50%``, ``1.25s``, ``@panic``, ``input:42``, ``end``."""
+"""Positions as users write them: ``1_234_567``, ``+100``, ``50%``, ``1.25s``, ``@panic``, ``input:42`` and others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NUMBER: Final = re.compile(r"[0-9]+(_[0-9]+)*\Z", re.ASCII)
 _PERCENT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%\Z", re.ASCII)
 _SECONDS: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|ms|us|ns)\Z", re.ASCII)
 _NS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-_FORMS: Final = "a number, +N, -N, start, end, 50%, 1.25s, @bookmark or input:N"
+_FORMS: Final = 'a number, +N, -N, start, end, 50%, 1.25s, @bookmark, input:N or console:"text"'
 _MAX_DIGITS: Final = 19
 
 
@@ -28,6 +28,7 @@ class PositionContext(Protocol):
     def bookmark_position(self, name: str) -> int | None: ...
     def input_position(self, input_id: int) -> int | None: ...
     def vtime_position(self, vtime_ns: int) -> int: ...
+    def console_position(self, text: str) -> int | None: ...
 
 
 def parse_position(text: str, context: PositionContext) -> int:
@@ -60,6 +61,16 @@ def _parse(text: str, context: PositionContext) -> int:
         found = context.input_position(number)
         if found is None:
             raise PositionError(f"no input {number}; 'workbench trace inputs' lists them")
+        return found
+    if text.startswith("console:"):
+        wanted = text[8:]
+        if len(wanted) >= 2 and wanted[0] == wanted[-1] and wanted[0] in "\"'":
+            wanted = wanted[1:-1]
+        found = context.console_position(wanted) if wanted else None
+        if found is None:
+            raise PositionError(
+                f"the console never shows {wanted[:40]!r}; 'workbench trace console' prints it"
+            )
         return found
     if text[:1] in ("+", "-"):
         distance = _number(text[1:], text)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from machine.tcg.engine import Probe
 from traces.errors import TraceError
 from traces.position import parse_position
 from traces.reader import TraceReader
-from workbench.registers import canonical
-from workbench.replay.errors import EvalError, MemoryAccessError
-from workbench.replay.expressions import Expression
+from workbench.replay.consolesearch import ConsoleSearch
+from workbench.replay.details import Found, describe, found_by, syscall_number
+from workbench.replay.looking import Looking
 from workbench.replay.parts import BoardFactory, BoardLike, build_board
 from workbench.replay.playback import Playback
+from workbench.replay.stoppers import Condition, Detail, Names, Stopper, Stoppers
 from workbench.replay.timeline import Timeline
 from workbench.symbols import Symbols
 
-_PAGE = 4096
-_MASK = (1 << 64) - 1
-#: Most memory that one read returns, in bytes.
-_MAX_READ = 64 << 20
+#: The name that breakpoints had before there were other stoppers.
+Breakpoint = Stopper
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +29,21 @@ class Stop:
     """Where a motion ended, and why.
 
     Args:
-        reason: ``breakpoint``, ``step``, ``goto``, ``start``, ``end`` or ``interrupted``.
+        reason: ``breakpoint``, ``watchpoint``, ``catch``, ``step``, ``goto``, ``start``, ``end`` or ``interrupted``.
         icount: the position. hart: the one that takes the next step. pc: its program counter.
-        detail: for a breakpoint its number.
+        detail: what the stopper met; its text is for a person.
+        stopper: number of what stopped the motion.
     """
 
     reason: str
     icount: int
     hart: int
     pc: int
-    detail: str = ""
+    detail: Detail | None = None
+    stopper: int | None = None
 
 
-@dataclass(slots=True)
-class Breakpoint:
-    """A breakpoint at a virtual address, on every hart."""
-
-    number: int
-    address: int
-    temporary: bool = False
-    enabled: bool = True
-    hits: int = 0
-
-
-class Session:
+class Session(Looking):
     """An open trace with a machine in it. Make one with ``open``; a context manager.
 
     Every motion leaves the machine at the state at ``cursor``. Nothing of a session changes the trace.
@@ -64,8 +55,8 @@ class Session:
         self.timeline = Timeline(playback)
         #: the selected hart
         self.hart = 0
-        self._points: dict[int, Breakpoint] = {}
-        self._next_number = 1
+        self._stoppers = Stoppers(Names(self._symbol, self._device_range, syscall_number))
+        self._console = ConsoleSearch(trace)
         self._symbols: Symbols | None = None
         self._notes: dict[str, int] = {}
 
@@ -161,6 +152,10 @@ class Session:
         finally:
             self.timeline.goto(here)
 
+    def console_position(self, text: str) -> int | None:
+        """Return where the console shows a text for the first time, or None."""
+        return next(iter(self._console.positions(text.encode())), None)
+
     def bookmark(self, name: str, icount: int | None = None) -> int:
         """Name a position, the cursor by default, for this session; returns it."""
         self._notes[name] = self.cursor if icount is None else icount
@@ -174,39 +169,29 @@ class Session:
         return self._stop(self.timeline.goto(target))
 
     def stepi(self, n: int = 1) -> Stop:
-        """Go ``n`` steps forward; a breakpoint on the way stops there."""
+        """Go ``n`` steps of the machine forward; a stopper on the way stops there."""
         if self.cursor >= self.end:
             return self._stop("end")
-        return self._forward(min(self.cursor + n, self.end), self.cursor + n <= self.end, n > 1)
+        limit = min(self.cursor + n, self.end)
+        return self._run(limit, "step" if self.cursor + n <= self.end else "end", n > 1)
 
     def reverse_stepi(self, n: int = 1) -> Stop:
-        """Go ``n`` steps back; a breakpoint on the way stops there."""
+        """Go ``n`` steps of the machine back; a stopper on the way stops there."""
         if self.cursor <= self.start:
             return self._stop("start")
         limit = self.cursor - n
-        points = self._addresses() if n > 1 else set()
-        if not points:
-            reason = self.timeline.goto(max(limit, self.start))
-            return self._stop(
-                reason if reason == "interrupted" else "step" if limit >= self.start else "start"
-            )
-        reason = self.timeline.backward(points, max(limit, self.start))
-        if reason == "limit":
-            reason = "step" if limit >= self.start else "start"
-        return self._stop(reason)
+        return self._run_back(max(limit, self.start), "step" if limit >= self.start else "start", n > 1)
 
     def cont(self) -> Stop:
-        """Run forward to a breakpoint or the end; one at the cursor is left behind."""
-        if self.cursor >= self.end:
-            return self._stop("end")
-        return self._forward(self.end, False, True)
+        """Run forward to a stopper or the end; a breakpoint at the cursor is left behind."""
+        return self._stop("end") if self.cursor >= self.end else self._run(self.end, "end")
 
     def reverse_cont(self) -> Stop:
-        """Run backwards to the last breakpoint hit before the cursor, or to the start."""
-        if self.cursor <= self.start:
-            return self._stop("start")
-        reason = self.timeline.backward(self._addresses(), self.start)
-        return self._stop("start" if reason == "limit" else reason)
+        """Run backwards to the last stopper before the cursor, or to the start.
+
+        Of what happens in a step (a store, a trap), the position before that step is gone to.
+        """
+        return self._stop("start") if self.cursor <= self.start else self._run_back(self.start, "start")
 
     reverse_continue = reverse_cont
 
@@ -214,104 +199,174 @@ class Session:
         """Stop a motion soon; from a signal handler or another thread."""
         self.timeline.interrupt()
 
-    def _forward(self, limit: int, whole: bool, stopping: bool) -> Stop:
-        points = self._addresses() if stopping else set()
-        reason = self.timeline.forward(points, limit)
-        if reason == "limit":
-            reason = "step" if whole else "end"
-        return self._stop(reason)
+    def _run(self, limit: int, whole: str, stopping: bool = True) -> Stop:
+        """Run forward to a limit, or to what stops; ``whole`` is the reason at the limit."""
+        while True:
+            found = self._seek(limit, stopping)
+            if found.reason != "hit":
+                return self._stop(whole if found.reason == "limit" else found.reason)
+            stop = self._stopped(found)
+            if stop is not None:
+                return stop
 
-    def _stop(self, reason: str) -> Stop:
+    def _run_back(self, limit: int, whole: str, stopping: bool = True) -> Stop:
+        while True:
+            found = self._seek_back(limit, stopping)
+            if found.reason != "hit":
+                return self._stop(whole if found.reason == "limit" else found.reason)
+            stop = self._stopped(found)
+            if stop is not None:
+                return stop
+
+    def _seek(self, limit: int, stopping: bool = True, extra: Sequence[Probe] = ()) -> Found:
+        """Go forward to the first of: a stopper (``hit``), one of the extra probes (``own``), the limit."""
+        stoppers = self.stoppers if stopping else []
+        stoppers = [s for s in stoppers if s.enabled]
+        printed = self._console.next(stoppers, self.cursor, limit)
+        probes = [p for s in stoppers for p in s.probes] + list(extra)
+        met = self.timeline.forward(probes, limit if printed is None else printed.icount)
+        return found_by(met, stoppers, printed)
+
+    def _seek_back(self, limit: int, stopping: bool = True, extra: Sequence[Probe] = ()) -> Found:
+        """Go back to the last of: a stopper, one of the extra probes, the limit."""
+        stoppers = self.stoppers if stopping else []
+        stoppers = [s for s in stoppers if s.enabled]
+        printed = self._console.previous(stoppers, self.cursor, limit)
+        probes = [p for s in stoppers for p in s.probes] + list(extra)
+        met = self.timeline.backward(probes, limit if printed is None else printed.icount)
+        return found_by(met, stoppers, printed)
+
+    def _stopped(self, found: Found) -> Stop | None:
+        """Count the hits; return the stop, or None where all that were met are to be ignored this time."""
+        first: Stopper | None = None
+        for stopper in found.stoppers:
+            stopper.hits += 1
+            if stopper.hits_ignored:
+                stopper.hits_ignored -= 1
+            else:
+                first = first or stopper
+                if stopper.temporary:
+                    self._stoppers.delete(stopper.number)
+        if first is None:
+            return None
+        reason = first.kind
+        return self._stop(reason, first.number, describe(first, found.step, found.records))
+
+    def _stop(self, reason: str, stopper: int | None = None, detail: Detail | None = None) -> Stop:
         engine = self.board.engine
         hart = engine.current_hart
         self.hart = hart
-        pc = engine.get_reg(hart, "pc")
-        detail = ""
-        if reason == "breakpoint":
-            for point in [p for p in self._points.values() if p.enabled and p.address == pc]:
-                point.hits += 1
-                detail = detail or str(point.number)
-                if point.temporary:
-                    del self._points[point.number]
-        return Stop(reason, self.cursor, hart, pc, detail)
+        return Stop(reason, self.cursor, hart, engine.get_reg(hart, "pc"), detail, stopper)
 
-    # breakpoints
+    # what stops motions
 
     @property
-    def breakpoints(self) -> list[Breakpoint]:
+    def stoppers(self) -> list[Stopper]:
+        """All that stops motions, by number."""
+        return list(self._stoppers)
+
+    @property
+    def breakpoints(self) -> list[Stopper]:
         """The breakpoints, by number."""
-        return list(self._points.values())
+        return [s for s in self._stoppers if s.kind == "breakpoint"]
 
-    def add_breakpoint(self, addr: int, temporary: bool = False, enabled: bool = True) -> Breakpoint:
-        """Set a breakpoint at a virtual address."""
-        point = Breakpoint(self._next_number, addr & _MASK, temporary, enabled)
-        self._next_number += 1
-        self._points[point.number] = point
-        return point
+    def add_breakpoint(
+        self,
+        addr: int,
+        temporary: bool = False,
+        enabled: bool = True,
+        *,
+        physical: bool = False,
+        condition: Condition = None,
+        hits_ignored: int = 0,
+    ) -> Stopper:
+        """Stop before an instruction.
 
-    def delete_breakpoint(self, n: int) -> None:
-        """Delete a breakpoint. Raises KeyError: there is none of this number."""
-        del self._points[n]
+        Args:
+            addr: its virtual address, in every address space and on every hart.
+            temporary: delete it when it stops a motion. enabled: whether it stops any.
+            physical: ``addr`` is a physical address.
+            condition: an expression that must not be 0, gdb's byte code, or several of these of which one must hold.
+            hits_ignored: how many hits don't stop.
 
-    def enable_breakpoint(self, n: int, enabled: bool = True) -> None:
-        """Switch a breakpoint on or off. Raises KeyError: there is none of this number."""
-        self._points[n].enabled = enabled
+        Raises:
+            EvalError: the condition is none.
+        """
+        more = {"temporary": temporary, "enabled": enabled, "hits_ignored": hits_ignored}
+        return self._stoppers.breakpoint(addr, physical, condition, **more)
 
-    def _addresses(self) -> set[int]:
-        return {p.address for p in self._points.values() if p.enabled}
+    def add_watchpoint(
+        self,
+        addr: int,
+        size: int,
+        access: str = "w",
+        *,
+        physical: bool = False,
+        condition: Condition = None,
+        temporary: bool = False,
+        enabled: bool = True,
+        hits_ignored: int = 0,
+    ) -> Stopper:
+        """Stop at accesses to memory by instructions: forwards behind the access, backwards before it.
 
-    # looking
+        Args:
+            addr, size: the range, in bytes. access: ``r``, ``w`` or ``a`` (both).
+            condition: may ask for ``$value`` (stored or loaded), ``$old`` (before a store), ``$addr``, ``$size``.
+            The others: as for ``add_breakpoint``.
 
-    def reg(self, name: str, hart: int | None = None) -> int:
-        """Return a register of the selected hart (or another) by name. Raises EvalError: there is none."""
-        try:
-            return int(self.board.engine.get_reg(self.hart if hart is None else hart, canonical(name)))
-        except (ValueError, KeyError):
-            raise EvalError(f"no register {name!r}") from None
+        Raises:
+            EvalError: the range, the access or the condition is none.
+        """
+        more = {"temporary": temporary, "enabled": enabled, "hits_ignored": hits_ignored}
+        return self._stoppers.watchpoint(addr, size, access, physical, condition, **more)
 
-    def regs(self, hart: int | None = None) -> dict[str, int]:
-        """Return all registers of the selected hart, or of another, by name."""
-        engine = self.board.engine
-        which = self.hart if hart is None else hart
-        return {name: engine.get_reg(which, name) for name in engine.reg_names}
+    def add_catch(
+        self,
+        what: str,
+        arg: Any = None,
+        condition: Condition = None,
+        *,
+        temporary: bool = False,
+        enabled: bool = True,
+        hits_ignored: int = 0,
+    ) -> Stopper:
+        """Stop at happenings.
 
-    def translate(self, vaddr: int, access: str = "r") -> int | None:
-        """Return the physical address behind a virtual one for the selected hart, or None; changes nothing."""
-        found: int | None = self.board.engine.translate(self.hart, vaddr & _MASK, access)
-        return found
+        Args:
+            what: and what ``arg`` is then, all or a certain one: ``trap`` (an exception's cause), ``interrupt`` (its
+                number), ``syscall`` (its number or name), ``priv`` (a change of privilege), ``satp`` (a change of the
+                address space, or its new value), ``csr`` (name or number: a write by an instruction), ``reg``
+                (name: an instruction that writes it), ``console`` (text), ``mmio`` (a device's name, an address,
+                or a pair of them).
+            condition: as for ``add_watchpoint``.
 
-    def read_phys(self, paddr: int, n: int) -> bytes:
-        """Return RAM at a physical address. Raises MemoryAccessError: not RAM."""
-        if not 0 <= n <= _MAX_READ:
-            raise MemoryAccessError(f"{n} bytes are more than one read gives ({_MAX_READ})")
-        try:
-            return bytes(self.board.engine.read_phys(paddr, n))
-        except (ValueError, OverflowError):
-            raise MemoryAccessError(f"no RAM at physical address {paddr:#x}") from None
+        Raises:
+            EvalError: there is nothing of that kind, or the condition is none.
+        """
+        more = {"temporary": temporary, "enabled": enabled, "hits_ignored": hits_ignored}
+        return self._stoppers.catch(what, arg, condition, **more)
 
-    def read_mem(self, vaddr: int, n: int) -> bytes:
-        """Return memory as the selected hart sees it. Raises MemoryAccessError: not mapped, or not RAM."""
-        if not 0 <= n <= _MAX_READ:
-            raise MemoryAccessError(f"{n} bytes are more than one read gives ({_MAX_READ})")
-        out = bytearray()
-        while len(out) < n:
-            at = (vaddr + len(out)) & _MASK
-            paddr = self.translate(at)
-            if paddr is None:
-                raise MemoryAccessError(f"cannot access memory at address {at:#x}")
-            out += self.read_phys(paddr, min(n - len(out), _PAGE - at % _PAGE))
-        return bytes(out)
+    def delete_stopper(self, n: int) -> None:
+        """Delete a stopper. Raises KeyError: there is none of this number."""
+        self._stoppers.delete(n)
 
-    def eval(self, text: str) -> int:
-        """Return the value of an expression. Raises EvalError."""
-        return Expression(text, self.reg, self.symbols.lookup).value()
+    def enable_stopper(self, n: int, on: bool = True) -> None:
+        """Switch a stopper on or off. Raises KeyError: there is none of this number."""
+        self._stoppers.get(n).enabled = on
 
-    def sym(self, name: str) -> int:
-        """Return a symbol's address. Raises EvalError: there is none."""
-        address = self.symbols.lookup(name)
-        if address is None:
-            raise EvalError(f"no symbol {name!r}")
-        return address
+    delete_breakpoint = delete_stopper
+    enable_breakpoint = enable_stopper
+
+    def _device_range(self, name: str) -> tuple[int, int] | None:
+        for device in getattr(self.board, "devices", ()):
+            if device.name == name:
+                return device.base, device.base + device.size - 1
+        return None
+
+    # the rest
+
+    def _symbol(self, name: str) -> int | None:
+        return self.symbols.lookup(name)
 
     def digest(self) -> str:
         """Return the digest of the whole state at the cursor, in hex."""

@@ -27,6 +27,9 @@ class Place:
     def vtime_position(self, vtime_ns: int) -> int:
         return min(vtime_ns // 1000, self.end)
 
+    def console_position(self, text: str) -> int | None:
+        return {"Unable to mount": 99}.get(text)
+
 
 @pytest.mark.parametrize(
     ("text", "position"),
@@ -37,6 +40,8 @@ class Place:
         (" 12 ", 12),
         ("+100", 600),
         ("-1_00", 400),
+        ('console:"Unable to mount"', 99),
+        ("console:Unable to mount", 99),
         ("start", 0),
         ("end", 2_000_000),
         ("50%", 1_000_000),

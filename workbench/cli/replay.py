@@ -38,6 +38,12 @@ class TracePositions:
         """Return where an input came, or None."""
         return next((row.icount for row in self._reader.inputs(input_id, 1) if row.id == input_id), None)
 
+    def console_position(self, text: str) -> int | None:
+        """Return where the console shows a text for the first time, or None."""
+        from workbench.replay.consolesearch import ConsoleSearch
+
+        return next(iter(ConsoleSearch(self._reader).positions(text.encode())), None)
+
     def vtime_position(self, vtime_ns: int) -> int:
         """Return the first position at or after a virtual time; found by replaying."""
         from workbench.session import Session

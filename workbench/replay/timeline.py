@@ -2,21 +2,22 @@
 
 Backwards is forwards from an earlier checkpoint: one step back restores the nearest checkpoint before the
 target and runs to it. On the way, checkpoints are left in memory at shrinking distances from the target, so
-the next step back is short. Reverse-continue runs the stretches between checkpoints, last one first, with
-breakpoints that only count, and goes to the last hit.
-
-Breakpoints belong to the timeline; a hit is the position at which the instruction is about to execute.
+the next step back is short. A search backwards runs the stretches between checkpoints, last one first, with
+probes that only note their last hit, remembers what they noted, and goes to the last of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from machine.tcg.engine import RECORD, Probe, ProbeAction, ProbeKind
 from traces.errors import PositionError
 
 from .parts import reason_name
 from .playback import Playback
+from .scanned import Scanned
 
 #: Distances before a target at which checkpoints are left in memory.
 _LADDER: Final = (4_000_000, 1_000_000, 200_000, 40_000, 8_000, 1_600, 320, 64)
@@ -26,6 +27,22 @@ _LADDER_SHARE: Final = 4
 _FIRST_SCAN: Final = 50_000
 #: Checkpoints in memory are left at least this often on long ways where the trace has none, in steps.
 _FAR: Final = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """How a search ended.
+
+    Args:
+        reason: ``hit``, ``limit`` or ``interrupted``.
+        probes: indexes of the probes that were hit. step: the position before the step that hit them.
+        records: what they saw (machine.tcg.engine.RECORD); an execution probe writes none.
+    """
+
+    reason: str
+    probes: tuple[int, ...] = ()
+    step: int = 0
+    records: tuple[tuple[Any, ...], ...] = ()
 
 
 class Timeline:
@@ -41,6 +58,8 @@ class Timeline:
         self.playback = playback
         self.start = 0
         self.end = playback.end
+        #: what searches have found out
+        self.scanned = Scanned()
 
     @property
     def cursor(self) -> int:
@@ -62,18 +81,21 @@ class Timeline:
         self.playback.interrupted = False
         return "goto" if self._travel(target) else "interrupted"
 
-    def forward(self, breakpoints: Collection[int], limit: int) -> str:
-        """Run forward to a breakpoint, but not past a position. One at the cursor itself is left behind.
+    def forward(self, probes: Sequence[Probe], limit: int) -> Met:
+        """Run forward until a probe is hit, but not past a position. Instructions at the cursor itself are left behind.
+
+        Args:
+            probes: as ``Stopper.probes`` has them. limit: a position not before the cursor.
 
         Returns:
-            ``breakpoint``, ``limit`` or ``interrupted``.
+            what was hit, or ``limit``, or ``interrupted``.
         """
         self.playback.interrupted = False
-        if not breakpoints:
-            return "limit" if self._travel(limit) else "interrupted"
-        playback, engine = self.playback, self.playback.board.engine
-        engine.set_breakpoints(breakpoints)
-        engine.skip_breakpoint_at(self.cursor)
+        if not probes:
+            return Met("limit" if self._travel(limit) else "interrupted")
+        playback, engine, began = self.playback, self.playback.board.engine, self.cursor
+        self._arm(probes, stopping=True)
+        engine.skip_probes_at(began)
         try:
             while self.cursor < limit:
                 leg = min(limit, self.cursor + _FAR)
@@ -81,34 +103,120 @@ class Timeline:
                 if stop is None:
                     self._keep_if_far()
                     continue
-                engine.set_breakpoints(())
-                self._settle()
-                return reason_name(stop)
-            return "limit"
+                if reason_name(stop) == "interrupted":
+                    self._settle(probes)
+                    return Met("interrupted")
+                met = self._met(probes)
+                self._settle(probes)
+                self._note_forward(probes, began, met)
+                return met
+            return Met("limit")
         finally:
-            engine.set_breakpoints(())
-            engine.skip_breakpoint_at(None)
+            self._disarm()
 
-    def backward(self, breakpoints: Collection[int], limit: int) -> str:
-        """Go to the last position before the cursor at which a breakpoint hits, but not before ``limit``.
+    def backward(self, probes: Sequence[Probe], limit: int) -> Met:
+        """Go back to the last step before the cursor that hits a probe, but not before a position.
+
+        The cursor is then at the position before that step. What has been searched once is not searched again.
 
         Returns:
-            ``breakpoint``, ``limit`` or ``interrupted`` (then the cursor is where it was).
+            what was hit, or ``limit``, or ``interrupted`` (then the cursor is where it was).
         """
         self.playback.interrupted = False
-        began = high = self.cursor
-        span = 0
-        while breakpoints and high > limit:
-            node = self.playback.tree.nearest(max(high - 1 - span, limit))
-            low = max(node.icount, limit)
-            hit = self._last_hit(breakpoints, low, high)
+        began = self.cursor
+        try:
+            step = self._search(probes, limit, began)
             if self.playback.interrupted:
                 return self._give_up(began)
-            if hit is not None:
-                return "breakpoint" if self._travel(hit) else self._give_up(began)
-            high = low
+            if step is None:
+                return Met("limit") if self._travel(limit) else self._give_up(began)
+            if not self._travel(step):
+                return self._give_up(began)
+            return self._look_at_step(probes)
+        finally:
+            self._disarm()
+
+    def last_step(self, probes: Sequence[Probe], low: int, high: int) -> int | None:
+        """Return the last step in ``low..high-1`` that hits a probe, or None. The cursor ends up anywhere."""
+        try:
+            return self._search(probes, low, high)
+        finally:
+            self._disarm()
+
+    def _search(self, probes: Sequence[Probe], limit: int, high: int) -> int | None:
+        span = 0
+        while probes:
+            known = [self.scanned.before(probe, high) for probe in probes]
+            best = max((k.hit for k in known if k.hit is not None and k.hit >= limit), default=None)
+            floor = limit if best is None else best + 1
+            top = max(k.low if k.hit is None else min(k.low, floor) for k in known)
+            if top <= floor or self.playback.interrupted:
+                return best
+            node = self.playback.tree.nearest(max(top - 1 - span, floor))
+            low = max(node.icount, floor)
+            if not self._scan(probes, low, top):
+                return None
             span = max(_FIRST_SCAN, 2 * span)
-        return "limit" if self._travel(limit) else self._give_up(began)
+        return None
+
+    def _scan(self, probes: Sequence[Probe], low: int, high: int) -> bool:
+        """Run ``low..high`` with probes that note their last hit; False if interrupted."""
+        if not self._travel(low):
+            return False
+        engine = self.playback.board.engine
+        self._arm(probes, stopping=False)
+        engine.skip_probes_at(None)
+        if self.playback.run_to(high) is not None:
+            self._settle(probes)
+            return False
+        for index, probe in enumerate(probes):
+            self.scanned.add(probe, low, high, _step_of(probe, engine.probe_last(index)))
+        return True
+
+    def _look_at_step(self, probes: Sequence[Probe]) -> Met:
+        """Take the step at the cursor with the probes on, look at what they say, and come back."""
+        playback, at = self.playback, self.cursor
+        if at >= self.end:
+            return Met("hit", step=at)
+        node = playback.keep()
+        self._arm(probes, stopping=False, telling=True)
+        playback.board.engine.skip_probes_at(None)
+        playback.run_to(at + 1)
+        met = self._met(probes, at)
+        playback.restore(node)
+        return met
+
+    def _arm(self, probes: Sequence[Probe], stopping: bool, telling: bool = False) -> None:
+        """Set probes, and behind them one for each that makes a record of what it stops at.
+
+        Whether they stop, tell or only note, it is always the same set, which keeps translated code.
+        """
+        action = ProbeAction.STOP if stopping else ProbeAction.LAST
+        record = ProbeAction.RECORD if stopping or telling else ProbeAction.LAST
+        tellers = [replace(p, action=record) for p in probes if p.kind is not ProbeKind.EXEC]
+        self.playback.board.engine.set_probes([*(replace(p, action=action) for p in probes), *tellers])
+
+    def _disarm(self) -> None:
+        engine = self.playback.board.engine
+        engine.set_probes(())
+        engine.skip_probes_at(None)
+
+    def _met(self, probes: Sequence[Probe], step: int | None = None) -> Met:
+        """Return what the probes met at the present stop, or at a step."""
+        engine = self.playback.board.engine
+        steps = [_step_of(probe, engine.probe_last(i)) for i, probe in enumerate(probes)]
+        if step is None:
+            first = engine.probe_stopped()
+            found = steps[first] if first is not None else None
+            step = self.cursor if found is None else found
+        hit = tuple(i for i, at in enumerate(steps) if at == step)
+        records = tuple(row for row in RECORD.iter_unpack(engine.take_records()) if row[0] == step)
+        return Met("hit", hit, step, records)
+
+    def _note_forward(self, probes: Sequence[Probe], began: int, met: Met) -> None:
+        for index, probe in enumerate(probes):
+            low = began + 1 if probe.kind is ProbeKind.EXEC else began
+            self.scanned.add(probe, low, met.step + 1, met.step if index in met.probes else None)
 
     def first_vtime(self, vtime_ns: int, low: int, high: int) -> int:
         """Return the first position in ``low..high`` whose virtual time is at least ``vtime_ns``; moves the cursor."""
@@ -170,29 +278,23 @@ class Timeline:
         if self.cursor - self.playback.tree.nearest(self.cursor).icount >= _FAR // 2:
             self.playback.keep()
 
-    def _settle(self) -> None:
+    def _settle(self, probes: Sequence[Probe] = ()) -> None:
         """After a stop in the middle: back to the state at the position, if more than that was taken already."""
         if self.playback.settled:
             at = self.cursor
+            if probes:
+                self._arm(probes, stopping=False)
             interrupted, self.playback.interrupted = self.playback.interrupted, False
             self.playback.restore(self.playback.tree.nearest(at))
             self.playback.run_to(at)
             self.playback.interrupted = interrupted
 
-    def _last_hit(self, breakpoints: Collection[int], low: int, high: int) -> int | None:
-        """Return the last position in ``low..high-1`` at which a breakpoint hits."""
-        engine = self.playback.board.engine
-        if not self._travel(low):
-            return None
-        engine.set_breakpoints(breakpoints, count_only=True)
-        try:
-            self.playback.run_to(high)
-            hits, last = engine.breakpoint_hits, engine.breakpoint_last
-        finally:
-            engine.set_breakpoints(())
-        return last if hits else None
-
-    def _give_up(self, began: int) -> str:
+    def _give_up(self, began: int) -> Met:
         self.playback.interrupted = False
         self._travel(began)
-        return "interrupted"
+        return Met("interrupted")
+
+
+def _step_of(probe: Probe, position: int | None) -> int | None:
+    """Return the step of a probe's hit, from the position that the engine gives."""
+    return position if position is None or probe.kind is ProbeKind.EXEC else position - 1

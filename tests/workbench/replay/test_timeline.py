@@ -97,7 +97,12 @@ def test_a_breakpoint_inside_a_long_step_stops_it_both_ways(session: Session) ->
     assert point.hits == 1
     session.goto(hit - 50)
     stop = session.stepi(100)
-    assert (stop.reason, stop.icount, stop.detail) == ("breakpoint", hit, str(point.number))
+    assert (stop.reason, stop.icount, stop.stopper, str(stop.detail)) == (
+        "breakpoint",
+        hit,
+        point.number,
+        str(point.number),
+    )
     session.goto(hit + 50)
     assert session.reverse_stepi(100).icount == hit
     session.enable_breakpoint(point.number, False)
@@ -160,7 +165,7 @@ def test_expressions_registers_and_memory(session: Session) -> None:
     assert session.eval("$pc") == session.eval("kmain") == pc
     assert session.eval("kmain + 2*(3 - 0x1) - -4") == pc + 8
     assert session.eval("1_000") == 1000
-    for bad in ("", "1 +", "(1", "nobody", "$nothing", "1 2", "1 / 2", "0x", "(" * 200 + "1" + ")" * 200):
+    for bad in ("", "1 +", "(1", "nobody", "$nothing", "1 2", "1 / 0", "0x", "(" * 200 + "1" + ")" * 200):
         with pytest.raises(EvalError):
             session.eval(bad)
     assert session.read_mem(pc, 8) == session.read_phys(session.translate(pc) or 0, 8)
