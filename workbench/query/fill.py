@@ -1,0 +1,192 @@
+"""Fills lazy tables: finds what is missing, has it replayed, stores rows and coverage."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from traces.lazy import LazyStore, Want
+from traces.queries import Query, find_query
+from traces.queries.base import RECORD
+from traces.reader import TraceReader
+from workbench.kernel.btf import Btf
+from workbench.kernel.linux import Kernel
+from workbench.symbols import Symbol, Symbols
+
+from .errors import QueryRefused
+from .harvest import Harvest, Harvester, Job
+from .names import RunNames
+from .shards import choose
+
+if TYPE_CHECKING:
+    from workbench.session import Session
+
+#: A stretch that is stored by one transaction holds about this many rows.
+_STRETCH_ROWS: Final = 300_000
+_MAX_STRETCH: Final = 1 << 26
+#: More rows than this are not filled unless bounds or filters are given.
+MAX_ROWS: Final = 30_000_000
+_ROW_BYTES: Final = 60
+_SYMBOLS: Final = ("init_task", "__start_BTF", "__stop_BTF", "wake_up_new_task", "__set_task_comm", "__switch_to")
+
+#: Told how far a fill is: (table, steps done, steps in all).
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a fill did: how many steps were replayed, and how many rows stored."""
+
+    steps: int
+    rows: int
+
+
+class Filler:
+    """The lazy tables of one trace.
+
+    Args:
+        trace: an open trace. symbols: gives the run's symbols when they are needed.
+        backend: replays on ``jit`` or ``interp``; the rows are the same.
+        jobs: processes that replay; None for as many as pay.
+        progress: is told how far a fill is.
+        writable: False keeps the trace untouched; rows go to a side database.
+
+    Raises:
+        TraceError: the trace can't be used.
+    """
+
+    def __init__(
+        self,
+        trace: TraceReader,
+        symbols: Callable[[], Symbols],
+        *,
+        backend: str = "jit",
+        jobs: int | None = None,
+        progress: Progress | None = None,
+        writable: bool = True,
+    ) -> None:
+        self.trace = trace
+        self.backend = backend
+        self.jobs = jobs
+        self.progress = progress
+        identity = f"{trace.meta.get('created', '')} {trace.final_icount} {trace.meta.get('end_digest', '')}"
+        self.store = LazyStore.open(trace.path, identity, writable)
+        self._symbols = symbols
+
+    @classmethod
+    def of(cls, session: Session, **options: Any) -> Filler:
+        """Return the lazy tables of a session's trace."""
+        return cls(session.trace, lambda: session.symbols, **options)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.store.close()
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        return self._symbols()
+
+    def types(self, kernel: Kernel) -> Btf:
+        """Return the kernel's types: those that the trace keeps, else from memory; then it keeps them."""
+        kept = self.store.get_cache("btf")
+        if kept is not None:
+            try:
+                return Btf(zlib.decompress(kept))
+            except zlib.error:
+                pass  # a damaged copy is found again in memory
+        data = kernel.btf_bytes()
+        types = Btf(data)
+        self.store.put_cache("btf", zlib.compress(data, 1))
+        return types
+
+    def ensure(self, want: Want, low: int | None = None, high: int | None = None) -> Filled:
+        """Make sure that all wanted rows of an interval are there.
+
+        Args:
+            want: the rows. low, high: the interval, end exclusive; None for the run's start and end.
+
+        Raises:
+            QueryRefused: it would be absurdly many rows. Diverged: the replay is another run.
+            TraceError: rows can't be stored.
+        """
+        end = self.trace.final_icount
+        low, high = max(0, low or 0), end if high is None else min(high, end)
+        gaps = self.store.missing(want, low, high) if low < high else []
+        if not gaps:
+            return Filled(0, 0)
+        query = find_query(want.table)
+        total = sum(b - a for a, b in gaps)
+        self._refuse(query, want, total)
+        stretches = [s for gap in gaps for s in self._cut(query, want, *gap)]
+        return self._fill(query, want, stretches, total)
+
+    def _refuse(self, query: Query, want: Want, steps: int) -> None:
+        rows = int(steps * query.per_step)
+        if rows > MAX_ROWS and not want.filter:
+            raise QueryRefused(
+                f"{query.name} of {steps:_} steps would be about {rows:_} rows, {rows * _ROW_BYTES >> 30} GiB;"
+                f" bound it, as in 'where icount between A and B', or ask for one address"
+            )
+
+    def _cut(self, query: Query, want: Want, low: int, high: int) -> list[tuple[int, int]]:
+        """Cut an interval where checkpoints are, at most as far apart as fills one transaction."""
+        density = query.per_step / (1 if not want.filter else 100)
+        longest = max(10_000, min(_MAX_STRETCH, int(_STRETCH_ROWS / density)))
+        marks = [c.icount for c in self.trace.checkpoints() if low < c.icount < high]
+        out, at = [], low
+        for mark in [*marks, high]:
+            while mark - at > longest:
+                out.append((at, at + longest))
+                at += longest
+            if mark == high or mark - at >= longest // 2:
+                out.append((at, mark))
+                at = mark
+        return [(a, b) for a, b in out if a < b]
+
+    def _fill(self, query: Query, want: Want, stretches: list[tuple[int, int]], total: int) -> Filled:
+        job = self._job(query, want)
+        # what ends a call is seen by the replay that saw it begin
+        paired = any(need.paired for need in job.needs)
+        executor = choose(total, 1 if paired else self.jobs)
+        names = RunNames(self._symbols() if query.name == "calls" else Symbols(), self._devices(job, query))
+        done = rows = 0
+        state: dict[str, Any] = {}
+        at: int | None = None
+        for harvest in executor.run(job, stretches):
+            if at != harvest.low:
+                state = self.store.state_at(want, harvest.low) or {}
+            rows += self._keep(query, want, harvest, names, state)
+            at = harvest.high
+            done += harvest.high - harvest.low
+            if self.progress is not None:
+                self.progress(query.name, done, total)
+        return Filled(done, rows)
+
+    def _keep(self, query: Query, want: Want, harvest: Harvest, names: RunNames, state: dict[str, Any]) -> int:
+        names.learn(harvest)
+        stretch = query.run(RECORD.iter_unpack(harvest.records), state, names)
+        updates = (query.complete, stretch.completions) if query.complete else None
+        kept = state if query.complete else None
+        self.store.write_stretch(
+            want, harvest.low, harvest.high, query.columns, stretch.rows, updates, kept
+        )
+        return len(stretch.rows)
+
+    def _job(self, query: Query, want: Want) -> Job:
+        needs = tuple(query.probes(dict(want.filter)))
+        addresses = {}
+        if query.names or any(need.symbol for need in needs):
+            for name in _SYMBOLS:
+                found = self.symbols.lookup(name)
+                if found is not None:
+                    addresses[name] = found
+        return Job(str(self.trace.path), self.backend, needs, query.names, addresses)
+
+    def _devices(self, job: Job, query: Query) -> list[tuple[int, int, str]]:
+        if query.name != "mmio":
+            return []
+        with Harvester(job) as harvester:
+            return harvester.devices
