@@ -36,6 +36,32 @@ PROGRAM = (
 END = 600
 
 
+#: What the run writes: at this position of the loop, the step stores to this address.
+STORE_AT, STORE_TO = 2, BASE + 0x1000
+
+
+@dataclass
+class FakeStopper:
+    number: int
+    address: int = 0
+    temporary: bool = False
+    enabled: bool = True
+    hits: int = 0
+    kind: str = "breakpoint"
+    size: int = 0
+    access: str = ""
+    physical: bool = False
+    condition: str | bytes = ""
+    what: str = ""
+    arg: str = ""
+
+    def hits_at(self, position: int, pc: int) -> bool:
+        if self.kind == "breakpoint":
+            return self.address == pc
+        written = self.address <= STORE_TO < self.address + self.size
+        return self.kind == "watchpoint" and written and position % len(PROGRAM) == STORE_AT + 1
+
+
 @dataclass(frozen=True)
 class FakeStop:
     reason: str
@@ -43,15 +69,7 @@ class FakeStop:
     hart: int
     pc: int
     detail: str = ""
-
-
-@dataclass
-class FakeBreakpoint:
-    number: int
-    address: int
-    temporary: bool = False
-    enabled: bool = True
-    hits: int = 0
+    stopper: FakeStopper | None = None
 
 
 class FakeEngine:
@@ -77,7 +95,8 @@ class FakeSession:
     def __init__(self) -> None:
         self.cursor = 0
         self.hart = 0
-        self._points: dict[int, FakeBreakpoint] = {}
+        self._points: dict[int, FakeStopper] = {}
+        self.written: list[tuple[Any, ...]] = []
         self._next = 1
         self._interrupted = threading.Event()
         self.on_cont: Callable[[], None] = lambda: None
@@ -89,7 +108,7 @@ class FakeSession:
             ]
         )
         self.board = SimpleNamespace(engine=FakeEngine(self), vtime_ns=0)
-        self.trace = SimpleNamespace(sql=self._sql, path="fake.trace")
+        self.trace = SimpleNamespace(sql=self._sql, path="fake.trace", image=lambda role: b"")
         self.memory = bytearray(RAM_BYTES)
         for offset, code, _ in PROGRAM:
             self.memory[offset : offset + len(code)] = code
@@ -112,8 +131,9 @@ class FakeSession:
     def pc_at(self, position: int) -> int:
         return BASE + PROGRAM[position % len(PROGRAM)][0]
 
-    def _stop(self, reason: str, detail: str = "") -> FakeStop:
-        return FakeStop(reason, self.cursor, self.hart, self.pc_at(self.cursor), detail)
+    def _stop(self, reason: str, stopper: FakeStopper | None = None) -> FakeStop:
+        detail = "" if stopper is None else str(stopper.number)
+        return FakeStop(reason, self.cursor, self.hart, self.pc_at(self.cursor), detail, stopper)
 
     def parse_position(self, text: str) -> int:
         if text == "end":
@@ -159,27 +179,56 @@ class FakeSession:
                 self._interrupted.clear()
                 return self._stop("interrupted")
             for point in list(self._points.values()):
-                if point.enabled and point.address == self.pc_at(position):
+                if point.enabled and point.hits_at(position, self.pc_at(position)):
+                    point.hits += 1
                     if point.temporary:
                         del self._points[point.number]
-                    return self._stop("breakpoint", str(point.number))
+                    if point.kind == "watchpoint" and at_end == "start":
+                        self.cursor -= 1  # backwards, the state before the store is where it ends
+                    return self._stop(point.kind, point)
         return self._stop(at_end)
 
     @property
-    def breakpoints(self) -> list[FakeBreakpoint]:
+    def stoppers(self) -> list[FakeStopper]:
         return list(self._points.values())
 
-    def add_breakpoint(self, addr: int, temporary: bool = False, enabled: bool = True) -> FakeBreakpoint:
-        point = FakeBreakpoint(self._next, addr, temporary, enabled)
+    breakpoints = stoppers
+
+    def _add(self, point: FakeStopper) -> FakeStopper:
         self._points[self._next] = point
         self._next += 1
         return point
 
-    def delete_breakpoint(self, number: int) -> None:
+    def add_breakpoint(self, addr: int, **more: Any) -> FakeStopper:
+        return self._add(FakeStopper(self._next, addr, **more))
+
+    def add_watchpoint(self, addr: int, size: int, access: str = "w", **more: Any) -> FakeStopper:
+        return self._add(FakeStopper(self._next, addr, kind="watchpoint", size=size, access=access, **more))
+
+    def add_catch(self, what: str, arg: str = "", condition: str = "") -> FakeStopper:
+        return self._add(FakeStopper(self._next, kind="catch", what=what, arg=arg, condition=condition))
+
+    def delete_stopper(self, number: int) -> None:
         del self._points[number]
 
-    def enable_breakpoint(self, number: int, on: bool) -> None:
+    delete_breakpoint = delete_stopper
+
+    def enable_stopper(self, number: int, on: bool = True) -> None:
         self._points[number].enabled = on
+
+    enable_breakpoint = enable_stopper
+
+    def write_mem(self, address: int, data: bytes) -> None:
+        self.read_mem(address, len(data))
+        self.written.append(("mem", address, bytes(data)))
+        self.memory[address - BASE : address - BASE + len(data)] = data
+
+    def write_reg(self, name: str, value: int) -> None:
+        self.reg(name)
+        self.written.append(("reg", self.hart, name, value))
+
+    def read_phys(self, address: int, size: int) -> bytes:
+        return self.read_mem(address, size)
 
     def reg(self, name: str) -> int:
         name = canonical(name)

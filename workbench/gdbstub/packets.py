@@ -11,6 +11,7 @@ with the next ``$``.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -18,6 +19,7 @@ from enum import Enum, auto
 MAX_PAYLOAD = 0x4000
 
 _START, _END, _ESCAPE, _RUN = ord("$"), ord("#"), ord("}"), ord("*")
+_OWN = re.compile(rb"[$#}*]")
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -47,13 +49,7 @@ def checksum(payload: bytes) -> int:
 
 def escape(data: bytes) -> bytes:
     """Return a payload with the protocol's own bytes escaped."""
-    out = bytearray()
-    for byte in data:
-        if byte in (_START, _END, _ESCAPE, _RUN):
-            out += bytes((_ESCAPE, byte ^ 0x20))
-        else:
-            out.append(byte)
-    return bytes(out)
+    return _OWN.sub(lambda match: bytes((_ESCAPE, match[0][0] ^ 0x20)), data)
 
 
 def unescape(payload: bytes) -> bytes:

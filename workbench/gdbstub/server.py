@@ -87,7 +87,9 @@ class Connection:
         self._moving = False
         self._break_waits = False
         self._last_sent = b""
-        self._handlers = Handlers(session, monitor, self._send, self._run_motion, file)
+        self._handlers = Handlers(
+            session, monitor, self._send, self._run_motion, file, lambda: self._break_waits
+        )
 
     def run(self) -> bool:
         """Answer until gdb leaves; return whether it killed."""

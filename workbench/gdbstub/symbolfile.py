@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import struct
 
+from workbench.gdbstub.packets import MAX_PAYLOAD
 from workbench.symbols import Symbol, Symbols
 
 #: The name under which gdb opens it.
 PATH = "/workbench-symbols.elf"
 _HEADER_BYTES = 64
 _SECTION_BYTES = 64
-_MAX_REPLY = 4096
+#: Most bytes in one reply: half a packet, as each may need an escape.
+_MAX_REPLY = MAX_PAYLOAD // 2 - 16
 _TEXT, _DATA = 1, 2
 _NAMES = b"\0.text\0.data\0.symtab\0.strtab\0"
 

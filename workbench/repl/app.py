@@ -1,20 +1,22 @@
-"""The REPL on a terminal: prompt, history, completion and colours over the shell; plain without one."""
+"""The REPL on a terminal: prompt, history, completion, panes and colours over the shell; plain without one."""
 
 from __future__ import annotations
 
 import os
-import signal
+import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench import output
 from workbench.errors import EXIT_DONE, EXIT_NO, exit_code_of, one_line
+from workbench.repl.colours import coloured
 from workbench.repl.context import Quit
-from workbench.repl.shell import Shell, split_format
+from workbench.repl.interrupt import interruptible
+from workbench.repl.lines import blocks
+from workbench.repl.panes import note_registers, show_panes
+from workbench.repl.progress import Progress
+from workbench.repl.shell import Shell, pipe_through, write_file
 from workbench.repl.stops import mode
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
     from workbench.session import Session
 
-GREETING = "workbench: 'help' lists the commands, 'quit' leaves"
+__all__ = ["App", "interruptible", "run_commands"]
+
+GREETING = "workbench: 'help' lists the commands, 'apropos WORD' finds one, 'quit' leaves"
 
 
 class App:
@@ -33,15 +37,22 @@ class App:
     Args:
         session: what the commands work on; None starts without a trace.
         input, output: a pipe and a dummy output in tests; the terminal where None.
+        panes: whether the context is shown after each stop; None shows it on a terminal alone.
     """
 
     def __init__(
-        self, session: Session | None, input: Input | None = None, output: Output | None = None
+        self,
+        session: Session | None,
+        input: Input | None = None,
+        output: Output | None = None,
+        panes: bool | None = None,
     ) -> None:
         self.shell = Shell(session)
         self._input = input
         self._output = output
-        self._colour = output is None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self._terminal = output is None and sys.stdout.isatty()
+        self._colour = self._terminal and not os.environ.get("NO_COLOR")
+        self._panes = self._terminal if panes is None else panes
 
     def run(self) -> int:
         """Read and run lines until ``quit`` or the end of input; return the exit code.
@@ -53,6 +64,9 @@ class App:
         if not interactive:
             return self._run_plain()
         output.note(GREETING)
+        for line in startup_lines():
+            if not self._run_one(line)[1]:
+                return EXIT_DONE
         prompter = self._prompter()
         while True:
             try:
@@ -66,21 +80,32 @@ class App:
 
     def _run_plain(self) -> int:
         code = EXIT_DONE
-        for line in sys.stdin:
-            ok, goes_on = self._run_one(line.rstrip("\n"))
-            code = EXIT_DONE if ok else EXIT_NO
-            if not goes_on:
-                return EXIT_DONE
+        try:
+            for line in blocks(sys.stdin):
+                ok, goes_on = self._run_one(line.rstrip("\n"))
+                code = EXIT_DONE if ok else EXIT_NO
+                if not goes_on:
+                    return EXIT_DONE
+        except KeyboardInterrupt:
+            return EXIT_NO
         return code
 
     def _run_one(self, line: str) -> tuple[bool, bool]:
         """Run a line; return whether it went well, and whether the REPL goes on."""
         try:
-            with interruptible(self.shell):
-                text, fmt = split_format(line)
-                result = self.shell.execute(text)
-                self.show(result, fmt)
-                sys.stdout.write(self.shell.displays())
+            with interruptible(self.shell), Progress(self.shell.context.open_session):
+                parsed = self.shell.parse(line)
+                if parsed.library:
+                    self._print(self.shell.library(parsed))
+                    return True, True
+                result = self.shell.execute(parsed.text)
+            if parsed.pipe:
+                pipe_through(parsed.pipe, output.render(result, parsed.format), show=True)
+            elif parsed.file:
+                write_file(parsed.file, output.render(result, parsed.format), parsed.append)
+            else:
+                self.show(result, parsed.format)
+            self._after()
         except Quit:
             return True, False
         except KeyboardInterrupt:
@@ -95,11 +120,30 @@ class App:
             return False, True
         return True, True
 
-    def show(self, result: output.Result, fmt: output.Format) -> None:
-        """Print a result, in colours where its kind has a lexer and this is a terminal."""
+    def _after(self) -> None:
+        """Show what follows a motion: panes, displayed expressions, hooks."""
+        if not self.shell.moved:
+            return
+        context = self.shell.context
+        if self._panes and context.panes:
+            self.show(show_panes(context, context.panes), "text", page=False)
+        self._print(self.shell.after_motion())
+        note_registers(context)
+
+    def show(self, result: output.Result, fmt: output.Format, page: bool = True) -> None:
+        """Print a result, in colours where its kind has any and this is a terminal; a long one in a pager."""
         text = output.render(result, fmt)
-        if self._colour and fmt == "text" and isinstance(result, output.Text) and result.kind:
-            text = _coloured(text, result.kind)
+        kind = result.kind if isinstance(result, output.Text) and fmt == "text" else ""
+        if self._colour and kind:
+            text = coloured(text, kind)
+        pager = os.environ.get("PAGER") or "less -FRX"
+        long = page and self._terminal and text.count("\n") >= shutil.get_terminal_size().lines
+        if long and shutil.which(pager.split()[0]):
+            pipe_through(pager, text, show=True)
+            return
+        self._print(text)
+
+    def _print(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -113,18 +157,10 @@ class App:
         return f"({session.cursor:_} h{session.hart} {mode(context)}{' ' + symbol if symbol else ''}) "
 
     def _prompter(self) -> PromptSession[str]:
-        from prompt_toolkit import PromptSession
-        from prompt_toolkit.history import FileHistory, InMemoryHistory
+        from workbench.repl.prompt import make_prompter
 
-        from workbench.repl.completion import ReplCompleter
-
-        path = history_path() if self._input is None else None
-        return PromptSession(
-            history=FileHistory(str(path)) if path else InMemoryHistory(),
-            completer=ReplCompleter(self.shell.context),
-            complete_while_typing=False,
-            input=self._input,
-            output=self._output,
+        return make_prompter(
+            self.shell, history_path() if self._input is None else None, self._input, self._output
         )
 
 
@@ -140,38 +176,15 @@ def history_path() -> Path | None:
     return path if os.access(path if path.exists() else folder, os.W_OK) else None
 
 
-@contextmanager
-def interruptible(shell: Shell) -> Iterator[None]:
-    """Make Ctrl-C stop a motion where it is, with the session whole; outside of one it raises as ever."""
-    session: Any = shell.context.open_session
-    if session is None:
-        yield
-        return
-    pressed = 0
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        pressed += 1
-        session.interrupt()
-        if pressed > 2:  # what runs is no motion: let Python unwind it
-            raise KeyboardInterrupt
-
-    previous: Callable[[int, FrameType | None], Any] | int | None
-    previous = signal.signal(signal.SIGINT, interrupt)
+def startup_lines() -> list[str]:
+    """Return the lines of the startup file, ``workbench/startup`` in the XDG configuration folder; none without."""
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    path = Path(base) / "workbench" / "startup"
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _coloured(text: str, kind: str) -> str:
-    from pygments import highlight
-    from pygments.formatters import TerminalFormatter
-    from pygments.lexers.asm import GasLexer
-    from pygments.lexers.special import OutputLexer
-
-    lexer = GasLexer() if kind == "asm" else OutputLexer()
-    return str(highlight(text, lexer, TerminalFormatter()))
+        return list(blocks(path.read_text().splitlines())) if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        output.note(f"{path}: can't be read: {one_line(error)}")
+        return []
 
 
 def run_commands(session: Session | None, lines: list[str]) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from workbench.disasm import Disassembler
-from workbench.errors import CommandError, exit_code_of, one_line
+from workbench.errors import CommandError, one_line
+from workbench.peek import Peek
+from workbench.sources import Sources, kernel_sources
 
 if TYPE_CHECKING:
     from workbench.repl.registry import Registry
     from workbench.session import Session
+
+
+#: The panes that a terminal shows after each stop; ``context`` changes them.
+DEFAULT_PANES = ("registers", "code", "source", "stack", "backtrace")
 
 
 class Quit(Exception):
@@ -27,6 +34,19 @@ class Context:
         self.next_display = 1
         self.examined: tuple[str, int] = ("", 0)
         self.names: dict[str, Any] = {"session": session}
+        #: what is shown after a stop, in this order
+        self.panes: tuple[str, ...] = DEFAULT_PANES
+        #: registers at the stop before, by name, for marking changes
+        self.seen: dict[str, int] = {}
+        #: lines that run after a stop, by number
+        self.hooks: dict[int, str] = {}
+        #: the name by which the command was called
+        self.word = ""
+        #: how deep ``source`` is nested
+        self.depth = 0
+        #: run a line, or lines, as the shell does; the shell sets them
+        self.run_line: Callable[[str], str] = lambda line: ""
+        self.run_script: Callable[[Iterable[str], Callable[[str], object]], None] = lambda lines, write: None
 
     @property
     def session(self) -> Session:
@@ -45,13 +65,25 @@ class Context:
             self.open_session.close()
         self.open_session = session
         self.names["session"] = session
-        self.__dict__.pop("disassembler", None)
+        self.seen = {}
+        for name in ("disassembler", "peek", "sources"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def peek(self) -> Peek:
+        """Return the debugger's view of memory."""
+        return Peek(self.session)
 
     @cached_property
     def disassembler(self) -> Disassembler:
         """Return the disassembler, which falls back to the session's engine."""
         engine = None if self.open_session is None else self.open_session.board.engine
         return Disassembler(None if engine is None else engine.disasm)
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Return the kernel's source lines."""
+        return kernel_sources(self.session.trace)
 
     def number(self, text: str) -> int:
         """Return the value of an expression as an unsigned 64-bit number.
@@ -82,15 +114,10 @@ class Context:
         Raises:
             CommandError: when it is not mapped, or is not RAM.
         """
-        try:
-            return bytes(self.session.read_mem(address, size))
-        # read_mem's own error carries an exit code; ValueError is the engine's
-        except ValueError:
-            raise CommandError(f"cannot access memory at address {address:#x}") from None
-        except Exception as error:
-            if exit_code_of(error) is None:
-                raise
-            raise CommandError(f"cannot access memory at address {address:#x}") from None
+        data = self.peek.read(address, size)
+        if len(data) < size:
+            raise CommandError(f"cannot access memory at address {address + len(data):#x}")
+        return data
 
     def place(self, address: int) -> str:
         """Return an address as listings have it: hex, with its symbol where there is one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 #: What the argument of a command is, for completion.
 Completes = Literal[
-    "", "address", "expression", "position", "register", "breakpoint", "command", "sql", "file"
+    "",
+    "address",
+    "expression",
+    "position",
+    "register",
+    "breakpoint",
+    "command",
+    "sql",
+    "file",
+    "pane",
+    "bookmark",
 ]
 Function = Callable[["Context", str], Result]
 
@@ -46,6 +56,7 @@ class Command:
     repeat: bool
     needs_trace: bool
     touches_host: bool
+    library: str
     run: Function
 
     @property
@@ -71,6 +82,7 @@ def command(
     repeat: bool = False,
     needs_trace: bool = True,
     touches_host: bool = False,
+    library: str = "",
 ) -> Callable[[Function], Function]:
     """Declare a function to be a command.
 
@@ -84,13 +96,16 @@ def command(
         needs_trace: whether it is refused while no trace is open.
         touches_host: whether it runs code or opens files here; such a command is not for gdb's ``monitor``,
             as whoever reaches the port could use it.
+        library: the library calls that do the same, with ``{arguments}`` as they are or as ``{text}``, a literal.
     """
     assert group in GROUPS, group
 
     def declare(function: Function) -> Function:
         assert function.__doc__, f"{name}: a command's docstring is its help"
         _collected.append(
-            Command(name, aliases, group, usage, completes, repeat, needs_trace, touches_host, function)
+            Command(
+                name, aliases, group, usage, completes, repeat, needs_trace, touches_host, library, function
+            )
         )
         return function
 
@@ -109,6 +124,11 @@ class Registry:
                 self._exact[name] = entry
         self._families = {entry.name.split()[0] for entry in self.commands if " " in entry.name}
         self._family_aliases = {"i": "info"}
+
+    @property
+    def exact(self) -> Collection[str]:
+        """Every full name and alias."""
+        return self._exact
 
     def resolve(self, line: str) -> tuple[Command, str]:
         """Return the command that a line names, and the rest of the line.
@@ -156,8 +176,8 @@ class Registry:
 
 def split_word(line: str) -> tuple[str, str]:
     """Return the first word of a line and the rest, both stripped."""
-    word, _, rest = line.strip().partition(" ")
-    return word, rest.strip()
+    parts = line.strip().split(None, 1)
+    return (parts[0], parts[1]) if len(parts) == 2 else ("".join(parts), "")
 
 
 def _split_slash(word: str, rest: str) -> tuple[str, str]:

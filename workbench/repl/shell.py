@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 from workbench import output
 from workbench.errors import CommandError, exit_code_of, one_line
 from workbench.output import Result
 from workbench.repl.context import Context, Quit
-from workbench.repl.registry import all_commands
+from workbench.repl.lines import Line, blocks, parse_line
+from workbench.repl.registry import Command, all_commands
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -21,7 +25,15 @@ class Shell:
     def __init__(self, session: Session | None) -> None:
         self.registry = all_commands()
         self.context = Context(session, self.registry)
+        self.context.run_line = self.run_line
+        self.context.run_script = self.run_script
         self._last = ""
+        #: whether the line that ran last moved the cursor
+        self.moved = False
+        #: whether a motion runs: Ctrl-C then stops it and nothing else
+        self.moving = False
+        #: whether Ctrl-C was pressed during the line
+        self.interrupted = False
 
     def execute(self, line: str, remote: bool = False) -> Result:
         """Run one line and return its result; None where there is nothing to show.
@@ -41,30 +53,73 @@ class Shell:
             line = self._last
             if not line:
                 return None
-        if line.startswith("!"):
-            line = f"py {line[1:]}"
-        entry, rest = self.registry.resolve(line)
+        entry, rest = self._resolve(line)
         if remote and entry.touches_host:
             raise CommandError(f"{entry.name}: not through gdb; it is for the REPL alone")
         self._last = line if entry.repeat else ""
         if entry.needs_trace and self.context.open_session is None:
             raise CommandError(f"{entry.name}: no trace is open; 'open FILE' opens one")
-        return entry.run(self.context, rest)
+        self.context.word = line.split(None, 1)[0]
+        self.moved = entry.group == "motion"
+        self.moving = self.moved
+        try:
+            return entry.run(self.context, rest)
+        finally:
+            self.moving = False
+
+    def parse(self, line: str) -> Line:
+        """Take a line apart, by what its command takes. Raises CommandError."""
+        stripped = line.strip()
+        if stripped.startswith("#") or not stripped:
+            return Line(stripped)
+        try:
+            entry = self._resolve(stripped)[0]
+        except CommandError:
+            return parse_line(line)
+        plain = entry.name in ("py", "hook", "alias") or "\n" in line
+        return parse_line(line, entry.completes in ("expression", "sql", "address"), plain)
+
+    def _resolve(self, line: str) -> tuple[Command, str]:
+        """Return a line's command and the rest of the line; ``!CODE`` is Python, but for ``!tt`` and the like."""
+        if line.startswith("!") and line.split()[0] not in self.registry.exact:
+            return self.registry.resolve("py " + line[1:])
+        return self.registry.resolve(line)
 
     def run_line(self, line: str) -> str:
-        """Run one line and return what it prints; ``--json`` at its end gives JSON.
+        """Run one line and return what it prints: ``--json`` at its end, pipes and redirections are obeyed.
 
         Raises:
             CommandError: and whatever error the command met.
         """
-        line, fmt = split_format(line)
-        return output.render(self.execute(line), fmt)
+        parsed = self.parse(line)
+        text = (
+            self.library(parsed)
+            if parsed.library
+            else output.render(self.execute(parsed.text), parsed.format)
+        )
+        if parsed.pipe:
+            return pipe_through(parsed.pipe, text)
+        if parsed.file:
+            write_file(parsed.file, text, parsed.append)
+            return ""
+        return text
+
+    def library(self, parsed: Line) -> str:
+        """Return the library calls that do what a line does."""
+        entry, rest = self._resolve(parsed.text)
+        if entry.library:
+            return entry.library.format(arguments=rest, text=repr(rest)) + "\n"
+        return f"from workbench.repl.shell import Shell\nprint(Shell(session).run_line({parsed.text!r}))\n"
 
     def monitor(self, line: str) -> str:
         """Run one line for gdb's ``monitor``: errors are text as well, and ``quit`` does nothing."""
         try:
-            text, fmt = split_format(line)
-            return output.render(self.execute(text, remote=True), fmt)
+            parsed = self.parse(line)
+            if parsed.pipe or parsed.file:
+                raise CommandError("pipes and files are not for gdb; they are for the REPL alone")
+            if parsed.library:
+                return self.library(parsed)
+            return output.render(self.execute(parsed.text, remote=True), parsed.format)
         except Quit:
             return "quit: gdb's own 'detach' or 'quit' ends the connection\n"
         # every expected error carries an exit code; others are bugs, for the server to report
@@ -78,16 +133,20 @@ class Shell:
 
         A ``quit`` ends it without one.
         """
-        for line in lines:
+        for line in blocks(lines):
             try:
                 write(self.run_line(line))
-                write(self.displays())
+                write(self.after_motion())
             except Quit:
                 return
 
-    def displays(self) -> str:
-        """Return what ``display`` shows after a motion; empty where the last line was none."""
-        if not self._last or not self.context.displays:
+    def after_motion(self) -> str:
+        """Return what follows a motion: what ``display`` shows, and what hooks print; nothing after other lines.
+
+        Raises:
+            CommandError: and whatever error a hook met.
+        """
+        if not self.moved:
             return ""
         out = []
         for number, expression in self.context.displays.items():
@@ -96,16 +155,32 @@ class Shell:
             except CommandError as error:
                 shown = f"{one_line(error)}\n"
             out.append(f"{number}: {expression} = {shown.partition('= ')[2] or shown}")
+        last = self._last
+        for line in list(self.context.hooks.values()):
+            out.append(self.run_line(line))
+        self._last = last
         return "".join(out)
 
 
-def split_format(line: str) -> tuple[str, output.Format]:
-    """Return a line without its trailing ``--json``, ``--csv`` or ``--table``, and the format it asks for."""
-    head, _, last = line.rstrip().rpartition(" ")
-    if last == "--json":
-        return head, "json"
-    if last == "--csv":
-        return head, "csv"
-    if last == "--table":
-        return head, "table"
-    return line, "text"
+def pipe_through(program: str, text: str, show: bool = False) -> str:
+    """Give text to a shell command; return what it prints, or let it print by itself.
+
+    Raises:
+        CommandError: it can't be started, or fails.
+    """
+    try:
+        done = subprocess.run(program, shell=True, input=text, text=True, stdout=None if show else PIPE)
+    except OSError as error:
+        raise CommandError(f"| {program}: {error.strerror or error}") from None
+    if done.returncode not in (0, 141):  # 141: the shell's word for a reader that closed its end
+        raise CommandError(f"| {program}: failed with exit code {done.returncode}")
+    return done.stdout or ""
+
+
+def write_file(name: str, text: str, append: bool) -> None:
+    """Write text to a file. Raises CommandError."""
+    try:
+        with Path(name).expanduser().open("a" if append else "w") as file:
+            file.write(text)
+    except OSError as error:
+        raise CommandError(f"> {name}: can't be written: {error.strerror or error}") from None

@@ -237,12 +237,12 @@ def test_harts_are_listed_and_selected(shell: Shell, session: Any) -> None:
 def test_displayed_expressions_follow_motions_only(shell: Shell) -> None:
     shell.run_line("display $a0")
     shell.run_line("si")
-    assert shell.displays() == "1: $a0 = 0x1 (1)\n"
+    assert shell.after_motion() == "1: $a0 = 0x1 (1)\n"
     shell.run_line("where")
-    assert shell.displays() == ""
+    assert shell.after_motion() == ""
     shell.run_line("undisplay")
     shell.run_line("si")
-    assert shell.displays() == ""
+    assert shell.after_motion() == ""
 
 
 def test_python_has_the_session_and_its_errors_are_one_line(shell: Shell) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 MAX_STEPS = 1 << 48
 
 
-@command("continue", "c", "fg", group="motion", usage="[COUNT]", repeat=True)
+@command(
+    "continue", "c", "cont", "fg", "g", group="motion", usage="[COUNT]", repeat=True, library="session.cont()"
+)
 def continue_(context: Context, arguments: str) -> Result:
     """Run forwards to the next breakpoint, or to the end of the trace.
 
@@ -30,7 +32,15 @@ def continue_(context: Context, arguments: str) -> Result:
     return describe_stop(context, stop)
 
 
-@command("reverse-continue", "rc", group="motion", usage="[COUNT]", repeat=True)
+@command(
+    "reverse-continue",
+    "rc",
+    "g-",
+    group="motion",
+    usage="[COUNT]",
+    repeat=True,
+    library="session.reverse_cont()",
+)
 def reverse_continue(context: Context, arguments: str) -> Result:
     """Run backwards to the last breakpoint before here, or to the start of the trace.
 
@@ -83,13 +93,24 @@ def finish(context: Context, arguments: str) -> Result:
     return describe_stop(context, _run_to(context, target, context.session.reg("x2")))
 
 
-@command("goto", group="motion", usage="POSITION", completes="position")
+@command(
+    "goto",
+    "!tt",
+    "seek",
+    group="motion",
+    usage="POSITION",
+    completes="position",
+    library="session.goto({text})",
+)
 def goto(context: Context, arguments: str) -> Result:
     """Go to a position.
 
     A position is a step's number (1234567, 1_234_567), relative (+100, -100), start, end, a share of the run
-    (50%), virtual time (1.25s), a bookmark (@panic) or an input (input:42).
+    (50%), virtual time (1.25s), a bookmark (@panic), an input (input:42) or what the console shows
+    (console:"Unable to mount"). ``!tt 50`` goes to a share of the run.
     """
+    if arguments.isdecimal() and context.word == "!tt":
+        arguments += "%"
     if not arguments:
         raise CommandError("goto: where to? 'help goto' lists the forms of a position")
     return describe_stop(context, context.session.goto(context.session.parse_position(arguments)))
@@ -114,3 +135,16 @@ def _run_to(context: Context, address: int, stack: int) -> Stop:
                 return stop
     finally:
         session.delete_breakpoint(point.number)
+
+
+@command(
+    "restart",
+    "run",
+    group="motion",
+    usage="[BOOKMARK]",
+    completes="bookmark",
+    library="session.goto('start')",
+)
+def restart(context: Context, arguments: str) -> Result:
+    """Go to the start of the run, or to a bookmark."""
+    return goto(context, f"@{arguments.removeprefix('@')}" if arguments else "start")

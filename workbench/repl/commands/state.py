@@ -137,7 +137,7 @@ def bt(context: Context, arguments: str) -> Result:
     return Table(("frame", "pc", "where"), rows, {"pc": "hex16"})
 
 
-@command("where", "w", group="state")
+@command("where", "w", "when", group="state", library="session.cursor, session.reg('pc')")
 def where(context: Context, arguments: str) -> Result:
     """Tell where the cursor is: position, virtual time, hart, mode, symbol and the next instruction."""
     session = context.session
