@@ -7,7 +7,6 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
 
 import click
 
@@ -68,6 +67,8 @@ def _package(name: str) -> str:
         importlib.import_module(name)
     except ImportError:
         return ""
+    from importlib.metadata import packages_distributions, version  # costs a third of `workbench --help`
+
     owners = packages_distributions().get(name, [])
     return version(owners[0]) if owners else "installed"
 
