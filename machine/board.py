@@ -19,6 +19,7 @@ from machine.errors import ConfigError
 from machine.fdt import write_fdt
 from machine.hw import virtmap
 from machine.hw.blockproto import BlockNode
+from machine.hw.chaos import Chaos
 from machine.hw.device import Dma
 from machine.hw.sbi import Sbi
 from machine.hw.uart16550 import Uart
@@ -191,6 +192,19 @@ class Board:
     def ask(self, source: str, kind: str, request: bytes) -> bytes:
         """Ask the gate, at this position. Replay: consumes an input."""
         return self._gate.ask(source, kind, request, self.engine.icount, self.engine.vtime_ns)
+
+    def stall(self, ns: int) -> None:
+        """Let virtual time pass with no step."""
+        self.engine.warp_ns += ns
+
+    def set_quantum(self, steps: int) -> None:
+        """Set the length of a hart's turn; saved with the scheduler's state."""
+        self.engine.set_quantum(steps)
+
+    def latency(self, ns: int) -> int:
+        """Return how long a request takes: what its device says, unless chaos has its way."""
+        chaos = self._by_name.get("chaos")
+        return chaos.latency(ns) if isinstance(chaos, Chaos) else ns
 
     def guest_error(self, source: str, text: str) -> None:
         """Note a guest's mistake: the last 256 are kept, all are counted. Not part of the state."""

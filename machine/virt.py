@@ -9,6 +9,7 @@ from machine.errors import ConfigError
 from machine.hw import virtmap
 from machine.hw.aclint import Aclint, Harts
 from machine.hw.blockproto import BlockNode
+from machine.hw.chaos import Chaos
 from machine.hw.device import Device, Wires
 from machine.hw.finisher import Finisher
 from machine.hw.goldfish_rtc import GoldfishRtc
@@ -75,4 +76,6 @@ def build_devices(
         irq = virtmap.VIRTIO_IRQ + slot
         base = virtmap.VIRTIO_BASE + slot * virtmap.VIRTIO_STRIDE
         devices.append(VirtioMmio(wires, base, plic.line(irq), irq, backend, slot))
+    if config.chaos:
+        devices.append(Chaos(wires, "chaos", 0))
     return devices

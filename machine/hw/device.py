@@ -64,6 +64,18 @@ class Wires(Protocol):
 
     def ask(self, source: str, kind: str, request: bytes) -> bytes: ...
 
+    def stall(self, ns: int) -> None:
+        """Let virtual time pass at once, with no step."""
+        ...
+
+    def set_quantum(self, steps: int) -> None:
+        """Set the length of a hart's turn."""
+        ...
+
+    def latency(self, ns: int) -> int:
+        """Return how long this request takes, given what it takes on a quiet machine."""
+        ...
+
     def guest_error(self, source: str, text: str) -> None: ...
 
     def port(self, name: str) -> ConsoleOut:

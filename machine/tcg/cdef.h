@@ -33,8 +33,9 @@ void wb_set_idle_asks(Machine *m, int asks);
 void wb_request_stop(Machine *m);
 uint32_t wb_cur_hart(Machine *m);
 
-/* scheduler state, part of a checkpoint: cur_hart, quantum_end, turn_start, and per hart steps, waiting, stopped */
-void wb_sched_get(Machine *m, uint64_t *out); /* 3 + 3 * harts */
+void wb_set_quantum(Machine *m, uint64_t steps); /* of the turns that begin from now on */
+/* scheduler state, part of a checkpoint: cur_hart, quantum_end, turn_start, quantum, and per hart steps, waiting, stopped */
+void wb_sched_get(Machine *m, uint64_t *out); /* 4 + 3 * harts */
 void wb_sched_set(Machine *m, const uint64_t *in);
 int wb_hart_stopped(Machine *m, uint32_t hart);
 void wb_hart_stop(Machine *m, uint32_t hart);

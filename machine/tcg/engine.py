@@ -261,6 +261,10 @@ class Engine:
         value = int(lib.wb_next_deadline(self._m))
         return None if value == NEVER else value
 
+    def set_quantum(self, steps: int) -> None:
+        """Set how many steps a hart's turn has, from the next turn on; part of the scheduler's state."""
+        lib.wb_set_quantum(self._m, steps)
+
     def set_idle_asks(self, asks: bool) -> None:
         """Choose what idle does: return IDLE, or jump to the next deadline."""
         lib.wb_set_idle_asks(self._m, asks)
@@ -373,13 +377,13 @@ class Engine:
 
     def save_sched(self) -> list[int]:
         """Return the scheduler's state: whose turn, until when, and what each hart waits for."""
-        out = ffi.new("uint64_t[]", 3 + 3 * self.harts)
+        out = ffi.new("uint64_t[]", 4 + 3 * self.harts)
         lib.wb_sched_get(self._m, out)
         return list(out)
 
     def load_sched(self, values: Sequence[int]) -> None:
         """Set what ``save_sched`` returned. Raises ValueError for another shape."""
-        if len(values) != 3 + 3 * self.harts or not all(
+        if len(values) != 4 + 3 * self.harts or not all(
             isinstance(v, int) and 0 <= v <= NEVER for v in values
         ):
             raise ValueError(f"not a scheduler state of a machine with {self.harts} harts")

@@ -56,7 +56,10 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
     ),
     click.option("--quantum", metavar="N", type=click.IntRange(1, 1 << 40), help="Steps of a hart's turn."),
     click.option(
-        "--seed", metavar="N", type=click.IntRange(0, (1 << 64) - 1), help="Seed of entropy and chaos."
+        "--seed",
+        metavar="N",
+        type=click.IntRange(0, (1 << 64) - 1),
+        help="Seed of entropy and chaos; with it, the same options give the same run.",
     ),
     click.option("--chaos", is_flag=True, help="Turns, timers and latencies from a seeded generator."),
     click.option("-M", "--machine", "board", default="virt", hidden=True),

@@ -11,21 +11,25 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from machine.config import MachineConfig
 from machine.inputs import Input
 from traces.errors import TraceError
-from traces.reader import TraceReader
-from traces.rows import InputRow
 
 from .errors import Diverged
+
+if TYPE_CHECKING:  # a run without a trace needs neither
+    from traces.reader import TraceReader
+    from traces.rows import InputRow
 
 #: The device that takes console bytes.
 CONSOLE: Final = "uart0"
 NEVER: Final = (1 << 64) - 1
 #: Longest entropy that a device gets at once, in bytes.
 MAX_ENTROPY: Final = 1 << 16
+#: The wall clock of a seeded run, so that the seed is the run: 2024-01-01, in ns since 1970.
+_SEEDED_CLOCK_NS: Final = 1_704_067_200 * 10**9
 #: How long one wait for the host lasts before the gate looks around again, in seconds.
 _WAIT_S: Final = 0.1
 
@@ -108,8 +112,10 @@ class RecordGate:
                 return bytes(8)
         elif kind == "entropy":
             payload = self._entropy(min(int.from_bytes(request[:4], "little"), MAX_ENTROPY))
+        elif kind == "strike":
+            payload = self._strike()
         elif kind == "wallclock":
-            payload = time.time_ns().to_bytes(8, "little")
+            payload = (_SEEDED_CLOCK_NS if self._seeded else time.time_ns()).to_bytes(8, "little")
         else:
             raise ValueError(f"{source} asks for the unknown input {kind!r}")
         self.last_due = icount  # the wait at a position is part of leaving it, with or without a poll before
@@ -158,10 +164,27 @@ class RecordGate:
             return os.urandom(size)
         out = b""
         while len(out) < size:
-            text = f"entropy {self._seed} {self._drawn}".encode()
-            out += hashlib.blake2b(text, digest_size=64).digest()
-            self._drawn += 1
+            out += self._draw("entropy")
         return out[:size]
+
+    def _draw(self, what: str) -> bytes:
+        """Return the generator's next 64 bytes."""
+        text = f"{what} {self._seed} {self._drawn}".encode()
+        self._drawn += 1
+        return hashlib.blake2b(text, digest_size=64).digest()
+
+    def _strike(self) -> bytes:
+        """Choose what chaos does: machine/hw/chaos.py has the four choices. Sizes are even over their magnitudes."""
+        drawn = self._draw("strike")
+
+        def magnitude(at: int, low: int, high: int) -> int:
+            number = int.from_bytes(drawn[at : at + 8], "little")
+            bits = low + number % (high - low)
+            return (1 << bits) + (number >> 8) % (1 << bits)
+
+        stall = magnitude(8, 8, 20) if drawn[32] & 1 else 0
+        choices = (magnitude(0, 13, 21), stall, magnitude(16, 6, 17), 50 + magnitude(24, 4, 10))
+        return b"".join(choice.to_bytes(8, "little") for choice in choices)
 
     def _note(self, icount: int, vtime_ns: int, given: Input, asked: bool) -> None:
         self.count += 1

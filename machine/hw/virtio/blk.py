@@ -77,7 +77,7 @@ class VirtioBlk(VirtioDevice):
         while (chain := ring.pop()) is not None:
             if len(self.heads) >= QUEUE_MAX or chain.head in self.heads:
                 raise BrokenQueue(f"descriptor {chain.head} is offered while it is in use")
-            self.due_ns.append(now + self._latency(chain))
+            self.due_ns.append(now + self.transport.wires.latency(self._latency(chain)))
             self.heads.append(chain.head)
         self._schedule()
 

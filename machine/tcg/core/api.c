@@ -248,11 +248,17 @@ uint32_t wb_cur_hart(Machine *m)
     return m->cur_hart;
 }
 
+void wb_set_quantum(Machine *m, uint64_t steps)
+{
+    m->quantum = steps ? steps : 1;
+}
+
 void wb_sched_get(Machine *m, uint64_t *out)
 {
     *out++ = m->cur_hart;
     *out++ = m->quantum_end;
     *out++ = m->turn_start;
+    *out++ = m->quantum;
     for (uint32_t i = 0; i < m->n_harts; i++) {
         *out++ = m->hart[i]->steps;
         *out++ = m->hart[i]->waiting;
@@ -265,10 +271,11 @@ void wb_sched_set(Machine *m, const uint64_t *in)
     m->cur_hart = (uint32_t)(in[0] % m->n_harts);
     m->quantum_end = in[1];
     m->turn_start = in[2];
+    m->quantum = in[3] ? in[3] : 1;
     for (uint32_t i = 0; i < m->n_harts; i++) {
-        m->hart[i]->steps = in[3 + 3 * i];
-        m->hart[i]->waiting = in[4 + 3 * i] != 0;
-        m->hart[i]->stopped = in[5 + 3 * i] != 0;
+        m->hart[i]->steps = in[4 + 3 * i];
+        m->hart[i]->waiting = in[5 + 3 * i] != 0;
+        m->hart[i]->stopped = in[6 + 3 * i] != 0;
     }
 }
 
