@@ -37,14 +37,14 @@ typedef enum {
 } Leave;
 
 /* Why mach_run() returned. X(name, meaning). */
-#define WB_EXITS(X)                                                     \
-    X(UNTIL, "the position asked for is reached")                       \
-    X(DEADLINE, "a device deadline is due")                             \
-    X(IDLE, "every hart waits and idle time is asked of the gate")      \
-    X(HALTED, "every hart waits and nothing can wake one")              \
-    X(BREAKPOINT, "a probe asked to stop")                              \
-    X(STOP, "a device or the host asked to stop")                       \
-    X(ERROR, "a host callback failed")                                  \
+#define WB_EXITS(X)                                                                                          \
+    X(UNTIL, "the position asked for is reached")                                                            \
+    X(DEADLINE, "a device deadline is due")                                                                  \
+    X(IDLE, "every hart waits and idle time is asked of the gate")                                           \
+    X(HALTED, "every hart waits and nothing can wake one")                                                   \
+    X(BREAKPOINT, "a probe asked to stop")                                                                   \
+    X(STOP, "a device or the host asked to stop")                                                            \
+    X(ERROR, "a host callback failed")                                                                       \
     X(RECORDS, "the probes' records must be taken first")
 typedef enum {
 #define X(name, text) WB_EXIT_##name,
@@ -56,53 +56,54 @@ typedef enum {
 struct Hart {
     uint64_t slot[IR_SLOTS]; /* must be first: back ends address slots from the hart */
     uint64_t pc;
-    int64_t budget;          /* steps left until icount_end */
-    uint64_t exit_slot;      /* chain slot by which exit_tb was left */
-    TB *exit_tb;             /* TB left by an unpatched chain slot, or NULL */
-    TB *cur_tb;              /* TB in a helper or memory access, or NULL outside */
-    uint32_t site;           /* index in cur_tb of the instruction being executed */
-    uint32_t leave;          /* Leave */
-    DataCtx *dctx;           /* data translations of the present regime */
-    FetchCtx *fctx;          /* code translations and the jump cache of the present regime */
+    int64_t budget;     /* steps left until icount_end */
+    uint64_t exit_slot; /* chain slot by which exit_tb was left */
+    TB *exit_tb;        /* TB left by an unpatched chain slot, or NULL */
+    TB *cur_tb;         /* TB in a helper or memory access, or NULL outside */
+    uint32_t site;      /* index in cur_tb of the instruction being executed */
+    uint32_t leave;     /* Leave */
+    DataCtx *dctx;      /* data translations of the present regime */
+    FetchCtx *fctx;     /* code translations and the jump cache of the present regime */
     Machine *m;
     uint32_t index;
-    uint32_t waiting;        /* in WFI */
-    uint32_t stopped;        /* not started, or stopped by the HSM: takes no steps */
-    uint64_t steps;          /* steps taken before the present turn: see hart_steps() */
+    uint32_t waiting; /* in WFI */
+    uint32_t stopped; /* not started, or stopped by the HSM: takes no steps */
+    uint64_t steps;   /* steps taken before the present turn: see hart_steps() */
     GuestHart *g;
-    DataCtx *dctxs;          /* softmmu.c: all contexts */
+    DataCtx *dctxs; /* softmmu.c: all contexts */
     FetchCtx *fctxs;
     uint64_t ctx_clock;
-    uint8_t guest[4096];     /* storage of GuestHart, at a fixed offset for LDENV/STENV */
+    uint8_t guest[4096]; /* storage of GuestHart, at a fixed offset for LDENV/STENV */
 };
 #define HART_GUEST_OFF(field) ((int32_t)(offsetof(Hart, guest) + offsetof(GuestHart, field)))
 
 /* A chain slot: how a TB is left to a known pc. */
 typedef struct {
-    uint64_t target;    /* guest pc */
-    TB *dest;           /* where it leads, or NULL */
-    TB *next_in_tb;     /* list of the slots that lead to dest: next holder … */
+    uint64_t target;       /* guest pc */
+    TB *dest;              /* where it leads, or NULL */
+    TB *next_in_tb;        /* list of the slots that lead to dest: next holder … */
     uint16_t next_in_slot; /* … and its slot */
-    uint32_t patch_off; /* back end: offset in the code of the rel32 to patch, 0 = none */
-    uint32_t stub_off;  /* back end: offset of the exit stub */
+    uint32_t patch_off;    /* back end: offset in the code of the rel32 to patch, 0 = none */
+    uint32_t stub_off;     /* back end: offset of the exit stub */
 } Chain;
 
 struct TB {
-    uint64_t pc, paddr;     /* of the first instruction */
-    uint64_t paddr2;        /* of the second page if the last instruction crosses, else ~0 */
-    uint32_t flags;         /* GuestOps.tb_flags */
+    uint64_t pc, paddr; /* of the first instruction */
+    uint64_t paddr2;    /* of the second page if the last instruction crosses, else ~0 */
+    uint32_t flags;     /* GuestOps.tb_flags */
     uint16_t n_insns, n_ops, n_exits;
-    uint16_t lo, hi;        /* range of its bytes in the first page: lo <= offset < hi */
-    uint8_t valid, single;  /* single: exactly one instruction, run by the run loop with MMIO allowed */
-    uint32_t runs;          /* times interpreted, until it is hot */
+    uint16_t lo, hi;       /* range of its bytes in the first page: lo <= offset < hi */
+    uint8_t valid, single; /* single: exactly one instruction, run by the run loop with MMIO allowed */
+    uint32_t runs;         /* times interpreted, until it is hot */
     IrOp *ops;
     Chain *chain;
-    uint16_t *insn_pc;      /* see IrBlock.insn_pc */
-    uint8_t *code;          /* host code (executable address), or NULL while cold */
+    uint16_t *insn_pc;    /* see IrBlock.insn_pc */
+    uint8_t *code;        /* host code (executable address), or NULL while cold */
+    const uint8_t *entry; /* where a jump to this block goes: its code, or out while cold */
     uint32_t code_size;
     TB *hash_next;
-    TB *page_next[2];       /* TBs of the same physical page */
-    TB *in_tb;              /* incoming chains: first holder … */
+    TB *page_next[2]; /* TBs of the same physical page */
+    TB *in_tb;        /* incoming chains: first holder … */
     uint16_t in_slot;
 };
 
@@ -139,15 +140,16 @@ typedef struct {
     int (*sbi_call)(void *opaque, uint32_t hart); /* registers are read and written through the API */
 } HostOps;
 
-/* Translator switches; each can be turned off and the guest sees nothing of it. X(name, default, what it does) */
-#define WB_SWITCHES(X)                                                   \
-    X(jit, 1, "host code for hot blocks; off: the IR interpreter alone") \
-    X(optimise, 1, "constants, copies and dead code in the IR")          \
-    X(chain, 1, "direct jumps between blocks")                           \
-    X(jump_cache, 1, "look-up of indirect jumps in generated code")      \
-    X(pin, 1, "hot guest registers in host registers")                   \
-    X(inline_mem, 1, "softmmu fast path in generated code")              \
-    X(inline_fp, 1, "floating point on the host's unit")                 \
+/* Translator switches; each can be turned off and the guest sees nothing of it. X(name, default, what it
+ * does) */
+#define WB_SWITCHES(X)                                                                                       \
+    X(jit, 1, "host code for hot blocks; off: the IR interpreter alone")                                     \
+    X(optimise, 1, "constants, copies and dead code in the IR")                                              \
+    X(chain, 1, "direct jumps between blocks")                                                               \
+    X(jump_cache, 1, "look-up of indirect jumps in generated code")                                          \
+    X(pin, 1, "hot guest registers in host registers")                                                       \
+    X(inline_mem, 1, "softmmu fast path in generated code")                                                  \
+    X(inline_fp, 1, "floating point on the host's unit")                                                     \
     X(superblock, 1, "blocks follow direct jumps")
 typedef struct {
 #define X(name, def, text) uint8_t name;
@@ -157,41 +159,42 @@ typedef struct {
 
 struct Machine {
     /* position and time */
-    uint64_t icount_end;     /* where the running slice ends */
-    uint64_t warp_ns;        /* idle time jumped over so far */
+    uint64_t icount_end; /* where the running slice ends */
+    uint64_t warp_ns;    /* idle time jumped over so far */
     uint64_t ns_per_step;
     uint64_t device_deadline; /* vtime_ns of the next device deadline, ~0 = none */
-    uint32_t idle_asks;      /* 1: idle returns WB_EXIT_IDLE, 0: jumps to the next deadline */
-    uint32_t stop_request;   /* a device asked the run loop to return after this instruction */
+    uint32_t idle_asks;       /* 1: idle returns WB_EXIT_IDLE, 0: jumps to the next deadline */
+    uint32_t stop_request;    /* a device asked the run loop to return after this instruction */
     uint32_t host_error;
-    uint32_t recheck;        /* a device was accessed: deadlines and interrupts may have changed */
-    uint32_t running;        /* inside mach_run() */
-    uint32_t flush_wanted;   /* drop all translated code before the next block */
+    uint32_t recheck;      /* a device was accessed: deadlines and interrupts may have changed */
+    uint32_t running;      /* inside mach_run() */
+    uint32_t flush_wanted; /* drop all translated code before the next block */
 
     /* harts, in turn */
     Hart *hart[WB_MAX_HARTS];
     uint32_t n_harts, cur_hart;
-    uint64_t quantum;        /* steps of one turn */
-    uint64_t quantum_end;    /* icount at which the present turn ends */
-    uint64_t turn_start;     /* icount at which it began */
+    uint64_t quantum;     /* steps of one turn */
+    uint64_t quantum_end; /* icount at which the present turn ends */
+    uint64_t turn_start;  /* icount at which it began */
 
     /* RAM: one range of guest-physical memory */
     uint8_t *ram;
     uint64_t ram_base, ram_size, ram_pages;
-    struct PageInfo *page; /* softmmu.c */   /* by RAM page index */
+    struct PageInfo *page; /* softmmu.c */ /* by RAM page index */
 
     const struct GuestOps *guest;
     HostOps host;
     Switches sw;
-    uint32_t tb_max_insns;   /* 1 … IR_MAX_INSNS */
-    uint32_t hot_runs;       /* interpreted runs before a TB is compiled */
+    uint32_t tb_max_insns; /* 1 … IR_MAX_INSNS */
+    uint32_t hot_runs;     /* interpreted runs before a TB is compiled */
 
-    struct TbCache *tbs;     /* tb.c */
-    struct CodeBuf *code;    /* host/: executable memory and its entry points */
+    struct TbCache *tbs;  /* tb.c */
+    struct CodeBuf *code; /* host/: executable memory and its entry points */
 
     struct ProbeSet *probes; /* probe.c */
 
-    uint64_t stat_tb_translated, stat_tb_compiled, stat_tb_flushes, stat_code_writes, stat_pt_drops, stat_walks;
+    uint64_t stat_tb_translated, stat_tb_compiled, stat_tb_flushes, stat_code_writes, stat_pt_drops,
+        stat_walks;
 };
 
 /* The exact position, also in the middle of a TB. Outside a slice every budget is 0. */

@@ -1,8 +1,8 @@
 /* softmmu.c: the translation caches and the slow paths behind them. See softmmu.h for the law.
  *
- * Why nothing stale is ever used: a cached translation depends on (1) the key of its context and (2) the PTEs its walk
- * read. (1) is compared when a context is chosen; (2) every PTE's page is PAGE_PT, its stores come here,
- * and its slot has a bit in PtPage.used as long as a translation may have come from it.
+ * Why nothing stale is ever used: a cached translation depends on (1) the key of its context and (2) the PTEs
+ * its walk read. (1) is compared when a context is chosen; (2) every PTE's page is PAGE_PT, its stores come
+ * here, and its slot has a bit in PtPage.used as long as a translation may have come from it.
  */
 #include "mach_priv.h"
 #include "probe.h"
@@ -18,8 +18,8 @@ typedef struct PtPage {
     uint64_t used[PTES / 64]; /* a cached translation may have come from this slot */
     uint64_t va;              /* first virtual address below this page, when mixed = 0 */
     uint32_t n_used;
-    uint8_t va_bits;          /* log2 of the bytes that one slot covers */
-    uint8_t mixed;            /* reached in more than one way: any change drops everything */
+    uint8_t va_bits; /* log2 of the bytes that one slot covers */
+    uint8_t mixed;   /* reached in more than one way: any change drops everything */
 } PtPage;
 
 #define EMPTY (~UINT64_C(0))
@@ -238,7 +238,7 @@ uint64_t softmmu_dirty(Machine *m, uint32_t *out, uint64_t max, bool clear)
  * are here; a block that begins on the page before may end on this one. */
 static void fetch_forget(FetchCtx *c, uint32_t i)
 {
-    const uint32_t at = jc_index(c->it[i].tag), before = jc_index(c->it[i].tag - WB_PAGE_SIZE);
+    const uint32_t at = jc_page(c->it[i].tag), before = jc_page(c->it[i].tag - WB_PAGE_SIZE);
     memset(&c->jc[at], 0xff, sizeof(JumpEntry) << JC_PAGE_BITS);
     memset(&c->jc[before], 0xff, sizeof(JumpEntry) << JC_PAGE_BITS);
     c->it[i].tag = EMPTY;
@@ -250,8 +250,8 @@ static void entry_drop(TlbEntry *e, uint64_t mask, uint64_t va)
         e->tag = EMPTY;
 }
 
-/* Drops what is cached for a virtual range in every context; returns whether a fetch translation of `h`'s present
- * context was among it. Contexts of other roots lose entries too: that is only work, never wrong. */
+/* Drops what is cached for a virtual range in every context; returns whether a fetch translation of `h`'s
+ * present context was among it. Contexts of other roots lose entries too: that is only work, never wrong. */
 static bool drop_range(Machine *m, const Hart *cur, uint64_t va, uint8_t va_bits)
 {
     const bool one = va_bits <= WB_PAGE_BITS;
@@ -606,7 +606,8 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
         return;
     }
     if (spans_pages(vaddr, size)) {
-        if (!translate_span(h, vaddr, size, ACC_WRITE, paddr) || !probes_ready(h, ACC_WRITE, vaddr, paddr[0]) ||
+        if (!translate_span(h, vaddr, size, ACC_WRITE, paddr) ||
+            !probes_ready(h, ACC_WRITE, vaddr, paddr[0]) ||
             !probes_ready(h, ACC_WRITE, vaddr + size - 1, paddr[1]))
             return;
         const uint32_t n0 = WB_PAGE_SIZE - (uint32_t)(vaddr & ~WB_PAGE_MASK);

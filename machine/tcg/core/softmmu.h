@@ -21,8 +21,9 @@ enum {
     TLB_SIZE = 1 << TLB_BITS,
     N_DCTX = 24,
     N_FCTX = 12,
-    JC_PAGE_BITS = 6,                /* jump cache: entries of one virtual page lie together */
-    JC_BITS = 10,
+    JC_PAGE_BITS = 7, /* jump cache: entries of one virtual page lie together */
+    JC_BITS = 12,
+    JC_FOLD = 5,
     JC_SIZE = 1 << JC_BITS,
 };
 
@@ -56,11 +57,18 @@ struct FetchCtx {
     uint64_t used;
 };
 
-/* index of a pc in the jump cache */
+/* Index of a pc in the jump cache. Upper bits are folded into lower ones: the cases of a switch often lie at
+ * equal distances. */
 static inline uint32_t jc_index(uint64_t pc)
 {
+    pc ^= pc >> JC_FOLD;
     return (uint32_t)((((pc >> WB_PAGE_BITS) << JC_PAGE_BITS) & (JC_SIZE - 1)) |
                       ((pc >> 1) & ((1 << JC_PAGE_BITS) - 1)));
+}
+/* The first entry of a page's. */
+static inline uint32_t jc_page(uint64_t vpage)
+{
+    return jc_index(vpage) & ~((1u << JC_PAGE_BITS) - 1);
 }
 
 typedef enum { ACC_READ, ACC_WRITE, ACC_EXEC } Access;
@@ -87,8 +95,8 @@ typedef struct {
 uint64_t mem_load(Hart *h, uint64_t vaddr, uint32_t mo);
 void mem_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo);
 /* Host address of `size` bytes at an aligned vaddr in RAM, after a translation for writing (dirty
- * and watch rules applied as for a store); NULL: trap taken or LEAVE_SINGLE set. For read-modify-write. With a
- * result, leave may be LEAVE_AFTER: the caller finishes its instruction as usual. */
+ * and watch rules applied as for a store); NULL: trap taken or LEAVE_SINGLE set. For read-modify-write. With
+ * a result, leave may be LEAVE_AFTER: the caller finishes its instruction as usual. */
 uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size);
 /* Behind the store: tells probes. `old` is what was there. */
 void mem_rmw_done(Hart *h, uint64_t vaddr, const uint8_t *host, uint32_t size, uint64_t old);

@@ -124,9 +124,10 @@ static void chain_unlink(Machine *m, TB *from, uint32_t slot)
 void tb_link(Machine *m, TB *from, uint32_t slot, TB *to)
 {
     /* Both on one virtual page: as long as this page's fetch translation stands, so does the link. */
-    if (!m->sw.chain || !from->valid || !to->valid || from->single || to->single || to->paddr2 != ~UINT64_C(0) ||
-        ((from->pc ^ to->pc) & WB_PAGE_MASK) || ((from->paddr ^ to->paddr) & WB_PAGE_MASK) ||
-        from->flags != to->flags || slot >= from->n_exits || from->chain[slot].target != to->pc)
+    if (!m->sw.chain || !from->valid || !to->valid || from->single || to->single ||
+        to->paddr2 != ~UINT64_C(0) || ((from->pc ^ to->pc) & WB_PAGE_MASK) ||
+        ((from->paddr ^ to->paddr) & WB_PAGE_MASK) || from->flags != to->flags || slot >= from->n_exits ||
+        from->chain[slot].target != to->pc)
         return;
     Chain *ch = &from->chain[slot];
     if (ch->dest != to) {
@@ -265,6 +266,7 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
     tb->paddr2 = paddr2;
     tb->flags = flags;
     tb->single = single;
+    tb->entry = m->code ? host_cold_entry(m->code) : NULL;
     tb->n_insns = (uint16_t)ir->n_insns;
     tb->n_ops = (uint16_t)ir->n_ops;
     tb->n_exits = (uint16_t)ir->n_exits;

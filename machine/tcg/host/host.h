@@ -12,6 +12,8 @@ CodeBuf *host_init(Machine *m, size_t size);
 void host_deinit(CodeBuf *cb);
 /* Forgets all code but the entry points. */
 void host_reset(CodeBuf *cb);
+/* TB.entry of a block without code: back to the run loop, rax = pc. */
+const uint8_t *host_cold_entry(const CodeBuf *cb);
 /* Compiles tb->ops to tb->code, and fills patch_off and stub_off of its chain. false: no room (the core
  * then flushes and tries again). */
 bool host_compile(CodeBuf *cb, Machine *m, TB *tb);

@@ -20,6 +20,12 @@ void host_reset(CodeBuf *cb)
     (void)cb;
 }
 
+const uint8_t *host_cold_entry(const CodeBuf *cb)
+{
+    (void)cb;
+    return NULL;
+}
+
 bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
 {
     (void)cb;

@@ -66,7 +66,13 @@ typedef struct {
     uint8_t *back; /* where the main line goes on */
     const IrOp *op;
     uint8_t kind;
+    uint64_t xmm; /* slots whose copies are valid behind the op */
 } Stub;
+
+static inline bool tb_jumps_to_self(const Machine *m, const TB *tb, const IrOp *op)
+{
+    return m->sw.chain && (op->op == IR_BRCOND || op->op == IR_GOTO) && op->imm2 == tb->pc;
+}
 
 /* One compilation. */
 typedef struct {
@@ -75,11 +81,17 @@ typedef struct {
     Machine *m;
     TB *tb;
     uint8_t *entry; /* of the block; the TB pointer is in the 8 bytes before it */
+    uint8_t *loop;  /* where jumps of the block to itself go */
+    bool loops;     /* there are such jumps */
+    bool called;    /* the op under way has called C in the main line … */
+    bool copied;    /* … or has renewed the copy of what it wrote */
     uint32_t n_stubs;
     int8_t reg_of[IR_SLOTS];
-    Opnd flags_of;     /* what ZF tells of … */
-    uint8_t *flags_at; /* … if no code follows this point */
-    uint8_t *fp_slow;  /* x86_fp.c: last jump to the helper of the op under way */
+    uint8_t xmm_of[IR_GLOBALS]; /* register that may hold a copy of a slot, 0 = none */
+    uint64_t xmm_used, xmm;     /* slots that have one, and those whose copy is valid here */
+    Opnd flags_of;              /* what ZF tells of … */
+    uint8_t *flags_at;          /* … if no code follows this point */
+    uint8_t *fp_slow;           /* x86_fp.c: last jump to the helper of the op under way */
     Stub stubs[3 * IR_MAX_OPS + 1];
 } Gen;
 
@@ -182,6 +194,11 @@ void stub_leave_d(Gen *g, const Stub *s);
 /* x86_fp.c: false: this call has no expansion. */
 bool gen_fp(Gen *g, const IrOp *op);
 void fp_init(CodeBuf *cb);
+/* Copies of floating-point slots in xmm registers; env always has the value too. */
+void fp_assign(Gen *g);
+void fp_reload(Gen *g, uint64_t slots);
+/* Behind op: what has become of the copies. */
+void fp_after_op(Gen *g, const IrOp *op);
 void stub_fp_slow(Gen *g, const Stub *s);
 void stub_fp_inexact(Gen *g, const Stub *s);
 

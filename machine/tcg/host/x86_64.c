@@ -47,6 +47,11 @@ void host_reset(CodeBuf *cb)
     thunks_emit(cb);
 }
 
+const uint8_t *host_cold_entry(const CodeBuf *cb)
+{
+    return (const uint8_t *)(uintptr_t)(cb->mem.rx + (cb->exit_pc - cb->mem.rw));
+}
+
 /* Which of rcx, rdx, rsi an op overwrites. A helper's call overwrites rsi only for values that live on. */
 static unsigned op_clobbers(const IrOp *op)
 {
@@ -143,7 +148,7 @@ static void assign_temps(Gen *g)
     }
 }
 
-static void compile_op(Gen *g, const IrOp *op)
+static void emit_op(Gen *g, const IrOp *op)
 {
     switch (op->op) {
     case IR_NOP:
@@ -182,8 +187,19 @@ static void compile_op(Gen *g, const IrOp *op)
     }
 }
 
+static void compile_op(Gen *g, const IrOp *op)
+{
+    const uint32_t first = g->n_stubs;
+    g->called = g->copied = false;
+    emit_op(g, op);
+    fp_after_op(g, op);
+    for (uint32_t i = first; i < g->n_stubs; i++)
+        g->stubs[i].xmm = g->xmm;
+}
+
 static void compile_stub(Gen *g, const Stub *s)
 {
+    g->xmm = s->xmm;
     switch ((StubKind)s->kind) {
     case STUB_LOAD:
         stub_load(g, s);
@@ -224,7 +240,11 @@ bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
     g.n_stubs = 0;
     g.flags_at = NULL;
     memcpy(g.reg_of, cb->pin_of, sizeof g.reg_of);
+    g.loops = false;
+    for (uint32_t i = 0; i < tb->n_ops; i++)
+        g.loops |= tb_jumps_to_self(m, tb, &tb->ops[i]);
     assign_temps(&g);
+    fp_assign(&g);
     for (uint32_t i = 0; i < tb->n_exits; i++)
         tb->chain[i].patch_off = tb->chain[i].stub_off = 0;
     gen_entry(&g);
@@ -233,6 +253,7 @@ bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
     for (uint32_t i = 0; i < g.n_stubs; i++)
         compile_stub(&g, &g.stubs[i]);
     tb->code = (uint8_t *)(uintptr_t)(cb->mem.rx + (g.entry - cb->mem.rw));
+    tb->entry = tb->code;
     tb->code_size = (uint32_t)(cb->a.p - g.entry);
     return true;
 }

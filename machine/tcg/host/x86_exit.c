@@ -21,7 +21,7 @@ static void gen_give_back(Gen *g, uint32_t steps)
 
 static bool is_self_loop(const Gen *g, const IrOp *op)
 {
-    return g->m->sw.chain && op->imm2 == g->tb->pc;
+    return tb_jumps_to_self(g->m, g->tb, op);
 }
 
 /* Links stay in one page; elsewhere a translation may change under them. Other jumps go by the jump cache. */
@@ -36,8 +36,11 @@ static unsigned pad_for_rel32(const uint8_t *at)
     return (unsigned)(-(uintptr_t)at & 3);
 }
 
+/* What a loop needs in registers is loaded before it. */
 void gen_entry(Gen *g)
 {
+    fp_reload(g, g->xmm);
+    g->loop = g->a->p;
     em_alu_oi(g->a, EM_W, X_SUB, opnd_reg(R_BUDGET), g->tb->n_insns);
     gen_stub(g, STUB_BUDGET, NULL, em_jcc32(g->a, CC_L));
 }
@@ -48,7 +51,7 @@ void gen_brcond(Gen *g, const IrOp *op)
     uint32_t left = steps_left(g, op);
     unsigned cc = gen_compare(g, op);
     if (left == 0 && is_self_loop(g, op)) {
-        em_jcc(g->a, cc, g->entry);
+        em_jcc(g->a, cc, g->loop);
         return;
     }
     /* If no steps are to be given back, the jump itself gets patched; no nop between it and the compare. */
@@ -67,16 +70,14 @@ void gen_brcond(Gen *g, const IrOp *op)
     gen_stub(g, STUB_SIDE, op, em_jcc32(g->a, cc));
 }
 
-/* To the block of a jump-cache entry at [rcx + disp] if it is of the pc in rax and compiled; else out. */
+/* To the block of a jump-cache entry at [rcx + disp] if it is of the pc in rax; else out, as from a cold
+ * block. */
 static void gen_jump_by_entry(Gen *g, int32_t disp)
 {
     em_alu_ro(g->a, EM_W, X_CMP, RAX, opnd_mem(RCX, disp + (int32_t)offsetof(JumpEntry, pc)));
     em_jcc(g->a, CC_NE, g->cb->exit_pc);
     em_mov_ro(g->a, RCX, opnd_mem(RCX, disp + (int32_t)offsetof(JumpEntry, tb)));
-    em_mov_ro(g->a, RCX, opnd_mem(RCX, (int32_t)offsetof(TB, code)));
-    em_rm(g->a, EM_W, 0x85, RCX, opnd_reg(RCX));
-    em_jcc(g->a, CC_E, g->cb->exit_pc);
-    em_rm(g->a, 0, 0xff, 4, opnd_reg(RCX));
+    em_rm(g->a, 0, 0xff, 4, opnd_mem(RCX, (int32_t)offsetof(TB, entry)));
 }
 
 static void gen_far_jump(Gen *g, const IrOp *op)
@@ -100,7 +101,7 @@ void gen_goto(Gen *g, const IrOp *op)
 {
     gen_give_back(g, steps_left(g, op));
     if (is_self_loop(g, op))
-        em_jmp(g->a, g->entry);
+        em_jmp(g->a, g->loop);
     else if (is_far(g, op))
         gen_far_jump(g, op);
     else
@@ -119,7 +120,7 @@ void stub_exit(Gen *g, const Stub *s)
     if (s->kind == STUB_SIDE) {
         gen_give_back(g, steps_left(g, s->op));
         if (is_self_loop(g, s->op)) {
-            em_jmp(g->a, g->entry);
+            em_jmp(g->a, g->loop);
             return;
         }
         if (is_far(g, s->op)) {
@@ -140,8 +141,10 @@ static void gen_jump_entry(Gen *g)
 {
     enum { LOW = ((1 << JC_PAGE_BITS) - 1) << 4, HIGH = (JC_SIZE - (1 << JC_PAGE_BITS)) << 4 };
     _Static_assert(WB_PAGE_BITS - JC_PAGE_BITS > 4, "the page's part of the index is shifted right");
-    em_rm(g->a, 0, 0x8b, RCX, opnd_reg(RAX));
     em_rm(g->a, 0, 0x8b, RDX, opnd_reg(RAX));
+    em_shift_i(g->a, 0, X_SHR, RDX, JC_FOLD);
+    em_alu_ro(g->a, 0, X_XOR, RDX, opnd_reg(RAX));
+    em_rm(g->a, 0, 0x8b, RCX, opnd_reg(RDX));
     em_shift_i(g->a, 0, X_SHL, RCX, 3);
     em_shift_i(g->a, 0, X_SHR, RDX, WB_PAGE_BITS - JC_PAGE_BITS - 4);
     em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), LOW);
@@ -180,6 +183,7 @@ void gen_call_helper(Gen *g, const IrOp *op)
 {
     const Helper *helper = &g->m->guest->helpers[op->off];
     bool noleave = helper->flags & (HF_PURE | HF_NOLEAVE);
+    g->called = true;
     /* in this order: only rsi may hold a temporary that is an argument */
     if (op->c != IR_NONE)
         em_mov_ro(g->a, RCX, gen_opnd(g, op, op->c));

@@ -13,7 +13,7 @@
 
 #include "../guest/riscv/cpu.h"
 
-enum { XMM0, XMM1 };
+enum { XMM0, XMM1, FIRST_COPY = 2, N_XMM = 16 };
 enum { RM_RTZ = 1, RM_DYN = 7, FFLAGS_NX = 1, MXCSR_PE_BIT = 5 };
 
 typedef enum { FP_NONE, FP_BIN, FP_FMA, FP_UN, FP_CMP, FP_SIGN, FP_TO_INT, FP_FROM_INT } FpKind;
@@ -104,6 +104,78 @@ static bool operands_fit(const Gen *g, const IrOp *op, const FpInline *f)
     return f->kind == FP_TO_INT ? rm == RM_RTZ : rm == 0 || rm == RM_DYN;
 }
 
+/* ---- copies of slots ---- */
+
+static bool reads_xmm(const Gen *g, const IrOp *op)
+{
+    const FpKind kind = op->op == IR_CALL && g->m->sw.inline_fp ? inlines[g->cb->fp[op->off]].kind : FP_NONE;
+    return kind == FP_BIN || kind == FP_FMA || kind == FP_UN || kind == FP_CMP || kind == FP_TO_INT;
+}
+
+void fp_assign(Gen *g)
+{
+    uint16_t uses[IR_GLOBALS] = {0};
+    memset(g->xmm_of, 0, sizeof g->xmm_of);
+    g->xmm_used = g->xmm = 0;
+    for (unsigned i = 0; i < g->tb->n_ops; i++) {
+        const IrOp *op = &g->tb->ops[i];
+        const uint16_t ref[] = {op->a, op->b, op->c};
+        for (unsigned j = 0; j < 3 && reads_xmm(g, op); j++)
+            if (ref[j] < IR_GLOBALS && g->reg_of[ref[j]] < 0)
+                uses[ref[j]]++;
+    }
+    for (unsigned reg = FIRST_COPY; reg < N_XMM; reg++) {
+        unsigned most = 0;
+        for (unsigned slot = 1; slot < IR_GLOBALS; slot++)
+            if (uses[slot] > uses[most])
+                most = slot;
+        if (!uses[most])
+            break;
+        uses[most] = 0;
+        g->xmm_of[most] = (uint8_t)reg;
+        g->xmm_used |= UINT64_C(1) << most;
+    }
+    if (g->loops) /* else each is loaded where it is first used */
+        g->xmm = g->xmm_used;
+}
+
+void fp_reload(Gen *g, uint64_t slots)
+{
+    for (; slots; slots &= slots - 1) {
+        const unsigned slot = (unsigned)__builtin_ctzll(slots);
+        em_rm(g->a, EM_F2, 0x0f10, g->xmm_of[slot], opnd_slot_mem(slot));
+    }
+}
+
+void fp_after_op(Gen *g, const IrOp *op)
+{
+    const uint64_t d = (ir_op_flags(op->op) & IRF_DEF) && op->d < IR_GLOBALS ? UINT64_C(1) << op->d : 0;
+    const uint64_t lost = g->called ? g->xmm_used : g->copied ? 0 : d & g->xmm_used;
+    if (g->loops)
+        fp_reload(g, lost);
+    else
+        g->xmm &= ~lost;
+}
+
+/* Where an operation finds slot's value. */
+static Opnd fp_opnd(Gen *g, unsigned slot)
+{
+    const uint64_t bit = UINT64_C(1) << (slot % 64);
+    if (slot >= IR_GLOBALS || !(g->xmm_used & bit))
+        return gen_slot(g, slot);
+    if (!(g->xmm & bit))
+        fp_reload(g, bit);
+    g->xmm |= bit;
+    return opnd_reg(g->xmm_of[slot]);
+}
+
+/* xmm = slot's value */
+static void fp_get(Gen *g, unsigned xmm, unsigned format, unsigned slot)
+{
+    const Opnd from = fp_opnd(g, slot);
+    em_rm(g->a, from.kind == O_REG ? 0 : scalar(format), from.kind == O_REG ? 0x0f28 : 0x0f10, xmm, from);
+}
+
 static void check_mode(Gen *g, int64_t rm)
 {
     if (rm != RM_DYN)
@@ -130,23 +202,25 @@ static void check_boxes(Gen *g, const IrOp *op, const FpInline *f)
 static void emit_core(Gen *g, const IrOp *op, const FpInline *f)
 {
     const unsigned s = scalar(f->from);
-    Opnd a = gen_slot(g, op->a);
+    Opnd b;
     switch ((FpKind)f->kind) {
     case FP_BIN:
-        em_rm(g->a, s, 0x0f10, XMM0, a);
-        em_rm(g->a, s, f->code, XMM0, gen_slot(g, op->b));
+        fp_get(g, XMM0, f->from, op->a);
+        em_rm(g->a, s, f->code, XMM0, fp_opnd(g, op->b));
         break;
     case FP_FMA:
-        em_rm(g->a, s, 0x0f10, XMM0, a);
-        em_rm(g->a, s, 0x0f10, XMM1, gen_slot(g, op->b));
-        em_vex(g->a, 1, 2, f->from == 'd', f->code, XMM0, XMM1, gen_slot(g, op->c));
+        b = fp_opnd(g, op->b);
+        fp_get(g, XMM0, f->from, op->a);
+        if (b.kind != O_REG)
+            fp_get(g, XMM1, f->from, op->b);
+        em_vex(g->a, 1, 2, f->from == 'd', f->code, XMM0, b.kind == O_REG ? b.reg : XMM1, fp_opnd(g, op->c));
         break;
     case FP_UN:
         em_rm(g->a, 0, 0x0f57, XMM0, opnd_reg(XMM0)); /* xorps: no wait for what was in xmm0 */
-        em_rm(g->a, s, f->code, XMM0, a);
+        em_rm(g->a, s, f->code, XMM0, fp_opnd(g, op->a));
         break;
     case FP_TO_INT:
-        em_rm(g->a, s | (f->to == 'l' ? EM_W : 0u), f->code, RAX, a);
+        em_rm(g->a, s | (f->to == 'l' ? EM_W : 0u), f->code, RAX, fp_opnd(g, op->a));
         break;
     default:
         break;
@@ -181,8 +255,8 @@ static void check_inexact(Gen *g, const IrOp *op)
 static void gen_compare_fp(Gen *g, const IrOp *op, const FpInline *f)
 {
     const bool swapped = f->code != CC_E;
-    em_rm(g->a, scalar(f->from), 0x0f10, XMM0, gen_slot(g, swapped ? op->b : op->a));
-    em_rm(g->a, f->from == 'd' ? EM_66 : 0, 0x0f2e, XMM0, gen_slot(g, swapped ? op->a : op->b));
+    fp_get(g, XMM0, f->from, swapped ? op->b : op->a);
+    em_rm(g->a, f->from == 'd' ? EM_66 : 0, 0x0f2e, XMM0, fp_opnd(g, swapped ? op->a : op->b));
     slow_if(g, CC_P);
     em_rm(g->a, EM_BM, 0x0f90 | f->code, 0, opnd_reg(RAX));
     em_rm(g->a, EM_BM, 0x0fb6, RAX, opnd_reg(RAX));
@@ -203,6 +277,20 @@ static void gen_from_int(Gen *g, const IrOp *op, const FpInline *f)
     em_rm(g->a, 0, 0x0f57, XMM0, opnd_reg(XMM0));
     em_rm(g->a, EM_F2 | (f->from == 'u' ? EM_W : 0u), f->code, XMM0, opnd_reg(RAX));
     em_rm(g->a, EM_66 | EM_W, 0x0f7e, XMM0, opnd_reg(RAX));
+}
+
+/* The result, in rax and (doubles) in xmm0, goes to its slot and to the slot's copy. */
+static void fp_result(Gen *g, const IrOp *op, bool in_xmm0)
+{
+    em_mov_or(g->a, gen_slot(g, op->d), RAX);
+    if (op->d >= IR_GLOBALS || !g->xmm_of[op->d])
+        return;
+    if (in_xmm0)
+        em_rm(g->a, 0, 0x0f28, g->xmm_of[op->d], opnd_reg(XMM0));
+    else
+        em_rm(g->a, EM_66 | EM_W, 0x0f6e, g->xmm_of[op->d], opnd_reg(RAX));
+    g->xmm |= UINT64_C(1) << op->d;
+    g->copied = true;
 }
 
 bool gen_fp(Gen *g, const IrOp *op)
@@ -239,7 +327,7 @@ bool gen_fp(Gen *g, const IrOp *op)
             check_inexact(g, op);
         break;
     }
-    em_mov_or(g->a, gen_slot(g, op->d), RAX);
+    fp_result(g, op, f->to == 'd' && (f->kind == FP_BIN || f->kind == FP_FMA || f->kind == FP_UN));
     if (g->fp_slow)
         gen_stub(g, STUB_FP_SLOW, op, g->fp_slow);
     return true;
@@ -275,6 +363,7 @@ void stub_fp_slow(Gen *g, const Stub *s)
         at -= link;
     }
     gen_call_helper(g, s->op);
+    fp_reload(g, g->xmm);
     em_jmp(g->a, s->back);
 }
 

@@ -53,6 +53,7 @@ static void gen_slow_call(Gen *g, const IrOp *op, const uint8_t *thunk)
     em_8(g->a, op->exit);
     em_lea_rip(g->a, RCX, gen_tb_ptr(g));
     em_call(g->a, thunk);
+    g->called = true;
 }
 
 /* Leaves the jump to the slow path behind, and rcx = addend. Alignment is part of the comparison: a
@@ -70,8 +71,30 @@ static uint8_t *gen_lookup(Gen *g, Opnd addr, unsigned size, size_t table)
     return miss;
 }
 
+/* A double that goes where a copy is kept goes there straight. */
+static bool loads_to_xmm(const Gen *g, const IrOp *op)
+{
+    return g->m->sw.inline_mem && (op->flags & MO_SIZE) == MO_64 && op->d < IR_GLOBALS && g->xmm_of[op->d];
+}
+
+static void gen_load_xmm(Gen *g, const IrOp *op)
+{
+    Opnd addr = gen_address(g, op, true);
+    const unsigned x = g->xmm_of[op->d];
+    uint8_t *miss = gen_lookup(g, addr, MO_64, offsetof(DataCtx, rd));
+    em_rm(g->a, EM_F2, 0x0f10, x, opnd_idx(RCX, addr.reg, addr.disp));
+    em_rm(g->a, EM_F2, 0x0f11, x, opnd_slot_mem(op->d));
+    g->xmm |= UINT64_C(1) << op->d;
+    g->copied = true;
+    gen_stub(g, STUB_LOAD, op, miss);
+}
+
 void gen_load(Gen *g, const IrOp *op)
 {
+    if (loads_to_xmm(g, op)) {
+        gen_load_xmm(g, op);
+        return;
+    }
     Opnd d = gen_slot(g, op->d), addr = gen_address(g, op, true);
     unsigned r = d.kind == O_REG ? d.reg : RAX;
     if (g->m->sw.inline_mem) {
@@ -93,6 +116,9 @@ void stub_load(Gen *g, const Stub *s)
     gen_lea(g, RAX, gen_address(g, s->op, false));
     gen_slow_call(g, s->op, g->cb->load[s->op->flags & 15]);
     gen_extract(g, s->op->flags, d.kind == O_REG ? d.reg : RAX, opnd_reg(RAX));
+    if (loads_to_xmm(g, s->op))
+        em_mov_or(g->a, d, RAX);
+    fp_reload(g, g->xmm);
     em_jmp(g->a, s->back);
 }
 
@@ -121,6 +147,7 @@ void stub_store(Gen *g, const Stub *s)
     gen_lea(g, RAX, gen_address(g, s->op, false));
     em_mov_ro(g->a, RDX, gen_opnd(g, s->op, s->op->b));
     gen_slow_call(g, s->op, g->cb->store[s->op->flags & MO_SIZE]);
+    fp_reload(g, g->xmm);
     em_jmp(g->a, s->back);
 }
 
