@@ -62,6 +62,10 @@ class Sql:
             self._ensure(table, limits)
         if "task_at" in functions and self.filler.ensure(Want("switches")).steps:
             self._switches = {}
+        return self.run_ready(text, args)
+
+    def run_ready(self, text: str, args: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return columns and rows of a statement whose tables are filled already. Raises QueryError."""
         db = self._connection()
         db.set_authorizer(_authorise)
         try:

@@ -1,0 +1,287 @@
+"""Expressions with the kernel's types: ``task->comm``, ``init_task.mm``, ``*(struct module *)0xffff…``.
+
+``task`` is the current task. A variable whose type the kernel does not tell is written with a cast, as in
+``*(struct task_struct *)&init_task``; the commonest ones are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Btf, Member
+from .errors import KernelError
+from .linux import Kernel
+
+_TOKEN: Final = re.compile(r"\s*(->|0[xX][0-9a-fA-F]+|\d+|[A-Za-z_][\w.$]*?(?=->|[.\[\]()\s*&]|$)|[.\[\]()*&])")
+_VARIABLES: Final = {
+    "init_task": "struct task_struct",
+    "init_mm": "struct mm_struct",
+    "prb": "struct printk_ringbuffer *",
+    "jiffies": "long unsigned int",
+    "modules": "struct list_head",
+    "saved_command_line": "char *",
+    "nr_threads": "int",
+    "init_uts_ns": "struct uts_namespace",
+    "init_nsproxy": "struct nsproxy",
+}
+_MAX_SHOWN: Final = 32
+_DEPTH: Final = 3
+_TEXT: Final = 256
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A value of a type: in memory at ``address``, or ``number`` itself."""
+
+    kernel: Kernel
+    type: int
+    address: int | None = None
+    number: int = 0
+    field: Member | None = None
+
+    @property
+    def types(self) -> Btf:
+        return self.kernel.types
+
+    def integer(self) -> int:
+        """Return the value of a number or pointer; of an array, its address. Raises KernelError for a struct."""
+        type_id, kind = self.types.resolve(self.type)
+        if self.address is None:
+            return self.number
+        if kind == ARRAY:
+            return self.address
+        if kind in (STRUCT, UNION):
+            raise KernelError(f"{self.types.name(self.type)} is not a number")
+        size = self.types.size(type_id)
+        if not 0 < size <= 8:
+            raise KernelError(f"a value of {self.types.name(self.type)} has {size} bytes")
+        if self.field is not None and self.field.bits:
+            start = self.field.offset_bits % 8
+            raw = self.kernel.memory.word(self.address, (start + self.field.bits + 7) // 8)
+            return raw >> start & (1 << self.field.bits) - 1
+        value = self.kernel.memory.word(self.address, size)
+        if kind == INT and self.types.signed(type_id) and value >> (8 * size - 1):
+            value -= 1 << 8 * size
+        return value
+
+    def member(self, name: str) -> Typed:
+        """Return a member of a struct in memory."""
+        type_id, _ = self.types.resolve(self.type)
+        found = self.types.member(type_id, name)
+        if self.address is None:
+            raise KernelError(f"{self.types.name(self.type)} is not in memory")
+        return Typed(self.kernel, found.type, self.address + found.offset_bits // 8, 0, found)
+
+    def deref(self) -> Typed:
+        """Return what a pointer points to."""
+        type_id, kind = self.types.resolve(self.type)
+        if kind == ARRAY:
+            return Typed(self.kernel, self.types.array(type_id)[0], self.address)
+        if kind != PTR:
+            raise KernelError(f"{self.types.name(self.type)} is no pointer")
+        return Typed(self.kernel, self.types.target(type_id), self.integer() & (1 << 64) - 1)
+
+    def index(self, number: int) -> Typed:
+        """Return an element of an array, or behind a pointer."""
+        first = self.deref()
+        assert first.address is not None
+        return Typed(self.kernel, first.type, first.address + number * self.types.size(first.type))
+
+    def python(self) -> Any:
+        """Return the value as Python has it: numbers, texts for arrays of char, dicts for structs."""
+        return self._python(0)
+
+    def _python(self, depth: int) -> Any:
+        type_id, kind = self.types.resolve(self.type)
+        if kind in (STRUCT, UNION):
+            if depth >= _DEPTH:
+                return "{…}"
+            return dict(self._members(type_id, depth))
+        if kind == ARRAY and self.address is not None:
+            element, count = self.types.array(type_id)
+            if self.types.name(self.types.resolve(element)[0]) == "char":
+                return self.kernel.memory.text(self.address, count)
+            return [self.index(i)._python(depth + 1) for i in range(min(count, _MAX_SHOWN))]
+        value = self.integer()
+        if kind in (ENUM, ENUM64):
+            return self.types.enumerators(type_id).get(value, value)
+        return value
+
+    def _members(self, type_id: int, depth: int) -> Iterator[tuple[str, Any]]:
+        assert self.address is not None
+        for each in self.types.members(type_id):
+            if each.name:
+                value = Typed(self.kernel, each.type, self.address + each.offset_bits // 8, 0, each)
+                yield each.name, value._python(depth + 1)
+
+    def show(self) -> str:
+        """Return the value as a debugger shows it: pointers in hex with what they name, texts in quotes."""
+        return self._show(0)
+
+    def _show(self, depth: int) -> str:
+        type_id, kind = self.types.resolve(self.type)
+        if kind in (STRUCT, UNION):
+            if depth >= _DEPTH or self.address is None:
+                return "{…}"
+            parts = [
+                f"{m.name} = {Typed(self.kernel, m.type, self.address + m.offset_bits // 8, 0, m)._show(depth + 1)}"
+                for m in self.types.members(type_id)
+                if m.name
+            ]
+            pad = "  " * (depth + 1)
+            return "{\n" + "".join(f"{pad}{part},\n" for part in parts) + "  " * depth + "}"
+        if kind == ARRAY:
+            value = self._python(depth)
+            if isinstance(value, str):
+                return f'"{value}"'
+            element, count = self.types.array(type_id)
+            shown = [self.index(i)._show(depth + 1) for i in range(min(count, 8))]
+            return "{" + ", ".join(shown) + (", …}" if count > 8 else "}")
+        value = self.integer()
+        if kind == PTR:
+            return self._show_pointer(type_id, value)
+        if kind in (ENUM, ENUM64):
+            return str(self.types.enumerators(type_id).get(value, value))
+        return str(value)
+
+    def _show_pointer(self, type_id: int, value: int) -> str:
+        target = self.types.resolve(self.types.target(type_id))[0]
+        name = self.kernel.symbols.format(value) if value else ""
+        text = f"{value:#x}" + (f" <{name}>" if name else "")
+        if value and target and self.types.name(target) == "char":
+            try:
+                return f'{text} "{self.kernel.memory.text(value, _TEXT)}"'
+            except KernelError:
+                return text
+        return text
+
+
+def evaluate(kernel: Kernel, text: str, task: int = 0) -> Typed:
+    """Return the value of an expression.
+
+    Args:
+        kernel: at some position. text: the expression. task: the current task_struct.
+
+    Raises:
+        KernelError: it can't be understood, or its memory can't be read.
+    """
+    parser = _Parser(kernel, _tokens(text), task)
+    value = parser.unary()
+    if parser.tokens:
+        raise KernelError(f"{text!r}: {parser.tokens[0]!r} was not expected there")
+    return value
+
+
+def _tokens(text: str) -> list[str]:
+    out, at = [], 0
+    while at < len(text.rstrip()):
+        match = _TOKEN.match(text, at)
+        if not match or match.end() == at:
+            raise KernelError(f"{text!r} can't be understood from {text[at:]!r} on")
+        out.append(match[1])
+        at = match.end()
+    return out
+
+
+class _Parser:
+    """One expression: unary operators, casts, members, elements."""
+
+    def __init__(self, kernel: Kernel, tokens: list[str], task: int) -> None:
+        self.kernel, self.tokens, self.task = kernel, tokens, task
+
+    def take(self, expected: str = "") -> str:
+        if not self.tokens or (expected and self.tokens[0] != expected):
+            raise KernelError(f"expected {expected or 'more'!r}, found {self.tokens[0] if self.tokens else 'the end'!r}")
+        return self.tokens.pop(0)
+
+    def unary(self) -> Typed:
+        if self.tokens[:1] == ["*"]:
+            self.take()
+            return self.unary().deref()
+        if self.tokens[:1] == ["&"]:
+            self.take()
+            value = self.unary()
+            if value.address is None:
+                raise KernelError("& needs something in memory")
+            return Typed(self.kernel, self.kernel.types.find("long unsigned int"), None, value.address)
+        if len(self.tokens) > 1 and self.tokens[0] == "(" and (cast := self._cast()) is not None:
+            return cast
+        return self.postfix(self.primary())
+
+    def _cast(self) -> Typed | None:
+        end = self.tokens.index(")") if ")" in self.tokens else 0
+        stars = sum(token == "*" for token in self.tokens[1:end])
+        words = [token for token in self.tokens[1:end] if token != "*"]
+        try:
+            base = self.kernel.types.find(" ".join(words))
+        except KernelError:
+            return None
+        del self.tokens[: end + 1]
+        value = self.unary()
+        number = value.integer() & (1 << 64) - 1
+        if not stars:
+            return Typed(self.kernel, base, None, number)
+        # a pointer to the type: what is read through it is at the number
+        return _Pointer(self.kernel, base, None, number, None, stars)
+
+    def primary(self) -> Typed:
+        token = self.take()
+        if token == "(":
+            value = self.unary()
+            self.take(")")
+            return value
+        if token[0].isdigit():
+            return Typed(self.kernel, self.kernel.types.find("long unsigned int"), None, int(token, 0))
+        if token == "task":
+            return _Pointer(self.kernel, self.kernel.types.find("struct task_struct"), None, self.task, None, 1)
+        address = self.kernel.symbols.lookup(token)
+        if address is None:
+            raise KernelError(f"no symbol {token!r}")
+        of = self.kernel.types.variable(token)
+        if of is not None:
+            return Typed(self.kernel, of, address)
+        name = _VARIABLES.get(token, "long unsigned int")
+        base = self.kernel.types.find(name.rstrip(" *"))
+        if name.endswith("*"):
+            return _Pointer(self.kernel, base, None, self.kernel.memory.word(address), None, 1)
+        return Typed(self.kernel, base, address)
+
+    def postfix(self, value: Typed) -> Typed:
+        while self.tokens and self.tokens[0] in (".", "->", "["):
+            token = self.take()
+            if token == "[":
+                value = value.index(self.unary().integer())
+                self.take("]")
+            elif token == "->":
+                value = value.deref().member(self.take())
+            else:
+                value = value.member(self.take())
+        return value
+
+
+@dataclass(frozen=True)
+class _Pointer(Typed):
+    """A pointer that no type of the kernel's stands for: ``stars`` levels above ``type``."""
+
+    stars: int = 1
+
+    def deref(self) -> Typed:
+        if self.stars == 1:
+            return Typed(self.kernel, self.type, self.number)
+        return _Pointer(self.kernel, self.type, None, self.kernel.memory.word(self.number), None, self.stars - 1)
+
+    def integer(self) -> int:
+        return self.number
+
+    def python(self) -> Any:
+        return self.number
+
+    def show(self) -> str:
+        name = self.kernel.symbols.format(self.number)
+        text = f"{self.number:#x}" + (f" <{name}>" if name else "")
+        if self.stars == 1 and self.types.name(self.type) == "char":
+            return f'{text} "{self.kernel.memory.text(self.number, _TEXT)}"'
+        return f"({self.types.name(self.type)} {'*' * self.stars}) {text}"

@@ -1,0 +1,250 @@
+"""The trace as a Python library: everything a session does, and every question about the run.
+
+    from workbench import Trace
+    with Trace.open("boot.trace") as t:
+        for w in t.mem.writes(t.sym("jiffies"), size=8).last(5): print(w.icount, w.symbol)
+        print(t.at("50%").dmesg())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from traces.lazy import Want
+from traces.queries.base import NEVER
+from traces.queries.memory import want_mem
+from traces.queries.tasks import want_calls
+from workbench.kernel.errors import KernelError
+from workbench.kernel.linux import Kernel, Task
+from workbench.replay.errors import EvalError, MemoryAccessError
+from workbench.session import Session
+
+from .fill import Filler, Progress
+from .rows import Row, Rows
+from .sql import Sql
+
+_PAGE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value that memory had from a position on, and who wrote it: the icount of the store, its pc, and its symbol."""
+
+    icount: int
+    value: int
+    pc: int
+    symbol: str
+
+
+class Memory:
+    """Accesses to memory: ``writes`` and ``reads`` of an address. Accesses by devices and firmware are not among them."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def writes(self, address: int, size: int = 8) -> Rows:
+        """Return the stores that touch ``size`` bytes at a virtual address; by whatever mapping, where it has one now."""
+        return self._accesses("w", address, size)
+
+    def reads(self, address: int, size: int = 8) -> Rows:
+        """Return the loads that touch ``size`` bytes at a virtual address."""
+        return self._accesses("r", address, size)
+
+    def _accesses(self, op: str, address: int, size: int) -> Rows:
+        trace, address = self._trace, address & NEVER
+        paddr = trace.physical(address)
+        if paddr is None or address % _PAGE + size > _PAGE:
+            return Rows(trace, want_mem(op, vaddr=(address, address + size - 1)))
+        return Rows(trace, want_mem(op, paddr=(paddr, paddr + size - 1)))
+
+
+class Trace(Session):
+    """A session that answers questions. Rows that were found out are kept in the trace, or beside it."""
+
+    _progress: Progress | None = None
+    _jobs: int | None = None
+
+    @classmethod
+    def of(cls, session: Session) -> Trace:
+        """Return a session as one that answers questions: the same machine, cursor and breakpoints."""
+        if isinstance(session, cls):
+            return session
+        view = cls.__new__(cls)
+        view.__dict__ = session.__dict__
+        return view
+
+    def asking(self, *, jobs: int | None = None, progress: Progress | None = None) -> Trace:
+        """Set how questions are answered: by how many processes (None: as many as pay), and who is told how far."""
+        self._jobs, self._progress = jobs, progress
+        if "filler" in self.__dict__:
+            self.filler.jobs, self.filler.progress = jobs, progress
+        return self
+
+    @cached_property
+    def filler(self) -> Filler:
+        """The lazy tables."""
+        return Filler.of(self, jobs=self._jobs, progress=self._progress)
+
+    @cached_property
+    def asker(self) -> Sql:
+        """SQL over recorded and lazy tables."""
+        return Sql(self.filler, lambda: self.board.engine)
+
+    def close(self) -> None:
+        """Free the machine and the files."""
+        if "filler" in self.__dict__:
+            self.filler.close()
+        super().close()
+
+    # rows
+
+    @property
+    def mem(self) -> Memory:
+        """Accesses to memory."""
+        return Memory(self)
+
+    def calls(self, function: str | int | None = None) -> Rows:
+        """Return calls: of a function by name or address, or all. Raises EvalError: no such symbol."""
+        address = self.sym(function) if isinstance(function, str) else function
+        return Rows(self, want_calls(address))
+
+    @property
+    def traps(self) -> Rows:
+        """Exceptions and interrupts."""
+        return Rows(self, Want("traps", follows=True))
+
+    @property
+    def syscalls(self) -> Rows:
+        """System calls."""
+        return Rows(self, Want("syscalls", follows=True))
+
+    @property
+    def switches(self) -> Rows:
+        """Switches between tasks."""
+        return Rows(self, Want("switches"))
+
+    @property
+    def mmio(self) -> Rows:
+        """Accesses to devices."""
+        return Rows(self, Want("mmio"))
+
+    @property
+    def csr(self) -> Rows:
+        """CSR writes."""
+        return Rows(self, Want("csr"))
+
+    @property
+    def insns(self) -> Rows:
+        """Instructions; bound them with ``between``."""
+        return Rows(self, Want("insns"))
+
+    def sql(self, text: str, params: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        """Run SQL over recorded and lazy tables; returns rows by column. Raises TraceError, QueryRefused."""
+        columns, rows = self.asker.run(text, params)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    # the machine
+
+    def sym(self, name: str) -> int:
+        """Return a symbol's address. Raises EvalError: there is none."""
+        address = self.symbols.lookup(name)
+        if address is None:
+            raise EvalError(f"no symbol {name!r}")
+        return address
+
+    def at(self, position: int | str) -> Moment:
+        """Go to a position and return what can be seen there; it stays true as long as the cursor stays."""
+        self.goto(position)
+        return Moment(self)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The guest's Linux kernel at the cursor."""
+        return Kernel(self.board.engine, self.symbols, self.filler.types)
+
+    def physical(self, address: int) -> int | None:
+        """Return the physical address behind a virtual one at the cursor, whatever mode the hart is in; or None."""
+        try:
+            found = self.kernel.memory.translate(address)
+        except KernelError:
+            found = self.translate(address)
+        if found is None:
+            return None
+        try:
+            self.read_phys(found, 1)
+        except MemoryAccessError:
+            return None
+        return found
+
+    def last_write(self, address: int, size: int = 8) -> Row | None:
+        """Return the last store before the cursor to an address, or None."""
+        found: Row | None = self.mem.writes(address, size).before(self.cursor).last()
+        return found
+
+    def next_write(self, address: int, size: int = 8) -> Row | None:
+        """Return the first store from the cursor on to an address, or None."""
+        found: Row | None = self.mem.writes(address, size).after(self.cursor).first()
+        return found
+
+    def history(self, what: str | int, size: int = 8) -> Iterator[Value]:
+        """Yield all values of a variable over the run, each with its writer: a symbol's or an address's memory.
+
+        The bytes are followed store by store, so a store to a part of them gives the whole value too. Bytes that no
+        store touched are as the cursor's memory has them before the first store: 0 where that is not known.
+        """
+        address = self.sym(what) if isinstance(what, str) else what
+        held = bytearray(size)
+        for row in self.mem.writes(address, size):
+            data = (row.value & NEVER).to_bytes(8, "little")[: row.size]
+            shift = self._shift(row, address)
+            for i, byte in enumerate(data):
+                if 0 <= shift + i < size:
+                    held[shift + i] = byte
+            yield Value(row.icount, int.from_bytes(held, "little"), row.pc, row.symbol)
+
+    def _shift(self, row: Row, address: int) -> int:
+        paddr = self.physical(address)
+        return int(row.paddr - paddr) if paddr is not None else int(row.vaddr - address)
+
+
+class Moment:
+    """What can be seen at a position. Made by ``Trace.at``."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.icount = trace.cursor
+        self.kernel = trace.kernel
+
+    def dmesg(self) -> str:
+        """Return the kernel's log. Raises KernelError."""
+        from workbench.kernel.dmesg import dmesg
+
+        return dmesg(self.kernel)
+
+    def ps(self) -> list[Task]:
+        """Return the tasks. Raises KernelError."""
+        return list(self.kernel.tasks())
+
+    @property
+    def task(self) -> Task:
+        """The task that the selected hart runs. Raises KernelError."""
+        return self.kernel.task(self.kernel.current(self.trace.hart))
+
+    def bt(self) -> list[str]:
+        """Return where the selected hart is, and the calls that led there."""
+        from workbench.unwind import backtrace
+
+        return [self.trace.symbols.format(f.pc) or f"{f.pc:#x}" for f in backtrace(self.trace)]
+
+    def reg(self, name: str) -> int:
+        """Return a register of the selected hart."""
+        return self.trace.reg(name)
+
+    def p(self, expression: str) -> Any:
+        """Return the value of a typed expression: ``init_task.comm``, ``task->mm``. Raises KernelError."""
+        from workbench.kernel.typed import evaluate
+
+        return evaluate(self.kernel, expression, self.kernel.current(self.trace.hart)).python()
