@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from machine.errors import MachineError
 from machine.tcg.engine import Probe
 from traces.errors import TraceError
 from traces.position import parse_position
 from traces.reader import TraceReader
+from workbench.errors import WorkbenchError
+from workbench.lines import Lines, elf_rows
 from workbench.replay.consolesearch import ConsoleSearch
 from workbench.replay.details import Found, describe, found_by, syscall_number
 from workbench.replay.looking import Looking
+from workbench.replay.motions import Stepper
 from workbench.replay.parts import BoardFactory, BoardLike, build_board
 from workbench.replay.playback import Playback
 from workbench.replay.stoppers import Condition, Detail, Names, Stopper, Stoppers
@@ -58,6 +62,7 @@ class Session(Looking):
         self._stoppers = Stoppers(Names(self._symbol, self._device_range, syscall_number))
         self._console = ConsoleSearch(trace)
         self._symbols: Symbols | None = None
+        self._lines: Lines | None = None
         self._notes: dict[str, int] = {}
 
     @classmethod
@@ -123,6 +128,13 @@ class Session(Looking):
         if self._symbols is None:
             self._symbols = _kernel_symbols(self.trace)
         return self._symbols
+
+    @property
+    def lines(self) -> Lines:
+        """The source lines of the images that have line tables; more can be added."""
+        if self._lines is None:
+            self._lines = _kernel_lines(self.trace)
+        return self._lines
 
     def on_console(self, listener: Callable[[str, bytes, int], None] | None) -> None:
         """Hear what the guest prints while it is replayed: (port, data, icount)."""
@@ -194,6 +206,46 @@ class Session(Looking):
         return self._stop("start") if self.cursor <= self.start else self._run_back(self.start, "start")
 
     reverse_continue = reverse_cont
+
+    def step(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> Stop:
+        """Step forward in the task (or hart) of the selected hart, past interrupts and other tasks.
+
+        Args:
+            n: how often. by: ``insn``, or ``line`` (into functions that have line tables, past the others).
+            into_traps: step into the handlers of interrupts and exceptions.
+
+        Returns:
+            ``step``, or the stopper or end of history that came first.
+        """
+        return Stepper(self, into_traps).step(n, by, over=False, back=False)
+
+    def next(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> Stop:
+        """As ``step``, but a call is one step."""
+        return Stepper(self, into_traps).step(n, by, over=True, back=False)
+
+    def finish(self) -> Stop:
+        """Run until the function at the cursor has returned. Raises CommandError: its frame is not known."""
+        return Stepper(self).finish(back=False)
+
+    def until(self, addr: int) -> Stop:
+        """Run forward to an address in this task (or hart)."""
+        return Stepper(self).until(addr, back=False)
+
+    def reverse_step(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> Stop:
+        """Step backwards; by ``line``, to where the code of the last line began."""
+        return Stepper(self, into_traps).step(n, by, over=False, back=True)
+
+    def reverse_next(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> Stop:
+        """As ``reverse_step``, but a call is one step."""
+        return Stepper(self, into_traps).step(n, by, over=True, back=True)
+
+    def reverse_finish(self) -> Stop:
+        """Go back to the call of the function at the cursor. Raises CommandError: its frame is not known."""
+        return Stepper(self).finish(back=True)
+
+    def reverse_until(self, addr: int) -> Stop:
+        """Go back to an address in this task (or hart)."""
+        return Stepper(self).until(addr, back=True)
 
     def interrupt(self) -> None:
         """Stop a motion soon; from a signal handler or another thread."""
@@ -378,25 +430,40 @@ class Session(Looking):
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _kernel_symbols(trace: TraceReader) -> Symbols:
+def _unpacked_images(trace: TraceReader) -> Iterator[tuple[str, bytes]]:
+    """Yield role and contents of the images that hold programs."""
     from machine.images import unpack
-    from workbench.errors import WorkbenchError
-    from workbench.kallsyms import find_symbols
 
-    found = Symbols()
     for role in ("kernel", "bios"):
         try:
             data = trace.image(role)
-        except TraceError:
+            if data:
+                yield role, unpack(data, role)
+        except (TraceError, MachineError):
             continue
-        if not data:
-            continue
+
+
+def _kernel_symbols(trace: TraceReader) -> Symbols:
+    from workbench.kallsyms import find_symbols
+
+    found = Symbols()
+    for role, data in _unpacked_images(trace):
         try:
-            data = unpack(data, role)
             if data[:4] == b"\x7fELF":
                 found.add(Symbols.from_elf(data, role))
             elif role == "kernel":
                 found.add(find_symbols(data))
+        except WorkbenchError:
+            continue
+    return found
+
+
+def _kernel_lines(trace: TraceReader) -> Lines:
+    found = Lines()
+    for role, data in _unpacked_images(trace):
+        try:
+            if data[:4] == b"\x7fELF":
+                found.add(elf_rows(data, role))
         except WorkbenchError:
             continue
     return found
