@@ -5,16 +5,21 @@ from __future__ import annotations
 from workbench import tracetables
 from workbench.errors import CommandError
 from workbench.output import Record, Result, Text
+from workbench.query.api import Trace
 from workbench.repl.context import Context
 from workbench.repl.registry import command, split_word
 
 
 @command("sql", group="trace", usage="QUERY", completes="sql")
 def sql(context: Context, arguments: str) -> Result:
-    """Run an SQL query on the trace, read-only; ``sql select * from inputs limit 5``."""
+    """Run an SQL query on the trace, read-only; ``sql select * from inputs limit 5``.
+
+    The tables insns, mem, calls, traps, syscalls, mmio, csr and switches are filled by replaying, as far as the
+    query needs them. Functions: sym(address), addr('name'), hex(n), disasm(pc), task_at(icount), vtime(icount).
+    """
     if not arguments:
         raise CommandError("sql: a query is needed, as in 'sql select * from checkpoints'")
-    return tracetables.query(context.session.trace, arguments)
+    return Trace.of(context.session).asker.table(arguments)
 
 
 @command("console", group="trace", usage="[LINES]")

@@ -1,0 +1,140 @@
+"""Commands that ask about the whole run: who wrote, who called, which traps and system calls, what it cost.
+
+The first question of a kind replays the run once with probes; its rows stay in the trace.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from workbench.errors import CommandError
+from workbench.output import Result, Style, Table, Text
+from workbench.query.api import Trace
+from workbench.query.rows import Row, Rows
+from workbench.repl.context import Context
+from workbench.repl.registry import command
+
+_HEX: dict[str, Style] = {
+    "pc": "hex16",
+    "target": "hex16",
+    "epc": "hex16",
+    "tval": "hex",
+    "value": "hex",
+    "vaddr": "hex16",
+}
+
+
+def _place(context: Context, arguments: str) -> tuple[int, int]:
+    """Return address and size of ``ADDRESS [SIZE]``; the size is 8 unless it is given."""
+    head, _, tail = arguments.rpartition(" ")
+    if head and tail.isdecimal() and 1 <= int(tail) <= 4096:
+        return context.number(head), int(tail)
+    if not arguments:
+        raise CommandError("an address is needed, as in 'last-write jiffies' or 'last-write $sp+8 4'")
+    return context.number(arguments), 8
+
+
+def _write(context: Context, row: Row | None, none: str) -> Result:
+    if row is None:
+        raise CommandError(none)
+    name = context.session.symbols.format(row.pc)
+    value = row.value & (1 << 8 * row.size) - 1
+    text = f"position {row.icount:_} · {row.size} bytes = {value:#x} · by {row.pc:#x}" + (
+        f" <{name}>" if name else ""
+    )
+    fields = {"position": row.icount, "value": value, "size": row.size, "pc": f"{row.pc:#x}", "symbol": name}
+    return Text(f"{text}\n'goto {row.icount}' goes to right before it", fields)
+
+
+@command("last-write", group="trace", usage="ADDRESS [SIZE]", completes="address")
+def last_write(context: Context, arguments: str) -> Result:
+    """Tell the last store before the cursor to an address: where, by whom, what.
+
+    The size is 8 bytes unless it is given. Stores through any mapping of the same memory are seen; what devices
+    and firmware write is not.
+    """
+    address, size = _place(context, arguments)
+    row = Trace.of(context.session).last_write(address, size)
+    return _write(context, row, f"no instruction writes to {address:#x} before the cursor")
+
+
+@command("next-write", group="trace", usage="ADDRESS [SIZE]", completes="address")
+def next_write(context: Context, arguments: str) -> Result:
+    """Tell the first store from the cursor on to an address: where, by whom, what."""
+    address, size = _place(context, arguments)
+    row = Trace.of(context.session).next_write(address, size)
+    return _write(context, row, f"no instruction writes to {address:#x} from the cursor on")
+
+
+@command("history", group="trace", usage="ADDRESS [SIZE]", completes="address")
+def history(context: Context, arguments: str) -> Result:
+    """List all values of a variable over the run, each with its writer: ``history jiffies``."""
+    address, size = _place(context, arguments)
+    rows = [(v.icount, v.value, v.pc, v.symbol) for v in Trace.of(context.session).history(address, size)]
+    return Table(("icount", "value", "pc", "writer"), rows, _HEX, empty="No instruction ever writes there.")
+
+
+def _count(arguments: str, default: int = 20) -> tuple[str, int]:
+    """Return the words before a count, and the count that may end them."""
+    head, _, tail = arguments.rpartition(" ")
+    return (head, int(tail)) if tail.isdecimal() else (arguments, default)
+
+
+def _table(rows: Rows, columns: tuple[str, ...], limit: int, name: bool = False) -> Table:
+    found = [
+        [getattr(row, c) for c in columns] + ([row.symbol] if name else []) for row in islice(rows, limit)
+    ]
+    heads = (*columns, "where") if name else columns
+    return Table(heads, found, _HEX, empty="None from the cursor on.")
+
+
+@command("calls", group="trace", usage="FUNCTION [COUNT]", completes="address")
+def calls(context: Context, arguments: str) -> Result:
+    """List calls of a function from the cursor on, 20 or COUNT of them: arguments, result and steps taken."""
+    name, limit = _count(arguments)
+    if not name:
+        raise CommandError("calls: a function is needed; 'sql select … from calls' asks for all of them")
+    trace = Trace.of(context.session)
+    address = trace.symbols.lookup(name)
+    rows = trace.calls(context.number(name) if address is None else address).after(trace.cursor)
+    columns = ("icount", "pc", "caller", "a0", "a1", "a2", "ret", "steps")
+    found = [
+        (r.icount, r.pc, trace.symbols.format(r.pc), *(v & (1 << 64) - 1 for v in (r.a0, r.a1, r.a2)), r.ret,
+         None if r.ret_icount is None else r.ret_icount - r.icount)
+        for r in rows.first(limit)
+    ]  # fmt: skip
+    return Table(
+        columns, found, {**_HEX, "a0": "hex", "a1": "hex", "a2": "hex"}, empty="None from the cursor on."
+    )
+
+
+@command("traps", group="trace", usage="[COUNT]")
+def traps(context: Context, arguments: str) -> Result:
+    """List exceptions and interrupts from the cursor on, 20 or COUNT of them."""
+    _, limit = _count(arguments)
+    trace = Trace.of(context.session)
+    columns = ("icount", "hart", "cause", "is_interrupt", "epc", "tval", "from_priv", "ret_icount")
+    return _table(trace.traps.after(trace.cursor), columns, limit, name=True)
+
+
+@command("syscalls", group="trace", usage="[PID] [COUNT]")
+def syscalls(context: Context, arguments: str) -> Result:
+    """List system calls from the cursor on, of all tasks or of one: 20 of them, or COUNT."""
+    words = arguments.split()
+    if not all(word.isdecimal() for word in words) or len(words) > 2:
+        raise CommandError("syscalls: a pid and a count, both numbers")
+    trace = Trace.of(context.session)
+    rows = trace.syscalls.after(trace.cursor)
+    if words:
+        rows = rows.where(pid=int(words[0]))
+    limit = int(words[1]) if len(words) == 2 else 20
+    return _table(rows, ("icount", "pid", "comm", "name", "args", "ret", "ret_icount"), limit)
+
+
+@command("switches", group="trace", usage="[COUNT]")
+def switches(context: Context, arguments: str) -> Result:
+    """List switches between tasks from the cursor on, 20 or COUNT of them."""
+    _, limit = _count(arguments)
+    trace = Trace.of(context.session)
+    columns = ("icount", "hart", "prev_pid", "prev_comm", "next_pid", "next_comm")
+    return _table(trace.switches.after(trace.cursor), columns, limit)

@@ -1,0 +1,118 @@
+"""Commands that look at the guest's Linux kernel at the cursor."""
+
+from __future__ import annotations
+
+from workbench.errors import CommandError
+from workbench.kernel.dmesg import messages
+from workbench.kernel.pagetable import GuestMemory
+from workbench.kernel.typed import evaluate
+from workbench.output import Result, Style, Table, Text
+from workbench.query.api import Trace
+from workbench.repl.context import Context
+from workbench.repl.registry import command
+
+_HEX: dict[str, Style] = {
+    "task": "hex16",
+    "address": "hex16",
+    "entry": "hex16",
+    "at": "hex16",
+    "paddr": "hex",
+}
+_MAX_AREAS = 2000
+
+
+@command("dmesg", group="state", usage="[LINES]")
+def dmesg(context: Context, arguments: str) -> Result:
+    """Show the kernel's log as its memory has it at the cursor: all of it, or the last LINES messages.
+
+    What the kernel has logged but not yet printed is there too.
+    """
+    found = list(messages(Trace.of(context.session).kernel))
+    if arguments:
+        found = found[-context.count(arguments) :]
+    value = [{"seq": m.seq, "ts_ns": m.ts_ns, "level": m.level, "text": m.text} for m in found]
+    return Text("\n".join(str(m) for m in found), value, kind="console")
+
+
+@command("ps", group="state", usage="[NAME]")
+def ps(context: Context, arguments: str) -> Result:
+    """List the kernel's tasks at the cursor; those that harts run have a star. With a NAME: those that contain it."""
+    session = context.session
+    kernel = Trace.of(session).kernel
+    running = {kernel.current(hart) for hart in range(session.harts)}
+    rows = [
+        (
+            "*" if t.address in running else "",
+            t.pid,
+            t.tgid,
+            t.parent,
+            t.state,
+            f"[{t.comm}]" if t.kernel else t.comm,
+            t.address,
+        )
+        for t in kernel.tasks()
+        if arguments in t.comm
+    ]
+    return Table(("", "pid", "tgid", "ppid", "state", "name", "task"), rows, _HEX, empty="No such task.")
+
+
+@command("lsmod", group="state")
+def lsmod(context: Context, arguments: str) -> Result:
+    """List the kernel's modules at the cursor, the youngest first."""
+    rows = list(Trace.of(context.session).kernel.modules())
+    return Table(("module", "address", "bytes"), rows, _HEX, empty="No modules are loaded.")
+
+
+@command("ptype-print", "kp", group="state", usage="EXPRESSION", completes="expression")
+def kernel_print(context: Context, arguments: str) -> Result:
+    """Evaluate an expression with the kernel's types: ``kp task->comm``, ``kp *(struct module *)0xffff…``.
+
+    ``task`` is the selected hart's current task. Types come from the BTF that the kernel carries.
+    """
+    if not arguments:
+        raise CommandError("kp: an expression is needed, as in 'kp task->comm'")
+    session = context.session
+    kernel = Trace.of(session).kernel
+    value = evaluate(kernel, arguments, kernel.current(session.hart))
+    return Text(f"= {value.show()}", value.python())
+
+
+@command("pt", group="state", usage="ADDRESS", completes="address")
+def pt(context: Context, arguments: str) -> Result:
+    """Walk the page tables of the selected hart for an address; show every entry on the way."""
+    session = context.session
+    address = context.number(arguments or "$pc")
+    memory = GuestMemory(session.board.engine, session.reg("satp"))
+    if not memory.levels:
+        raise CommandError("no page tables are in use: satp is 0")
+    rows = [
+        (entry.level, entry.paddr, entry.value, entry.flags, entry.target if entry.value & 1 else None)
+        for entry in memory.walk(address)
+    ]
+    return Table(("level", "at", "entry", "flags", "paddr"), rows, _HEX)
+
+
+@command("vmmap", group="state", usage="[user|kernel]")
+def vmmap(context: Context, arguments: str) -> Result:
+    """List what the selected hart's page tables map: user memory, the kernel's, or both."""
+    session = context.session
+    memory = GuestMemory(session.board.engine, session.reg("satp"))
+    if not memory.levels:
+        raise CommandError("no page tables are in use: satp is 0")
+    if arguments not in ("", "user", "kernel"):
+        raise CommandError(f"vmmap: {arguments!r} is neither user nor kernel")
+    low, high = {"user": (0, 1 << 63), "kernel": (1 << 63, 1 << 64)}.get(arguments, (0, 1 << 64))
+    rows: list[tuple[object, ...]] = []
+    for area in memory.areas(low, high):
+        if len(rows) >= _MAX_AREAS:
+            raise CommandError(f"more than {_MAX_AREAS} areas: 'vmmap user' or 'vmmap kernel' has fewer")
+        rows.append(
+            (
+                f"{area.start:#018x}",
+                f"{area.end - 1:#018x}",
+                (area.end - area.start) >> 10,
+                area.flags,
+                area.paddr,
+            )
+        )
+    return Table(("from", "to", "KiB", "flags", "paddr"), rows, _HEX, empty="Nothing is mapped.")
