@@ -1,0 +1,171 @@
+"""Copying images from one format to another, sparsely, compressed if asked for."""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from machine.block import flags as F
+from machine.block import tools
+from machine.block.errors import BlockError, OptionError
+from machine.block.graph import Graph
+from machine.block.node import Node, status_above
+from machine.block.qcow2 import compress as codec
+from machine.block.qcow2 import snapshots
+from machine.block.qcow2.node import Qcow2Node
+from machine.block.tools import Progress
+
+STEP = 2 << 20
+#: Clusters being compressed ahead of the one that is written.
+AHEAD = 16
+
+
+async def convert(
+    graph: Graph,
+    sources: list[str],
+    target: str,
+    *,
+    source_format: str | None = None,
+    target_format: str = "raw",
+    options: dict[str, Any] | None = None,
+    compress: bool = False,
+    sparse_bytes: int = 4096,
+    no_create: bool = False,
+    target_is_zero: bool = False,
+    backing: str | None = None,
+    backing_format: str | None = None,
+    snapshot: str | None = None,
+    force_share: bool = False,
+    progress: Progress | None = None,
+    workers: int = 2,
+) -> None:
+    """Copy one image, or several one behind the other, into a new one.
+
+    Args:
+        sparse_bytes: runs of zeroes at least this long are not written; 0 writes everything.
+        no_create: the target exists and keeps its format.
+        backing: backing file of the target: what the source shares with it stays there.
+        snapshot: an internal snapshot of the (single) source instead of its present state.
+        workers: threads that compress.
+    """
+    nodes = [await tools.open_image(graph, s, source_format, force_share=force_share) for s in sources]
+    if snapshot is not None:
+        if len(nodes) != 1 or not isinstance(nodes[0], Qcow2Node):
+            raise OptionError("a snapshot can be converted from a single qcow2 image only")
+        await _show_snapshot(nodes[0], snapshot)
+    total = sum(node.size_bytes for node in nodes)
+    if not no_create:
+        await tools.create(
+            graph,
+            target,
+            target_format,
+            total,
+            backing=backing,
+            backing_format=backing_format,
+            options=options,
+        )
+    out = await tools.open_image(
+        graph, target, target_format, writable=True, flush=False, discard="unmap",
+    )  # fmt: skip
+    if out.size_bytes < total:
+        raise BlockError(errno.ENOSPC, f"'{target}' has {out.size_bytes} bytes, the source {total}")
+    if compress and not isinstance(out, Qcow2Node):
+        raise OptionError(f"format {out.driver} can't store compressed data: use -O qcow2")
+    empty = (not no_create or target_is_zero) and backing is None
+    copier = _Copier(out, empty, sparse_bytes, progress, total)
+    base = 0
+    with ThreadPoolExecutor(workers) as pool:
+        for node in nodes:
+            if compress and isinstance(out, Qcow2Node):
+                await copier.compressed(node, base, out, pool)
+            else:
+                await copier.plain(node, base)
+            base += node.size_bytes
+    await graph.close()
+
+
+async def _show_snapshot(node: Qcow2Node, name: str) -> None:
+    chosen = snapshots.find(node, name)
+    node.mapping.l1 = await snapshots._read_l1(node, chosen)
+    node.size_bytes = chosen.disk_size
+
+
+class _Copier:
+    def __init__(self, out: Node, empty: bool, sparse: int, progress: Progress | None, total: int) -> None:
+        self._out = out
+        self._empty = empty
+        self._sparse = sparse
+        self._progress = progress
+        self._total = total
+        self._below = out.backing
+
+    async def _same_as_backing(self, node: Node, offset: int, at: int, length: int) -> bool:
+        below = self._below
+        if below is None or at + length > below.size_bytes:
+            return False
+        return await node.read(offset, length) == await below.read(at, length)
+
+    async def plain(self, node: Node, base: int) -> None:
+        """Copy uncompressed; holes stay holes."""
+        offset = 0
+        granule = max(self._out.cluster_bytes(), self._sparse or 4096)
+        while offset < node.size_bytes:
+            length = min(STEP, node.size_bytes - offset)
+            status, _ = await status_above(node, None, offset, length)
+            length = status.length
+            at = base + offset
+            if self._below is not None and await self._same_as_backing(node, offset, at, length):
+                pass
+            elif status.flags & F.ST_ZERO and self._sparse:
+                if not self._empty:
+                    await self._out.pwrite_zeroes(at, length, F.MAY_UNMAP)
+            else:
+                data = memoryview(await node.read(offset, length))
+                await self._pieces(at, data, granule)
+            offset += length
+            if self._progress is not None:
+                self._progress(base + offset, self._total)
+
+    async def _pieces(self, at: int, data: memoryview, granule: int) -> None:
+        """Write runs of non-zero granules; zero ones are left out or zeroed."""
+        if not self._sparse:
+            await self._out.pwrite(at, data)
+            return
+        start, position = 0, 0
+        while position < len(data):
+            end = min(len(data), position + granule - (at + position) % granule)
+            if F.is_zero(data[position:end]):
+                if start < position:
+                    await self._out.pwrite(at + start, data[start:position])
+                if not self._empty:
+                    await self._out.pwrite_zeroes(at + position, end - position, F.MAY_UNMAP)
+                start = end
+            position = end
+        if start < len(data):
+            await self._out.pwrite(at + start, data[start:])
+
+    async def compressed(self, node: Node, base: int, out: Qcow2Node, pool: ThreadPoolExecutor) -> None:
+        """Copy whole clusters, compressed by worker threads, written in order."""
+        if base % out.cluster:
+            raise OptionError("sources that don't end at a cluster can't be concatenated compressed")
+        queue: deque[tuple[int, bytes, Future[bytes]]] = deque()
+        kind = out.header.compression_type
+        offset = 0
+        while offset < node.size_bytes or queue:
+            while offset < node.size_bytes and len(queue) < AHEAD:
+                length = min(out.cluster, node.size_bytes - offset)
+                status, _ = await status_above(node, None, offset, length)
+                if not (status.flags & F.ST_ZERO and status.length >= length):
+                    data = bytes(await node.read(offset, length))
+                    if not F.is_zero(data):
+                        whole = data + bytes(out.cluster - length)
+                        queue.append((base + offset, data, pool.submit(codec.compress, kind, whole)))
+                offset += length
+            if queue:
+                at, data, packed = queue.popleft()
+                await out.write_cluster(at, data, packed.result())
+                out.write_gen += 1
+                if self._progress is not None:
+                    self._progress(at + len(data), self._total)

@@ -1,0 +1,478 @@
+"""Image tools as a library: what ``workbench img`` and ``workbench nbd`` do. Results are data; nothing prints.
+
+Names, options and JSON keys are those of qemu-img, so that scripts can be carried over.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from machine.block import flags as F
+from machine.block.drivers.file import create_file
+from machine.block.errors import BlockError, OptionError, UnsupportedError
+from machine.block.flags import Perm
+from machine.block.graph import Graph
+from machine.block.jobs.chain import change_backing_file, copy_range
+from machine.block.node import Node, is_allocated_above, status_above
+from machine.block.options import parse_bool, parse_keyvals, parse_size, resolve_backing
+from machine.block.qcow2 import check as qcow2_check
+from machine.block.qcow2 import layout, snapshots
+from machine.block.qcow2.create import CreateOptions
+from machine.block.qcow2.create import create as create_qcow2
+from machine.block.qcow2.node import Qcow2Node
+
+STEP = 2 << 20
+Progress = Callable[[int, int], None]
+
+
+def _spec(
+    name: str, fmt: str | None, *, image_opts: bool = False, force_share: bool = False, flush: bool = True
+) -> Any:
+    extra: dict[str, Any] = {}
+    if force_share:
+        extra["force-share"] = True
+    if not flush:
+        extra["cache"] = {"no-flush": True}
+    if image_opts:
+        return {**parse_keyvals(name), **extra}
+    return (name, fmt, extra)
+
+
+async def open_image(
+    graph: Graph,
+    name: str,
+    fmt: str | None = None,
+    *,
+    writable: bool = False,
+    image_opts: bool = False,
+    force_share: bool = False,
+    flush: bool = True,
+    **options: Any,
+) -> Node:
+    """Open an image as a tool does.
+
+    Args:
+        name: a file name, json: name or URI; with ``image_opts``, key=value options.
+        fmt: format, probed if None.
+        force_share: open beside a writer; what is read may be torn.
+        flush: False lets the tool skip host flushes (targets that are worthless until complete).
+    """
+    spec = _spec(name, fmt, image_opts=image_opts, force_share=force_share, flush=flush)
+    if isinstance(spec, dict):
+        return await graph.open({**spec, **options}, driver=fmt, read_only=not writable)
+    name, fmt, extra = spec
+    return await graph.open(name, driver=fmt, read_only=not writable, defaults={**extra, **options})
+
+
+def create_options(pairs: dict[str, Any], size: int) -> CreateOptions:
+    """Return creation options from qemu-img's ``-o`` names. Raises OptionError for unknown ones."""
+    result = CreateOptions(size=size)
+    for key, value in pairs.items():
+        if key in ("cluster_size", "refcount_bits"):
+            setattr(result, key, parse_size(value))
+        elif key in ("lazy_refcounts", "data_file_raw", "extended_l2"):
+            setattr(result, key, parse_bool(value, key))
+        elif key in ("compat", "backing_file", "preallocation", "data_file", "compression_type"):
+            setattr(result, key, str(value))
+        elif key in ("backing_fmt", "backing_format"):
+            result.backing_format = str(value)
+        elif key == "size":
+            result.size = parse_size(value)
+        else:
+            raise OptionError(f"unknown creation option '{key}'")
+    return result
+
+
+async def create(
+    graph: Graph,
+    filename: str,
+    fmt: str = "raw",
+    size: int | None = None,
+    *,
+    backing: str | None = None,
+    backing_format: str | None = None,
+    unsafe: bool = False,
+    options: dict[str, Any] | None = None,
+) -> CreateOptions:
+    """Make a new image.
+
+    Args:
+        size: virtual size; None takes the backing file's.
+        unsafe: don't open the backing file to check it.
+
+    Returns:
+        What was made, defaults filled in.
+    """
+    pairs = dict(options or {})
+    if backing is not None:
+        pairs["backing_file"] = backing
+    if backing_format is not None:
+        pairs["backing_fmt"] = backing_format
+    wanted = create_options(pairs, size or 0)
+    if wanted.backing_file is not None and (not unsafe or size is None):
+        if wanted.backing_format is None and not unsafe:
+            raise OptionError("a backing file needs its format: give -F")
+        name = resolve_backing(filename, wanted.backing_file)
+        below = await open_image(graph, name, wanted.backing_format, force_share=True)
+        if size is None and "size" not in pairs:
+            wanted.size = below.size_bytes
+        await graph.close_node(below)
+    elif size is None and "size" not in pairs:
+        raise OptionError("the size of the image is missing")
+    if fmt == "raw":
+        if wanted.backing_file is not None:
+            raise OptionError("raw images have no backing file")
+        create_file(filename, wanted.size)
+        return wanted
+    if fmt != "qcow2":
+        raise OptionError(f"can't create format '{fmt}': expected raw or qcow2")
+    wanted.to_header()
+    create_file(filename)
+    file = await graph.open({"driver": "file", "filename": filename, "cache": {"no-flush": True}})
+    data: Node | None = None
+    if wanted.data_file is not None:
+        place = resolve_backing(filename, wanted.data_file)
+        create_file(place)
+        data = await graph.open({"driver": "file", "filename": place})
+    try:
+        await create_qcow2(graph, file, wanted, data)
+    except BlockError:
+        Path(filename).unlink(missing_ok=True)
+        raise
+    finally:
+        for node in (file, data):
+            if node is not None and not node.closed:
+                await graph.close_node(node)
+    return wanted
+
+
+def _disk_size(node: Node) -> int:
+    total = 0
+    stack, seen = [node], set[str]()
+    while stack:
+        here = stack.pop()
+        allocated = getattr(here, "allocated_bytes", None)
+        if allocated is not None and here.name not in seen:
+            seen.add(here.name)
+            total += allocated()
+        stack.extend(e.node for link, e in here.children.items() if link != "backing")
+    return total
+
+
+def _snapshot_info(snapshot: snapshots.Snapshot) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "id": snapshot.id,
+        "name": snapshot.name,
+        "vm-state-size": snapshot.vm_size,
+        "date-sec": snapshot.sec,
+        "date-nsec": snapshot.nsec,
+        "vm-clock-sec": snapshot.clock_ns // 1_000_000_000,
+        "vm-clock-nsec": snapshot.clock_ns % 1_000_000_000,
+    }
+    if snapshot.icount >= 0:
+        info["icount"] = snapshot.icount
+    return info
+
+
+def image_info(node: Node) -> dict[str, Any]:
+    """Return what qemu-img's ``info --output=json`` says about an opened image."""
+    info: dict[str, Any] = {
+        "virtual-size": node.size_bytes,
+        "filename": node.filename,
+        "format": node.driver,
+        "actual-size": _disk_size(node),
+        "dirty-flag": False,
+    }
+    if not isinstance(node, Qcow2Node):
+        return info
+    header = node.header
+    info["cluster-size"] = node.cluster
+    info["dirty-flag"] = bool(header.incompatible & layout.INCOMPAT_DIRTY)
+    data: dict[str, Any] = {
+        "compat": "0.10" if header.version == 2 else "1.1",
+        "refcount-bits": 1 << header.refcount_order,
+    }
+    data["compression-type"] = "zstd" if header.compression_type else "zlib"
+    if header.version >= 3:
+        data["lazy-refcounts"] = bool(header.compatible & layout.COMPAT_LAZY)
+        data["corrupt"] = bool(header.incompatible & layout.INCOMPAT_CORRUPT)
+        data["extended-l2"] = header.extended_l2
+        if header.data_file:
+            data["data-file"] = header.data_file
+            data["data-file-raw"] = bool(header.autoclear & layout.AUTOCLEAR_DATA_RAW)
+        if len(node.bitmaps):
+            data["bitmaps"] = [
+                {
+                    "flags": ["in-use"] * b.inconsistent + ["auto"] * b.enabled,
+                    "name": b.name,
+                    "granularity": b.granularity,
+                }
+                for b in node.bitmaps
+            ]
+    info["format-specific"] = {"type": "qcow2", "data": data}
+    if header.backing_file is not None:
+        info["backing-filename"] = header.backing_file
+        info["full-backing-filename"] = resolve_backing(node.filename, header.backing_file)
+        if header.backing_format:
+            info["backing-filename-format"] = header.backing_format
+    if node.snapshots:
+        info["snapshots"] = [_snapshot_info(s) for s in node.snapshots]
+    return info
+
+
+async def info(
+    graph: Graph, name: str, fmt: str | None = None, *, chain: bool = False, **how: Any
+) -> list[dict[str, Any]]:
+    """Return the information of an image, and with ``chain`` of everything below it."""
+    how.setdefault("force_share", False)
+    if not chain:
+        try:
+            node = await open_image(graph, name, fmt, **how, backing=None)
+        except OptionError:
+            node = await open_image(graph, name, fmt, **how)
+        return [image_info(node)]
+    node = await open_image(graph, name, fmt, **how)
+    found: list[dict[str, Any]] = []
+    here: Node | None = node
+    while here is not None:
+        if not here.is_filter:
+            found.append(image_info(here))
+        here = here.below
+    return found
+
+
+async def check(
+    graph: Graph, name: str, fmt: str | None = None, *, repair: str = ""
+) -> qcow2_check.CheckResult:
+    """Check an image.
+
+    Args:
+        repair: empty, ``leaks`` or ``all``.
+
+    Raises:
+        UnsupportedError: the format has no check.
+    """
+    if repair not in ("", "leaks", "all"):
+        raise OptionError(f"repair mode '{repair}' is unknown: expected leaks or all")
+    spec: dict[str, Any] = {
+        "driver": "qcow2",
+        "read-only": not repair,
+        "backing": None,
+        "repair-dirty": False,
+    }
+    if fmt not in (None, "qcow2"):
+        raise UnsupportedError(f"format {fmt} has no check")
+    probe = await open_image(graph, name, fmt, writable=False, force_share=True)
+    driver = probe.driver
+    await graph.close_node(probe)
+    if driver != "qcow2":
+        raise UnsupportedError(f"'{name}': format {driver} has no check")
+    spec["file"] = {"driver": "file", "filename": name}
+    if repair:
+        _clear_corrupt(name)
+    node = await graph.open(spec)
+    assert isinstance(node, Qcow2Node)
+    return await qcow2_check.check(node, fix_leaks=bool(repair), fix_errors=repair == "all")
+
+
+def _clear_corrupt(name: str) -> None:
+    """A corrupt image opens only read-only; a repair is told to go on by clearing that bit first."""
+    with Path(name).open("r+b") as file:
+        head = file.read(80)
+        if len(head) == 80 and int.from_bytes(head[4:8], "big") == 3 and head[79] & layout.INCOMPAT_CORRUPT:
+            file.seek(79)
+            file.write(bytes([head[79] & ~layout.INCOMPAT_CORRUPT]))
+
+
+async def map_image(graph: Graph, name: str, fmt: str | None = None, **how: Any) -> list[dict[str, Any]]:
+    """Return qemu-img's ``map --output=json``: runs with start, length, depth, present, zero, data, offset."""
+    node = await open_image(graph, name, fmt, **how)
+    layers: list[Node] = []
+    here: Node | None = node
+    while here is not None:
+        if not here.is_filter:
+            layers.append(here)
+        here = here.below
+    runs: list[dict[str, Any]] = []
+    offset = 0
+    while offset < node.size_bytes:
+        status, layer = await status_above(node, None, offset, node.size_bytes - offset)
+        depth = layers.index(layer) if layer in layers else len(layers) - 1
+        run: dict[str, Any] = {
+            "start": offset,
+            "length": status.length,
+            "depth": depth,
+            "present": bool(status.flags & F.ST_ALLOCATED),
+            "zero": bool(status.flags & F.ST_ZERO),
+            "data": bool(status.flags & F.ST_DATA),
+        }
+        if status.flags & F.ST_OFFSET:
+            run["offset"] = status.offset
+        if runs and _continues(runs[-1], run):
+            runs[-1]["length"] += run["length"]
+        else:
+            runs.append(run)
+        offset += status.length
+    return runs
+
+
+def _continues(last: dict[str, Any], run: dict[str, Any]) -> bool:
+    same = all(last[key] == run[key] for key in ("depth", "present", "zero", "data"))
+    if "offset" in last or "offset" in run:
+        return same and last.get("offset", -1) + last["length"] == run.get("offset", -2)
+    return same
+
+
+@dataclass(slots=True)
+class Comparison:
+    """``offset`` is where the images differ first, or None; ``sizes_differ`` matters only to strict callers."""
+
+    offset: int | None
+    sizes_differ: bool
+    allocation_differs: bool = False
+
+
+async def compare(
+    graph: Graph, first: Node, second: Node, *, strict: bool = False, progress: Progress | None = None
+) -> Comparison:
+    """Compare two disks; what one has beyond the other's end has to be zero (or is a difference, with ``strict``)."""
+    sizes = sorted((first.size_bytes, second.size_bytes))
+    if strict and sizes[0] != sizes[1]:
+        return Comparison(sizes[0], True)
+    offset, total = 0, sizes[1]
+    while offset < total:
+        length = min(STEP, (sizes[0] if offset < sizes[0] else total) - offset)
+        zeroes = []
+        for node in (first, second):
+            if offset >= node.size_bytes:
+                zeroes.append(True)
+                continue
+            status, _ = await status_above(node, None, offset, length)
+            length = min(length, status.length)
+            zeroes.append(bool(status.flags & F.ST_ZERO))
+        if not all(zeroes):
+            parts = [
+                bytes(length) if offset >= node.size_bytes else await node.read(offset, length)
+                for node in (first, second)
+            ]
+            if parts[0] != parts[1]:
+                at = next(i for i, (a, b) in enumerate(zip(*parts, strict=True)) if a != b)
+                return Comparison(offset + at, sizes[0] != sizes[1])
+        offset += length
+        if progress is not None:
+            progress(offset, total)
+    return Comparison(None, sizes[0] != sizes[1])
+
+
+async def snapshot(
+    graph: Graph, name: str, fmt: str | None, action: str, tag: str = "", *, sec: int = 0, nsec: int = 0
+) -> list[dict[str, Any]]:
+    """List, create, apply or delete an internal snapshot.
+
+    Args:
+        action: list, create, apply or delete. sec, nsec: the date of a new one, as the caller's clock says.
+    """
+    node = await open_image(graph, name, fmt, writable=action != "list")
+    if not isinstance(node, Qcow2Node):
+        raise UnsupportedError(f"'{name}': format {node.driver} has no snapshots")
+    if action == "create":
+        await snapshots.create(node, tag, sec=sec, nsec=nsec)
+    elif action == "apply":
+        await snapshots.apply(node, tag)
+    elif action == "delete":
+        await snapshots.delete(node, tag)
+    elif action != "list":
+        raise OptionError(f"unknown snapshot action '{action}'")
+    return [_snapshot_info(s) for s in node.snapshots]
+
+
+async def resize(
+    graph: Graph, name: str, size: str, fmt: str | None = None, *, shrink: bool = False, prealloc: str = "off"
+) -> int:
+    """Set, grow (``+N``) or shrink (``-N``, needs ``shrink``) an image; returns the new size."""
+    node = await open_image(graph, name, fmt, writable=True)
+    relative = size[:1] if size[:1] in "+-" else ""
+    amount = parse_size(size[1:] if relative else size)
+    total = {"+": node.size_bytes + amount, "-": node.size_bytes - amount}.get(relative, amount)
+    if total < 0:
+        raise OptionError(f"'{name}': the new size would be negative")
+    if total < node.size_bytes and not shrink:
+        raise OptionError(f"'{name}': shrinking from {node.size_bytes} to {total} loses data: give --shrink")
+    backend = await graph.backend(node, perm=Perm.CONSISTENT_READ | Perm.WRITE | Perm.RESIZE, name="resize")
+    await backend.truncate(total, prealloc)
+    backend.close()
+    return total
+
+
+async def rebase(
+    graph: Graph, name: str, fmt: str | None, new: str | None, new_fmt: str | None, *, unsafe: bool = False
+) -> None:
+    """Give an overlay another backing file. Safe mode first copies what differs into the overlay."""
+    options: dict[str, Any] = {"backing": None} if unsafe else {}
+    node = await open_image(graph, name, fmt, writable=True, **options)
+    if not isinstance(node, Qcow2Node):
+        raise UnsupportedError(f"'{name}': format {node.driver} has no backing file")
+    if not unsafe:
+        below = (
+            await open_image(graph, resolve_backing(name, new), new_fmt, force_share=True) if new else None
+        )
+        await _copy_differences(node, node.backing, below)
+        if below is not None:
+            await graph.close_node(below)
+    await change_backing_file(node, new, new_fmt)
+
+
+async def _copy_differences(node: Node, old: Node | None, new: Node | None) -> None:
+    step = max(node.cluster_bytes(), 65536)
+    for start in range(0, node.size_bytes, step):
+        length = min(step, node.size_bytes - start)
+        offset = start
+        while offset < start + length:
+            status = await node.block_status(offset, start + length - offset)
+            if not status.flags & F.ST_ALLOCATED:
+                was, will = (
+                    await _content(old, offset, status.length),
+                    await _content(new, offset, status.length),
+                )
+                if was != will:
+                    if F.is_zero(was):
+                        await node.pwrite_zeroes(offset, len(was))
+                    else:
+                        await node.pwrite(offset, was)
+            offset += status.length
+
+
+async def _content(node: Node | None, offset: int, length: int) -> bytes:
+    inside = 0 if node is None else max(0, min(length, node.size_bytes - offset))
+    data = bytes(await node.read(offset, inside)) if node is not None and inside else b""
+    return data + bytes(length - inside)
+
+
+async def commit(
+    graph: Graph, name: str, fmt: str | None = None, *, keep: bool = False, progress: Progress | None = None
+) -> None:
+    """Write an overlay's data into its backing file, then empty the overlay (unless ``keep``)."""
+    node = await open_image(graph, name, fmt, writable=True)
+    base = node.backing
+    if base is None:
+        raise BlockError(errno.EINVAL, f"'{name}' has no backing file to commit to")
+    await graph.reopen([(base, False)])
+    if base.size_bytes < node.size_bytes:
+        await base.truncate(node.size_bytes)
+    offset = 0
+    while offset < node.size_bytes:
+        held, length = await is_allocated_above(
+            node, base, False, offset, min(STEP, node.size_bytes - offset)
+        )
+        if held:
+            await copy_range(node, base, offset, length)
+        offset += length
+        if progress is not None:
+            progress(offset, node.size_bytes)
+    await base.flush()
+    if not keep:
+        await node.make_empty()

@@ -1,0 +1,379 @@
+"""``workbench img``: disk images, with the options and the JSON of qemu-img. Thin pairs of ``machine.block.tools``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workbench.cli.formats import Fmt, format_options
+
+if TYPE_CHECKING:
+    from machine.block.graph import Graph
+
+FORMAT = click.option(
+    "-f", "image_format", metavar="FORMAT", help="The image's format; without it, it is probed."
+)
+SHARE = click.option("-U", "share", is_flag=True, help="Open beside a program that writes to the image.")
+OUTPUT = click.option(
+    "--output", "output_as", type=click.Choice(["human", "json"]), help="As --text or --json."
+)
+QUIET = click.option("-q", "quiet", is_flag=True, help="Print nothing but errors.")
+PROGRESS = click.option("-p", "progress", is_flag=True, help="Show progress on a terminal.")
+
+
+def _run(work: Callable[[Graph], Coroutine[Any, Any, Any]]) -> Any:
+    """Do the work on a graph of its own and close everything."""
+    from machine.block.graph import Graph
+
+    graph = Graph()
+    try:
+        return graph.run(work(graph))
+    finally:
+        graph.run(graph.close())
+
+
+def _fmt(fmt: Fmt, wanted: str | None) -> Fmt:
+    return "json" if wanted == "json" else fmt
+
+
+def _pairs(options: tuple[str, ...]) -> dict[str, Any]:
+    from machine.block.options import parse_keyvals
+
+    return {key: value for text in options for key, value in parse_keyvals(text).items()}
+
+
+def _shower(wanted: bool) -> Callable[[int, int], None] | None:
+    from workbench import output
+
+    show = output.progress_printer() if wanted else None
+    return (lambda done, total: show(f"({done / max(1, total):.1%})")) if show is not None else None
+
+
+@click.group()
+def img() -> None:
+    """Disk images: what qemu-img does, with its options."""
+
+
+@img.command()
+@click.option("-f", "fmt", default="raw", metavar="FORMAT", help="raw or qcow2.")
+@click.option(
+    "-b", "backing", metavar="FILE", help="Backing file; relative names start at the image's folder."
+)
+@click.option("-F", "backing_fmt", metavar="FORMAT", help="The backing file's format.")
+@click.option("-u", "unsafe", is_flag=True, help="Don't open the backing file.")
+@click.option(
+    "-o", "options", multiple=True, metavar="K=V,…", help="cluster_size, compat, refcount_bits and so on."
+)
+@QUIET
+@click.argument("filename")
+@click.argument("size", required=False)
+def create(
+    fmt: str, backing: str | None, backing_fmt: str | None, unsafe: bool, options: tuple[str, ...], quiet: bool,
+    filename: str, size: str | None,
+) -> None:  # fmt: skip
+    """Make a new image of SIZE bytes (with suffixes k, M, G, T)."""
+    from machine.block import tools
+    from machine.block.options import parse_size
+    from workbench import output
+
+    wanted = None if size is None else parse_size(size)
+    made = _run(
+        lambda graph: tools.create(
+            graph, filename, fmt, wanted, backing=backing, backing_format=backing_fmt, unsafe=unsafe,
+            options=_pairs(options),
+        )
+    )  # fmt: skip
+    if not quiet:
+        output.emit(output.Text(f"Formatting '{filename}', fmt={fmt} size={made.size}"))
+
+
+@img.command()
+@FORMAT
+@SHARE
+@OUTPUT
+@click.option("--backing-chain", "chain", is_flag=True, help="The image and everything below it.")
+@click.option("--image-opts", "image_opts", is_flag=True, help="FILENAME is key=value options.")
+@click.argument("filename")
+@format_options
+def info(
+    image_format: str | None,
+    share: bool,
+    output_as: str | None,
+    chain: bool,
+    image_opts: bool,
+    filename: str,
+    fmt: Fmt,
+) -> None:
+    """Tell what an image is."""
+    from machine.block import tools
+    from workbench import output
+
+    found = _run(
+        lambda graph: tools.info(
+            graph, filename, image_format, chain=chain, force_share=share, image_opts=image_opts
+        )
+    )
+    fmt = _fmt(fmt, output_as)
+    if fmt == "json":
+        output.emit(output.Text("", found if chain else found[0]), fmt)
+        return
+    for one in found:
+        output.emit(output.Record(_flat(one)), fmt)
+
+
+def _flat(info: dict[str, Any]) -> dict[str, Any]:
+    """Return the information as one level of names, for people."""
+    rows = {key: value for key, value in info.items() if key not in ("format-specific", "snapshots")}
+    rows.update(info.get("format-specific", {}).get("data", {}))
+    for snapshot in info.get("snapshots", ()):
+        rows[f"snapshot {snapshot['id']}"] = snapshot["name"]
+    return rows
+
+
+@img.command()
+@FORMAT
+@OUTPUT
+@QUIET
+@click.option("-r", "repair", type=click.Choice(["leaks", "all"]), help="Repair leaks, or everything.")
+@click.argument("filename")
+@format_options
+def check(
+    image_format: str | None, output_as: str | None, quiet: bool, repair: str | None, filename: str, fmt: Fmt
+) -> None:
+    """Check an image: exit status 0 clean, 1 the check failed, 2 corrupt, 3 leaks, 63 the format has no check."""
+    from machine.block import tools
+    from machine.block.errors import UnsupportedError
+    from workbench import output
+
+    try:
+        result = _run(lambda graph: tools.check(graph, filename, image_format, repair=repair or ""))
+    except UnsupportedError as error:
+        output.note(str(error))
+        raise click.exceptions.Exit(63) from None
+    names = (
+        "corruptions", "leaks", "check_errors", "corruptions_fixed", "leaks_fixed", "total_clusters",
+        "allocated_clusters", "compressed_clusters", "fragmented_clusters", "image_end_offset",
+    )  # fmt: skip
+    record = {name.replace("_", "-"): getattr(result, name) for name in names}
+    fmt = _fmt(fmt, output_as)
+    if not quiet:
+        for line in result.messages:
+            output.note(line)
+        if fmt == "text" and not (result.corruptions or result.leaks or result.check_errors):
+            output.emit(output.Text("No errors were found on the image."))
+        output.emit(output.Record({"filename": filename, "format": "qcow2", **record}), fmt)
+    code = 1 if result.check_errors else 2 if result.corruptions else 3 if result.leaks else 0
+    raise click.exceptions.Exit(code)
+
+
+@img.command()
+@click.option("-f", "source_format", metavar="FORMAT", help="The source's format.")
+@click.option("-O", "target_format", default="raw", metavar="FORMAT", help="The target's format.")
+@click.option("-c", "compress", is_flag=True, help="Compress (qcow2).")
+@click.option(
+    "-S", "sparse", default="4k", help="Runs of zeroes at least this long are left out; 0 writes all."
+)
+@click.option("-n", "no_create", is_flag=True, help="The target exists.")
+@click.option("--target-is-zero", is_flag=True, help="With -n: the target reads as zeroes.")
+@click.option("-B", "backing", metavar="FILE", help="Backing file of the target.")
+@click.option("-F", "backing_fmt", metavar="FORMAT", help="The backing file's format.")
+@click.option("-l", "snapshot", metavar="NAME", help="An internal snapshot of the source.")
+@click.option("-o", "options", multiple=True, metavar="K=V,…", help="Options of the target, as for create.")
+@SHARE
+@QUIET
+@PROGRESS
+@click.argument("sources", nargs=-1, required=True)
+@click.argument("target")
+def convert(
+    source_format: str | None, target_format: str, compress: bool, sparse: str, no_create: bool,
+    target_is_zero: bool, backing: str | None, backing_fmt: str | None, snapshot: str | None,
+    options: tuple[str, ...], share: bool, quiet: bool, progress: bool, sources: tuple[str, ...], target: str,
+) -> None:  # fmt: skip
+    """Copy images, one behind the other, into a new one."""
+    from machine.block import convert as converting
+    from machine.block.options import parse_size
+
+    _run(
+        lambda graph: converting.convert(
+            graph, list(sources), target, source_format=source_format, target_format=target_format,
+            options=_pairs(options), compress=compress, sparse_bytes=parse_size(sparse), no_create=no_create,
+            target_is_zero=target_is_zero, backing=backing, backing_format=backing_fmt,
+            snapshot=snapshot and snapshot.removeprefix("snapshot.name="), force_share=share,
+            progress=_shower(progress and not quiet),
+        )
+    )  # fmt: skip
+
+
+@img.command("map")
+@FORMAT
+@SHARE
+@OUTPUT
+@click.argument("filename")
+@format_options
+def map_(image_format: str | None, share: bool, output_as: str | None, filename: str, fmt: Fmt) -> None:
+    """List what is allocated where."""
+    from machine.block import tools
+    from workbench import output
+
+    runs = _run(lambda graph: tools.map_image(graph, filename, image_format, force_share=share))
+    fmt = _fmt(fmt, output_as)
+    if fmt == "json":
+        output.emit(output.Text("", runs), fmt)
+        return
+    columns = ("start", "length", "depth", "present", "zero", "data", "offset")
+    output.emit(output.Table(columns, [[run.get(c) for c in columns] for run in runs], {"start": "hex"}), fmt)
+
+
+@img.command()
+@click.option("-f", "first_format", metavar="FORMAT", help="The first image's format.")
+@click.option("-F", "second_format", metavar="FORMAT", help="The second image's format.")
+@click.option("-s", "strict", is_flag=True, help="Different sizes are a difference.")
+@SHARE
+@QUIET
+@PROGRESS
+@click.argument("first")
+@click.argument("second")
+def compare(
+    first_format: str | None, second_format: str | None, strict: bool, share: bool, quiet: bool, progress: bool,
+    first: str, second: str,
+) -> None:  # fmt: skip
+    """Compare two images: exit status 0 the same, 1 different, 2 one can't be opened, 4 one can't be read."""
+    from machine.block import tools
+    from machine.block.errors import BlockError
+    from workbench import output
+
+    opened = False
+
+    async def work(graph: Graph) -> tools.Comparison:
+        nonlocal opened
+        left = await tools.open_image(graph, first, first_format, force_share=share)
+        right = await tools.open_image(graph, second, second_format, force_share=share)
+        opened = True
+        return await tools.compare(
+            graph, left, right, strict=strict, progress=_shower(progress and not quiet)
+        )
+
+    try:
+        result = _run(work)
+    except BlockError as error:
+        output.note(f"workbench: error: {error}")
+        raise click.exceptions.Exit(4 if opened else 2) from None
+    if not quiet:
+        if result.sizes_differ and not strict:
+            output.note("Warning: Image size mismatch!")
+        text = (
+            "Images are identical."
+            if result.offset is None
+            else f"Content mismatch at offset {result.offset}!"
+        )
+        output.emit(output.Text(text))
+    raise click.exceptions.Exit(0 if result.offset is None else 1)
+
+
+@img.command()
+@FORMAT
+@click.option("-l", "listing", is_flag=True, help="List (the default).")
+@click.option("-c", "make", metavar="NAME", help="Create.")
+@click.option("-a", "use", metavar="NAME", help="Apply: go back to it.")
+@click.option("-d", "drop", metavar="NAME", help="Delete.")
+@click.argument("filename")
+@format_options
+def snapshot(
+    image_format: str | None,
+    listing: bool,
+    make: str | None,
+    use: str | None,
+    drop: str | None,
+    filename: str,
+    fmt: Fmt,
+) -> None:
+    """List, create, apply or delete internal snapshots."""
+    from machine.block import tools
+    from workbench import output
+
+    chosen = [(a, t) for a, t in (("create", make), ("apply", use), ("delete", drop)) if t is not None]
+    if len(chosen) + listing > 1:
+        raise click.UsageError("give one of -l, -c, -a, -d")
+    action, tag = chosen[0] if chosen else ("list", "")
+    sec, nsec = divmod(time.time_ns(), 1_000_000_000)
+    rows = _run(lambda graph: tools.snapshot(graph, filename, image_format, action, tag, sec=sec, nsec=nsec))
+    if action == "list":
+        columns = ("id", "name", "vm-state-size", "date-sec", "icount")
+        output.emit(output.Table(columns, [[row.get(c) for c in columns] for row in rows]), fmt)
+
+
+@img.command()
+@FORMAT
+@QUIET
+@click.option("--shrink", is_flag=True, help="Allow a smaller size: what lies behind it is lost.")
+@click.option("--preallocation", default="off", help="off, metadata, falloc or full, for new space.")
+@click.argument("filename")
+@click.argument("size")
+def resize(
+    image_format: str | None, quiet: bool, shrink: bool, preallocation: str, filename: str, size: str
+) -> None:
+    """Set the size, or change it by +SIZE or -SIZE (behind ``--``)."""
+    from machine.block import tools
+    from workbench import output
+
+    _run(
+        lambda graph: tools.resize(graph, filename, size, image_format, shrink=shrink, prealloc=preallocation)
+    )
+    if not quiet:
+        output.emit(output.Text("Image resized."))
+
+
+@img.command()
+@FORMAT
+@click.option("-b", "backing", default="", metavar="FILE", help="The new backing file; empty for none.")
+@click.option("-F", "backing_fmt", metavar="FORMAT", help="Its format.")
+@click.option("-u", "unsafe", is_flag=True, help="Only rewrite the name: the data must fit already.")
+@click.argument("filename")
+def rebase(
+    image_format: str | None, backing: str, backing_fmt: str | None, unsafe: bool, filename: str
+) -> None:
+    """Give an overlay another backing file; what differs is copied into the overlay."""
+    from machine.block import tools
+
+    _run(
+        lambda graph: tools.rebase(graph, filename, image_format, backing or None, backing_fmt, unsafe=unsafe)
+    )
+
+
+@img.command()
+@FORMAT
+@QUIET
+@PROGRESS
+@click.option("-d", "keep", is_flag=True, help="Don't empty the overlay afterwards.")
+@click.argument("filename")
+def commit(image_format: str | None, quiet: bool, progress: bool, keep: bool, filename: str) -> None:
+    """Write an overlay's data into its backing file."""
+    from machine.block import tools
+    from workbench import output
+
+    shown = _shower(progress and not quiet)
+    _run(lambda graph: tools.commit(graph, filename, image_format, keep=keep, progress=shown))
+    if not quiet:
+        output.emit(output.Text("Image committed."))
+
+
+@img.command("hash")
+@FORMAT
+@SHARE
+@click.argument("filename")
+def hash_(image_format: str | None, share: bool, filename: str) -> None:
+    """Print the content root: the same for the same disk in any format."""
+    from machine.block import tools
+    from machine.block.content import content_root
+    from workbench import output
+
+    async def work(graph: Graph) -> str:
+        return await content_root(await tools.open_image(graph, filename, image_format, force_share=share))
+
+    output.emit(output.Text(_run(work)))
+
+
+COMMANDS = [img]
