@@ -48,7 +48,7 @@ def hunt(
 
     Args:
         folder: where the traces go; made if it is not there.
-        options: the machine's options as the command line has them, with ``fail``, ``until``, ``steps`` and ``timeout``.
+        options: the machine's options as the command line has them, with ``fail``, ``until``, ``steps``, ``timeout``.
         seeds: which runs.
         jobs: how many at a time, in processes of their own.
         progress: is told about each run that failed.
@@ -102,7 +102,7 @@ def _record(job: _Job, seed: int) -> HuntRun | None:
         ends = job.ends
         result = recorder.run(ends["until"], ends["fail"], ends["steps"], ends["timeout"])
     finally:
-        recorder.board.close()
+        recorder.board.engine.close()
     if result.reason in FAILED:
         return HuntRun(seed, result.reason, result.icount, path)
     path.unlink(missing_ok=True)

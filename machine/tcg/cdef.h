@@ -16,6 +16,7 @@ const char *wb_switch_text(uint32_t i);
 int wb_has_jit(Machine *m);
 void wb_set_tb_max(Machine *m, uint32_t max_insns);
 void wb_set_hot_runs(Machine *m, uint32_t runs);
+void wb_set_cache_bytes(Machine *m, uint64_t bytes); /* of translated blocks, before all are flushed */
 void wb_drop_tlb(Machine *m);
 void wb_drop_code(Machine *m);
 

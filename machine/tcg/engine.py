@@ -489,6 +489,10 @@ class Engine:
         """Compile a block after this many interpreted runs."""
         lib.wb_set_hot_runs(self._m, runs)
 
+    def set_cache_bytes(self, size: int) -> None:
+        """Flush translated blocks when they take this many bytes (96 MiB unless told)."""
+        lib.wb_set_cache_bytes(self._m, size)
+
     def drop_tlb(self) -> None:
         lib.wb_drop_tlb(self._m)
 

@@ -98,6 +98,18 @@ def test_caches_dropped_at_random_change_nothing(trace: TraceReader, replayer: R
     assert replayer.playback.compared == len(trace.digests())
 
 
+@pytest.mark.parametrize("size", [0, 3000, 20_000])
+def test_a_block_cache_without_room_changes_nothing(trace: TraceReader, replayer: Replayer, size: int) -> None:
+    """To translate one instruction flushed the block that the run loop still held."""
+    choose = random.Random(6)
+    engine = replayer.playback.board.engine
+    engine.set_cache_bytes(size)
+    for position in sorted(choose.sample(range(trace.final_icount), 300)):
+        replayer.run_to(position)
+    assert replayer.verify().icount == trace.final_icount
+    assert engine.stat("tb_flushes") > 100
+
+
 def test_every_checkpoint_leads_to_the_same_end(trace: TraceReader, backend: str) -> None:
     ends = set()
     for checkpoint in trace.checkpoints():

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { CODE_BYTES = 64 << 20 };
+enum { CODE_BYTES = 64 << 20, TB_CACHE_BYTES = 96 << 20 };
 
 static const GuestOps *const guests[] = {&riscv64_guest};
 
@@ -63,6 +63,7 @@ Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint6
     m->device_deadline = ~UINT64_C(0);
     m->tb_max_insns = IR_MAX_INSNS;
     m->hot_runs = 2;
+    m->tb_cache_bytes = TB_CACHE_BYTES;
 #define X(name, def, text) m->sw.name = (def);
     WB_SWITCHES(X)
 #undef X
@@ -167,6 +168,11 @@ void wb_set_tb_max(Machine *m, uint32_t max_insns)
 void wb_set_hot_runs(Machine *m, uint32_t runs)
 {
     m->hot_runs = runs;
+}
+
+void wb_set_cache_bytes(Machine *m, uint64_t bytes)
+{
+    m->tb_cache_bytes = bytes;
 }
 
 void wb_drop_tlb(Machine *m)

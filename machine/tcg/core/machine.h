@@ -186,6 +186,7 @@ struct Machine {
     HostOps host;
     Switches sw;
     uint32_t tb_max_insns; /* 1 … IR_MAX_INSNS */
+    uint64_t tb_cache_bytes; /* blocks are flushed when they take this much, IR and all */
     uint32_t hot_runs;     /* interpreted runs before a TB is compiled */
 
     struct TbCache *tbs;  /* tb.c */

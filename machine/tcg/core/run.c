@@ -136,7 +136,8 @@ static void run_slice(Hart *h)
         if (tb && tb->n_insns <= h->budget && !tb->single)
             run_tb(h, tb);
         else if (tb) {
-            if (step_one(h) != LEAVE_NONE || tb->single || m->recheck)
+            const bool alone = tb->single; /* to translate one instruction may flush this block */
+            if (step_one(h) != LEAVE_NONE || alone || m->recheck)
                 return;
             continue;
         }

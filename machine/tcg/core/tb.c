@@ -16,7 +16,6 @@
 enum {
     HASH_BITS = 16,
     CHUNK_BYTES = 1 << 20,
-    MAX_CHUNKS = 192,
 };
 
 typedef struct Chunk {
@@ -28,7 +27,7 @@ typedef struct Chunk {
 struct TbCache {
     TB *hash[1 << HASH_BITS];
     Chunk *chunks;
-    uint32_t n_chunks;
+    uint64_t bytes; /* in use */
     IrBlock ir;
 };
 
@@ -45,7 +44,7 @@ static void chunks_free(TbCache *c)
         free(c->chunks);
         c->chunks = next;
     }
-    c->n_chunks = 0;
+    c->bytes = 0;
 }
 
 void tb_deinit(Machine *m)
@@ -67,10 +66,10 @@ static void *arena_alloc(TbCache *c, size_t size)
         chunk->next = c->chunks;
         chunk->used = 0;
         c->chunks = chunk;
-        c->n_chunks++;
     }
     void *p = c->chunks->data + c->chunks->used;
     c->chunks->used += size;
+    c->bytes += size;
     return p;
 }
 
@@ -249,7 +248,7 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
 {
     Machine *m = h->m;
     TbCache *c = m->tbs;
-    if (c->n_chunks >= MAX_CHUNKS)
+    if (c->bytes >= m->tb_cache_bytes)
         tb_flush_all(m);
     IrBlock *ir = &c->ir;
     ir->n_ops = ir->n_insns = ir->n_temps = ir->n_exits = 0;
