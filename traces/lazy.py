@@ -239,7 +239,10 @@ class LazyStore:
                 db.executemany(*updates)
             _cover(db, want, low, high)
             key = (want.table, want.params)
-            db.execute("DELETE FROM lazy_state WHERE probe = ? AND params = ? AND icount >= ? AND icount <= ?", (*key, low, high))
+            db.execute(
+                "DELETE FROM lazy_state WHERE probe = ? AND params = ? AND icount >= ? AND icount <= ?",
+                (*key, low, high),
+            )
             if state is not None:
                 db.execute("INSERT INTO lazy_state VALUES (?, ?, ?, ?)", (*key, high, json.dumps(state)))
 
@@ -266,7 +269,9 @@ class LazyStore:
                     db.execute("ROLLBACK")
                 raise
         except (sqlite3.Error, OSError) as e:
-            raise TraceWriteError(f"{self.path}: rows can't be stored: {e}; free some space, or close other users") from None
+            raise TraceWriteError(
+                f"{self.path}: rows can't be stored: {e}; free some space, or close other users"
+            ) from None
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._writer is None:
@@ -294,7 +299,7 @@ class LazyStore:
     _identity = ""
 
     def _check_side(self, identity: str) -> None:
-        """Begin anew where the side database is of another run, or is damaged: it holds nothing that can't be refilled."""
+        """Begin anew where the side database is damaged, or of another run: all that it holds can be found again."""
         self._identity = identity
         if not self.path.exists():
             return
@@ -319,7 +324,8 @@ def _cover(db: sqlite3.Connection, want: Want, low: int, high: int) -> None:
     start = min([low, *(a for a, _ in touching)])
     end = max([high, *(b for _, b in touching)])
     db.executemany(
-        "DELETE FROM coverage WHERE probe = ? AND params = ? AND icount_from = ?", [(*key, a) for a, _ in touching]
+        "DELETE FROM coverage WHERE probe = ? AND params = ? AND icount_from = ?",
+        [(*key, a) for a, _ in touching],
     )
     db.execute("INSERT INTO coverage VALUES (?, ?, ?, ?)", (*key, start, end))
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .base import (
-    A,
-    B,
     CONTEXT,
     HART,
     ICOUNT,
@@ -18,6 +16,8 @@ from .base import (
     PROBE,
     SIZE,
     VALUE,
+    A,
+    B,
     Names,
     ProbeNeed,
     Record,

@@ -6,29 +6,44 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..lazy import Want
-from .base import HART, ICOUNT, OP, PC, SIZE, VALUE, A, B, Names, ProbeNeed, Record, State, Stretch, query, signed
+from .base import (
+    HART,
+    ICOUNT,
+    OP,
+    PC,
+    SIZE,
+    VALUE,
+    A,
+    B,
+    Names,
+    ProbeNeed,
+    Record,
+    State,
+    Stretch,
+    bounds,
+    query,
+    signed,
+)
 
 _OPS = ("r", "w", "atomic")
 
 
 def _mem(limits: Mapping[str, Any]) -> list[ProbeNeed]:
     kinds = {"r": ["READ"], "w": ["WRITE"]}.get(limits.get("op", ""), ["READ", "WRITE"])
-    if "paddr" in limits:
-        return [ProbeNeed(kind, *limits["paddr"], physical=True) for kind in kinds]
-    if "vaddr" in limits:
-        return [ProbeNeed(kind, *limits["vaddr"]) for kind in kinds]
-    return [ProbeNeed(kind) for kind in kinds]
+    name = "paddr" if "paddr" in limits else "vaddr"
+    low, high = bounds(limits, name)
+    return [ProbeNeed(kind, low, high, physical=name == "paddr") for kind in kinds]
 
 
 @query("mem", "icount hart pc op vaddr paddr size value", _mem, per_step=0.4)
 def mem(records: Iterator[Record], state: State, names: Names) -> Stretch:
     """Loads and stores of instructions. An atomic has a row for its load and one for its store."""
-    return Stretch(
-        [(r[ICOUNT], r[HART], r[PC], _OPS[r[OP]], r[A], r[B], r[SIZE], r[VALUE]) for r in records]
-    )
+    return Stretch([(r[ICOUNT], r[HART], r[PC], _OPS[r[OP]], r[A], r[B], r[SIZE], r[VALUE]) for r in records])
 
 
-def want_mem(op: str = "", *, paddr: tuple[int, int] | None = None, vaddr: tuple[int, int] | None = None) -> Want:
+def want_mem(
+    op: str = "", *, paddr: tuple[int, int] | None = None, vaddr: tuple[int, int] | None = None
+) -> Want:
     """Return what stands for the accesses of a kind to an inclusive range of addresses.
 
     Args:
@@ -36,7 +51,8 @@ def want_mem(op: str = "", *, paddr: tuple[int, int] | None = None, vaddr: tuple
         paddr, vaddr: at most one of them; none is all of memory.
     """
     limits: list[tuple[str, Any]] = []
-    where, args = ["1"], []
+    where: list[str] = ["1"]
+    args: list[int | str] = []
     for name, span in (("paddr", paddr), ("vaddr", vaddr)):
         if span is not None:
             limits.append((name, list(span)))

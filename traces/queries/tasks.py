@@ -8,19 +8,18 @@ from typing import Any
 
 from ..lazy import Want
 from .base import (
-    A,
     A0,
     A7,
-    B,
     CONTEXT,
     HART,
     ICOUNT,
-    OLD,
     OP,
     PC,
     PRIV,
     PROBE,
     VALUE,
+    A,
+    B,
     Names,
     ProbeNeed,
     Record,
@@ -58,7 +57,9 @@ def calls(records: Iterator[Record], state: State, names: Names) -> Stretch:
     rows: list[list[Any]] = []
     late: list[tuple[int, int, int]] = []
     # by stack: open calls, outermost first: [stack pointer, return address, icount, row or -1]
-    stacks: dict[str, list[list[int]]] = {key: [[*f[:3], -1] for f in s] for key, s in state.get("open", {}).items()}
+    stacks: dict[str, list[list[int]]] = {
+        key: [[*f[:3], -1] for f in s] for key, s in state.get("open", {}).items()
+    }
     symbol = names.symbol
     for r in records:
         sp = r[VALUE]

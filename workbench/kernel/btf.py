@@ -206,7 +206,7 @@ class Btf:
         """Return the names of an enum's values."""
         _, kind, count, is_signed, _ = self._head(type_id)
         at = self._offsets[type_id] + 12
-        out = {}
+        out: dict[int, str] = {}
         for i in range(count):
             if kind == ENUM64:
                 name, low, high = _TYPE.unpack_from(self._types, at + 12 * i)

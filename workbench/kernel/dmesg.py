@@ -40,7 +40,9 @@ def messages(kernel: Kernel) -> Iterator[Message]:
 
     count_bits, text_bits = ring_word("desc_ring.count_bits", 4), ring_word("text_data_ring.size_bits", 4)
     if not (0 < count_bits <= _MAX_BITS and 0 < text_bits <= _MAX_BITS):
-        raise KernelError(f"the log's ring has 2^{count_bits} messages and 2^{text_bits} bytes: not set up, or damaged")
+        raise KernelError(
+            f"the log's ring has 2^{count_bits} messages and 2^{text_bits} bytes: not set up, or damaged"
+        )
     count, text_size = 1 << count_bits, 1 << text_bits
     desc_size = types.size(types.find("struct prb_desc"))
     info_size = types.size(types.find("struct printk_info"))

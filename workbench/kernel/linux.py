@@ -69,8 +69,10 @@ class Kernel:
         head = self.memory.read(start, 24)
         if int.from_bytes(head[:2], "little") != MAGIC:
             raise KernelError(f"no BTF at {start:#x}")
-        size = 24 + max(sum(int.from_bytes(head[i + j : i + j + 4], "little") for j in (0, 4)) for i in (8, 16))
-        if end is not None and start + size > end or size > _MAX_BTF:
+        size = 24 + max(
+            sum(int.from_bytes(head[i + j : i + j + 4], "little") for j in (0, 4)) for i in (8, 16)
+        )
+        if (end is not None and start + size > end) or size > _MAX_BTF:
             raise KernelError("the BTF in memory is longer than its place")
         return self.memory.read(start, size)
 

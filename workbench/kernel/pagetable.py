@@ -139,7 +139,11 @@ class GuestMemory:
                 raise KernelError(f"more than {_MAX_AREAS} mappings; give a smaller range")
             size = 1 << (12 + 9 * entry.level)
             flags = entry.flags[:6]
-            if last and (last.end, last.flags) == (vaddr, flags) and last.paddr + last.end - last.start == entry.target:
+            if (
+                last
+                and (last.end, last.flags) == (vaddr, flags)
+                and last.paddr + last.end - last.start == entry.target
+            ):
                 last = last._replace(end=vaddr + size)
                 continue
             if last:

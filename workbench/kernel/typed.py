@@ -15,7 +15,9 @@ from .btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Btf, Member
 from .errors import KernelError
 from .linux import Kernel
 
-_TOKEN: Final = re.compile(r"\s*(->|0[xX][0-9a-fA-F]+|\d+|[A-Za-z_][\w.$]*?(?=->|[.\[\]()\s*&]|$)|[.\[\]()*&])")
+_TOKEN: Final = re.compile(
+    r"\s*(->|0[xX][0-9a-fA-F]+|\d+|[A-Za-z_][\w.$]*?(?=->|[.\[\]()\s*&]|$)|[.\[\]()*&])"
+)
 _VARIABLES: Final = {
     "init_task": "struct task_struct",
     "init_mm": "struct mm_struct",
@@ -137,7 +139,7 @@ class Typed:
             value = self._python(depth)
             if isinstance(value, str):
                 return f'"{value}"'
-            element, count = self.types.array(type_id)
+            count = self.types.array(type_id)[1]
             shown = [self.index(i)._show(depth + 1) for i in range(min(count, 8))]
             return "{" + ", ".join(shown) + (", …}" if count > 8 else "}")
         value = self.integer()
@@ -194,7 +196,9 @@ class _Parser:
 
     def take(self, expected: str = "") -> str:
         if not self.tokens or (expected and self.tokens[0] != expected):
-            raise KernelError(f"expected {expected or 'more'!r}, found {self.tokens[0] if self.tokens else 'the end'!r}")
+            raise KernelError(
+                f"expected {expected or 'more'!r}, found {self.tokens[0] if self.tokens else 'the end'!r}"
+            )
         return self.tokens.pop(0)
 
     def unary(self) -> Typed:
@@ -236,7 +240,9 @@ class _Parser:
         if token[0].isdigit():
             return Typed(self.kernel, self.kernel.types.find("long unsigned int"), None, int(token, 0))
         if token == "task":
-            return _Pointer(self.kernel, self.kernel.types.find("struct task_struct"), None, self.task, None, 1)
+            return _Pointer(
+                self.kernel, self.kernel.types.find("struct task_struct"), None, self.task, None, 1
+            )
         address = self.kernel.symbols.lookup(token)
         if address is None:
             raise KernelError(f"no symbol {token!r}")
@@ -271,7 +277,9 @@ class _Pointer(Typed):
     def deref(self) -> Typed:
         if self.stars == 1:
             return Typed(self.kernel, self.type, self.number)
-        return _Pointer(self.kernel, self.type, None, self.kernel.memory.word(self.number), None, self.stars - 1)
+        return _Pointer(
+            self.kernel, self.type, None, self.kernel.memory.word(self.number), None, self.stars - 1
+        )
 
     def integer(self) -> int:
         return self.number

@@ -1,9 +1,9 @@
 """The trace as a Python library: everything a session does, and every question about the run.
 
-    from workbench import Trace
-    with Trace.open("boot.trace") as t:
-        for w in t.mem.writes(t.sym("jiffies"), size=8).last(5): print(w.icount, w.symbol)
-        print(t.at("50%").dmesg())
+from workbench import Trace
+with Trace.open("boot.trace") as t:
+    for w in t.mem.writes(t.sym("jiffies"), size=8).last(5): print(w.icount, w.symbol)
+    print(t.at("50%").dmesg())
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Value:
 
 
 class Memory:
-    """Accesses to memory: ``writes`` and ``reads`` of an address. Accesses by devices and firmware are not among them."""
+    """Accesses to memory by instructions: ``writes`` and ``reads`` of an address; not those of devices and firmware."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
 
     def writes(self, address: int, size: int = 8) -> Rows:
-        """Return the stores that touch ``size`` bytes at a virtual address; by whatever mapping, where it has one now."""
+        """Return the stores that touch ``size`` bytes at a virtual address, by whatever mapping if it has one now."""
         return self._accesses("w", address, size)
 
     def reads(self, address: int, size: int = 8) -> Rows:

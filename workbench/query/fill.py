@@ -14,7 +14,7 @@ from traces.queries.base import RECORD
 from traces.reader import TraceReader
 from workbench.kernel.btf import Btf
 from workbench.kernel.linux import Kernel
-from workbench.symbols import Symbol, Symbols
+from workbench.symbols import Symbols
 
 from .errors import QueryRefused
 from .harvest import Harvest, Harvester, Job
@@ -30,7 +30,14 @@ _MAX_STRETCH: Final = 1 << 26
 #: More rows than this are not filled unless bounds or filters are given.
 MAX_ROWS: Final = 30_000_000
 _ROW_BYTES: Final = 60
-_SYMBOLS: Final = ("init_task", "__start_BTF", "__stop_BTF", "wake_up_new_task", "__set_task_comm", "__switch_to")
+_SYMBOLS: Final = (
+    "init_task",
+    "__start_BTF",
+    "__stop_BTF",
+    "wake_up_new_task",
+    "__set_task_comm",
+    "__switch_to",
+)
 
 #: Told how far a fill is: (table, steps done, steps in all).
 Progress = Callable[[str, int, int], None]
@@ -165,14 +172,14 @@ class Filler:
                 self.progress(query.name, done, total)
         return Filled(done, rows)
 
-    def _keep(self, query: Query, want: Want, harvest: Harvest, names: RunNames, state: dict[str, Any]) -> int:
+    def _keep(
+        self, query: Query, want: Want, harvest: Harvest, names: RunNames, state: dict[str, Any]
+    ) -> int:
         names.learn(harvest)
         stretch = query.run(RECORD.iter_unpack(harvest.records), state, names)
         updates = (query.complete, stretch.completions) if query.complete else None
         kept = state if query.complete else None
-        self.store.write_stretch(
-            want, harvest.low, harvest.high, query.columns, stretch.rows, updates, kept
-        )
+        self.store.write_stretch(want, harvest.low, harvest.high, query.columns, stretch.rows, updates, kept)
         return len(stretch.rows)
 
     def _job(self, query: Query, want: Want) -> Job:

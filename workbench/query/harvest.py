@@ -114,7 +114,7 @@ class Harvester:
                 low = high = self._address(need.symbol)
             kind = ProbeKind[need.kind]
             probes.append(Probe(kind, ProbeAction.RECORD, low, high, need.physical, need.paired))
-        watches = {}
+        watches: dict[int, str] = {}
         if "tasks" in self.job.names:
             for name in _TASK_EVENTS:
                 if name in self.job.addresses:
@@ -191,8 +191,7 @@ class Harvester:
     # notes
 
     def _kernel(self) -> Kernel:
-        kernel = Kernel(self._playback.board.engine, self._symbols, lambda k: self._load_types(k))
-        return kernel
+        return Kernel(self._playback.board.engine, self._symbols, self._load_types)
 
     def _load_types(self, kernel: Kernel) -> Any:
         if self._types is None:

@@ -16,7 +16,9 @@ _VALUE: Final = rf"({_NUMBER}|addr\s*\(\s*'[^']*'\s*\))"
 _BETWEEN: Final = re.compile(rf"^(\w+)\s+between\s+{_VALUE}\s+and\s+{_VALUE}$", re.I)
 _COMPARE: Final = re.compile(rf"^(\w+)\s*(=|==|<|<=|>|>=)\s*{_VALUE}$", re.I)
 _TEXT: Final = re.compile(r"^(\w+)\s*==?\s*'([^']*)'$", re.I)
-_WHERE: Final = re.compile(r"\bwhere\b(.*?)(?:\bgroup\s+by\b|\border\s+by\b|\blimit\b|\bwindow\b|\bhaving\b|;|$)", re.I | re.S)
+_WHERE: Final = re.compile(
+    r"\bwhere\b(.*?)(?:\bgroup\s+by\b|\border\s+by\b|\blimit\b|\bwindow\b|\bhaving\b|;|$)", re.I | re.S
+)
 _MANY: Final = re.compile(r"\b(or|union|intersect|except|join|not|with|case)\b|,\s*\w+\s+where\b", re.I)
 _LIMIT: Final = 1 << 62
 

@@ -1,6 +1,6 @@
 """Rows of a lazy table as Python: composable, filled when they are looked at.
 
-    t.calls("printk").between("10%", "50%").where("a0 != 0").last(5)
+t.calls("printk").between("10%", "50%").where("a0 != 0").last(5)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Row:
-    """One row: columns as attributes, addresses unsigned; ``symbol`` names the pc where the table has no such column."""
+    """One row: columns as attributes, addresses unsigned; ``symbol`` names the pc where no column is called so."""
 
     __slots__ = ("_name", "values")
 
@@ -39,7 +39,10 @@ class Row:
         raise AttributeError(f"no column {name!r}; there are {', '.join(values)}")
 
     def __repr__(self) -> str:
-        parts = (f"{k}={v:#x}" if k in ADDRESSES and isinstance(v, int) else f"{k}={v!r}" for k, v in self.values.items())
+        parts = (
+            f"{k}={v:#x}" if k in ADDRESSES and isinstance(v, int) else f"{k}={v!r}"
+            for k, v in self.values.items()
+        )
         return f"Row({', '.join(parts)})"
 
 
@@ -84,7 +87,9 @@ class Rows:
                 raise QueryRefused(f"no column is called {name!r}")
             found.append(f'"{name}" = ?')
             values.append(value)
-        return replace(self, conditions=tuple(found), args=tuple(signed(v) if isinstance(v, int) else v for v in values))
+        return replace(
+            self, conditions=tuple(found), args=tuple(signed(v) if isinstance(v, int) else v for v in values)
+        )
 
     def first(self, count: int | None = None) -> Any:
         """Return the first row or None; with a count, a list of the first ones."""

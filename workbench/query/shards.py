@@ -52,7 +52,9 @@ class Processes:
         try:
             for i in range(count):
                 ours, theirs = spawn.Pipe(duplex=False)
-                worker = spawn.Process(target=_work, args=(theirs, job, list(stretches[i::count])), daemon=True)
+                worker = spawn.Process(
+                    target=_work, args=(theirs, job, list(stretches[i::count])), daemon=True
+                )
                 worker.start()
                 theirs.close()
                 ends.append(ours)
@@ -73,7 +75,9 @@ def _receive(end: Connection) -> Iterator[Harvest]:
         try:
             item = end.recv()
         except EOFError:
-            raise WorkbenchError("a process that replays has ended by itself; is there enough memory?") from None
+            raise WorkbenchError(
+                "a process that replays has ended by itself; is there enough memory?"
+            ) from None
         if item is None:
             return
         if isinstance(item, BaseException):
@@ -90,8 +94,12 @@ def _work(end: Connection, job: Job, stretches: list[tuple[int, int]]) -> None:
                 end.send(None)
     except (BrokenPipeError, KeyboardInterrupt):
         return
-    except Exception as error:
-        end.send(WorkbenchError(f"{type(error).__name__}: {error}") if not isinstance(error, WorkbenchError) else error)
+    except Exception as error:  # noqa: BLE001 - handed to the process that waits, which raises it
+        end.send(
+            WorkbenchError(f"{type(error).__name__}: {error}")
+            if not isinstance(error, WorkbenchError)
+            else error
+        )
     finally:
         with closing(end):
             pass

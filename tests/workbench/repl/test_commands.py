@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from workbench import tracetables
 from workbench.errors import CommandError
 from workbench.repl.context import Quit
 from workbench.repl.registry import GROUPS, all_commands
@@ -141,6 +144,13 @@ def test_finish_runs_to_the_return_address(shell: Shell, session: Any) -> None:
     assert value(shell, "finish")["position"] == 4
 
 
+def test_until_runs_to_a_place(shell: Shell, session: Any) -> None:
+    assert value(shell, "until leaf")["position"] == 2
+    assert value(shell, "advance *0x80000008")["position"] == 4
+    with pytest.raises(CommandError, match="a place is needed"):
+        shell.run_line("until")
+
+
 def test_goto_takes_positions_and_refuses_what_is_none(shell: Shell, session: Any) -> None:
     assert value(shell, "goto end")["position"] == 600
     assert value(shell, "goto -100")["position"] == 500
@@ -255,7 +265,11 @@ def test_python_has_the_session_and_its_errors_are_one_line(shell: Shell) -> Non
         shell.run_line("py raise SystemExit")
 
 
-def test_sql_gives_rows(shell: Shell) -> None:
+def test_sql_gives_rows(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asking(session: Any) -> Any:
+        return SimpleNamespace(asker=SimpleNamespace(table=partial(tracetables.query, session.trace)))
+
+    monkeypatch.setattr("workbench.query.api.Trace.of", asking)
     assert value(shell, "sql select 1")[0] == {"one": 1, "two": "select 1"}
     assert shell.run_line("sql select 1 --csv").splitlines()[0] == "one,two"
 

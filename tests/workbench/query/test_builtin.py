@@ -1,0 +1,208 @@
+"""Lazy tables on the built-in guest: the same rows however they are replayed, and answers that are right."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machine.config import Images, MachineConfig
+from traces.lazy import Want
+from traces.queries.memory import want_mem
+from traces.queries.tasks import want_calls
+from traces.reader import QueryError
+from workbench import Trace
+from workbench.guests import builtin
+from workbench.query.errors import QueryRefused
+from workbench.query.fill import Filler
+from workbench.replay.recorder import Recorder, RecordLimits
+
+TABLES = ("calls", "traps", "csr", "mmio", "syscalls")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, backend: str) -> Path:
+    path = tmp_path_factory.mktemp("query") / "boot.trace"
+    config = MachineConfig(memory_bytes=32 << 20, append="safe", seed=1, options={"entropy": "seed"})
+    limits = RecordLimits(rolling_steps=1 << 15, checkpoint_every=3)
+    recorder = Recorder(config, Images(kernel=builtin.read_image()), path, backend=backend, limits=limits)
+    assert recorder.run(timeout_s=60).reason == "poweroff"
+    recorder.board.engine.close()
+    return path
+
+
+@pytest.fixture
+def trace(recorded: Path, tmp_path: Path) -> Iterator[Trace]:
+    path = tmp_path / "boot.trace"
+    shutil.copy(recorded, path)
+    with Trace.open(path) as opened:
+        assert isinstance(opened, Trace)
+        yield opened
+
+
+def wanted(table: str) -> Want:
+    return Want(table, follows=table in ("calls", "traps", "syscalls"))
+
+
+def rows(filler: Filler, table: str) -> list[tuple[Any, ...]]:
+    return filler.store.read(f"SELECT * FROM {table} ORDER BY icount, rowid")
+
+
+@pytest.fixture(scope="module")
+def reference(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[Any, ...]]]:
+    path = tmp_path_factory.mktemp("reference") / "boot.trace"
+    shutil.copy(recorded, path)
+    out = {}
+    with Trace.open(path) as opened:
+        filler = Filler.of(opened, jobs=1)
+        for table in TABLES:
+            filler.ensure(wanted(table))
+            out[table] = rows(filler, table)
+        filler.close()
+    return out
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize(("replays_on", "jobs"), [("interp", 1), ("jit", 2)])
+def test_rows_do_not_depend_on_back_end_or_processes(
+    trace: Trace, reference: dict[str, list[tuple[Any, ...]]], table: str, replays_on: str, jobs: int
+) -> None:
+    if jobs > 1 and table not in ("calls", "traps"):
+        pytest.skip("processes take a second to start; two tables show it")
+    filler = Filler.of(trace, backend=replays_on, jobs=jobs)
+    filler.ensure(wanted(table))
+    assert rows(filler, table) == reference[table]
+    assert reference[table]
+    filler.close()
+
+
+@pytest.mark.parametrize("table", ["calls", "traps", "csr"])
+def test_rows_do_not_depend_on_the_order_of_questions(
+    trace: Trace, reference: dict[str, list[tuple[Any, ...]]], table: str
+) -> None:
+    end = trace.end
+    trace.filler.ensure(wanted(table), 0, end // 3)
+    trace.filler.ensure(wanted(table), end // 2, end)
+    trace.filler.ensure(wanted(table))
+    found = trace.filler.store.read(f"SELECT * FROM {table} ORDER BY icount")
+    assert found == sorted(reference[table], key=lambda row: row[0])
+
+
+def test_a_second_question_replays_nothing(trace: Trace) -> None:
+    assert trace.filler.ensure(wanted("traps")).steps == trace.end
+    assert trace.filler.ensure(wanted("traps")).steps == 0
+
+
+def test_instructions_of_an_interval_are_each_there_once(trace: Trace) -> None:
+    low = trace.end // 2
+    found = trace.sql("select icount, pc from insns where icount between ? and ?", (low, low + 999))
+    # bounds in arguments are not looked into; in the text they are
+    assert len(found) <= 1000
+    found = trace.sql(f"select icount, pc, priv from insns where icount between {low} and {low + 999}")
+    assert [row["icount"] for row in found] == sorted({row["icount"] for row in found})
+    for row in found[::97]:
+        trace.goto(row["icount"])
+        assert trace.reg("pc") == row["pc"] & (1 << 64) - 1
+        assert trace.reg("priv") == row["priv"]
+
+
+def test_a_write_is_where_the_memory_changes(trace: Trace) -> None:
+    trace.goto("60%")
+    address = trace.reg("sp") & ~7
+    store = trace.last_write(address)
+    assert store is not None
+    trace.goto(store.icount + 1)
+    held = trace.read_phys(store.paddr, store.size)
+    assert int.from_bytes(held, "little") == store.value & (1 << 8 * store.size) - 1
+    trace.goto(store.icount)
+    assert trace.reg("pc") == store.pc
+    after = trace.next_write(address)
+    assert after is not None
+    assert after.icount == store.icount
+
+
+def test_calls_of_one_function_are_those_among_all_calls(
+    trace: Trace, reference: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    of_all = reference["calls"]
+    target = max({row[4] for row in of_all}, key=lambda t: sum(row[4] == t for row in of_all))
+    trace.filler.ensure(want_calls(target & (1 << 64) - 1))
+    # all but the depth, which counts the calls that were recorded
+    found = [(r[:2], r[3:]) for r in trace.filler.store.read("SELECT * FROM calls ORDER BY icount")]
+    assert found == sorted((r[:2], r[3:]) for r in of_all if r[4] == target)
+    assert sum(row[1][3] is not None for row in found) > len(found) // 2
+
+
+def test_rows_compose(trace: Trace) -> None:
+    traps = trace.traps
+    all_rows = list(traps)
+    assert len(all_rows) == traps.count() > 10
+    assert [r.icount for r in traps.last(3)] == [r.icount for r in all_rows[-3:]]
+    assert traps.first().icount == all_rows[0].icount
+    cause = all_rows[0].cause
+    some = traps.where(cause=cause).between("10%", "90%").where("ret_icount is not null")
+    low, high = trace.parse_position("10%"), trace.parse_position("90%")
+    expected = [
+        r.icount for r in all_rows if r.cause == cause and low <= r.icount < high and r.ret_icount is not None
+    ]
+    assert [r.icount for r in some] == expected
+
+
+def test_history_follows_parts_of_a_variable(trace: Trace) -> None:
+    trace.goto("60%")
+    address = trace.reg("sp") & ~7
+    values = list(trace.history(address))
+    assert values
+    last = [v for v in values if v.icount < trace.cursor][-1]
+    assert last.value == int.from_bytes(trace.read_mem(address, 8), "little")
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        ("insert into meta values ('a', 'b')", "readonly"),
+        ("attach 'x' as y", "not authorized"),
+        ("pragma query_only = off", "not authorized"),
+        ("select * from nowhere", "no such table"),
+        ("select nowhere from traps", "no such column"),
+        ("select 1; select 2", "one statement"),
+    ],
+)
+def test_sql_only_reads(trace: Trace, sql: str, error: str) -> None:
+    with pytest.raises(QueryError, match=error):
+        trace.sql(sql)
+
+
+def test_symbols_and_numbers_in_sql(trace: Trace) -> None:
+    name = next(
+        s.name for s in trace.symbols if s.kind == "func" and trace.symbols.format(s.address) == s.name
+    )
+    address = trace.sym(name)
+    row = trace.sql(
+        f"select addr('{name}+4') - addr('{name}') d, sym(addr('{name}')) s, hex(addr('{name}')) h, hex(x'0aff') b"
+    )
+    assert row == [{"d": 4, "s": name, "h": f"{address:#x}", "b": "0AFF"}]
+    with pytest.raises(QueryError):
+        trace.sql("select addr('no such symbol')")
+
+
+def test_absurd_questions_are_refused(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.query.fill.MAX_ROWS", 1000)
+    with pytest.raises(QueryRefused, match="bound it"):
+        trace.sql("select count(*) from insns")
+    with pytest.raises(QueryRefused, match="bound it"):
+        trace.filler.ensure(want_mem())
+
+
+def test_the_trace_replays_the_same_after_questions(trace: Trace) -> None:
+    trace.filler.ensure(wanted("traps"))
+    with sqlite3.connect(trace.trace.path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()
+    trace.goto("end")
+    assert trace.cursor == trace.end
+    assert trace.trace.verify() > 0
