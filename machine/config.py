@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 #: Grows with every change to what a guest can observe (determinism.md, law 9).
-SEMANTICS = 1
+SEMANTICS = 2
 
 
 @dataclass(frozen=True, slots=True)

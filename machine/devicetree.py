@@ -11,7 +11,13 @@ from machine.hw.virtmap import RAM_BASE, TIMEBASE_HZ, UART_BASE, cpu_phandle, in
 
 ISA_BASE = "rv64i"
 ISA_SINGLE = "imafdc"
-ISA_MULTI = ("zicntr", "zicsr", "zifencei", "sstc")
+#: Extensions of more than a letter, in the canonical order of names.
+ISA_MULTI = (
+    *("zicbom", "zicbop", "zicboz", "zicntr", "zicond", "zicsr", "zifencei", "zihintpause", "zihpm", "zawrs"),
+    *("zfhmin", "zca", "zcb", "zcd", "zba", "zbb", "zbc", "zbs"),
+    *("sscofpmf", "sstc", "svadu", "svinval", "svnapot", "svpbmt"),
+)
+CACHE_BLOCK_BYTES = 64
 
 
 def _cpus(harts: int) -> Node:
@@ -29,7 +35,10 @@ def _cpus(harts: int) -> Node:
                     "riscv,isa": "rv64" + ISA_SINGLE + "".join(f"_{name}" for name in ISA_MULTI),
                     "riscv,isa-base": ISA_BASE,
                     "riscv,isa-extensions": [*ISA_SINGLE, *ISA_MULTI],
-                    "mmu-type": "riscv,sv48",
+                    "riscv,cbom-block-size": CACHE_BLOCK_BYTES,
+                    "riscv,cbop-block-size": CACHE_BLOCK_BYTES,
+                    "riscv,cboz-block-size": CACHE_BLOCK_BYTES,
+                    "mmu-type": "riscv,sv57",
                     "phandle": cpu_phandle(hart),
                 },
             )

@@ -30,13 +30,31 @@ PAGED_BASE = (12, ARENA + 0x2FFA)
 CSRS = (
     [(n, True) for n in (1, 2, 3)] * 6
     + [(n, True) for n in (0x140, 0x142, 0x143, 0x104, 0x144)]
-    + [(n, False) for n in (0x105, 0x106, 0x10A, 0x141, 0x180, 0x100, 0xC00, 0xC01, 0xC02, 0xC05, 0x300, 0x14D, 0xF14, 0x015)]
+    + [
+        (n, False)
+        for n in (
+            0x105,
+            0x106,
+            0x10A,
+            0x141,
+            0x180,
+            0x100,
+            0xC00,
+            0xC01,
+            0xC02,
+            0xC05,
+            0x300,
+            0x14D,
+            0xF14,
+            0x015,
+        )
+    ]
 )
 #: The peer always sets A and D itself; ours does with this bit of menvcfg.
 ADUE = 1 << 61
 #: It takes memory types from PTEs without being asked to.
 PBMTE = 1 << 62
-MODES = (8, 9)
+MODES = (8, 9, 10)
 NOP, ECALL, SRET, FENCE_I = 0x13, 0x73, 0x1020_0073, 0x100F
 
 
@@ -52,6 +70,7 @@ class Item:
     code: Callable[[int, int], bytes]
     skip: int = 0
     count: int = 1
+    rewrites: bool = False  # its last instruction, with a FENCE.I
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,15 @@ class Sequence_:
     seed: int
     items: tuple[Item, ...]
     start: Start
+
+    def may_rewrite(self) -> int:
+        """Return the 8-byte parts of the code that change as they should, as ``Outcome.rewritten``."""
+        place = out = 0
+        for item in self.items:
+            place += item.size
+            if item.rewrites:
+                out |= 1 << (place - 4) // 8 | 1 << (place - 1) // 8
+        return out
 
     def assemble(self) -> Start:
         """Return the start state with the items one behind the other, a NOP to refer to, and the ``ecall`` that ends it."""
@@ -120,15 +148,20 @@ class Generator:
         for p in pool:
             groups.setdefault(p.extension, []).append(p)
         self.groups = list(groups.values())
+        self.weights = [len(group) ** 0.5 for group in self.groups]
         self.plain = [p for p in pool if p.extension in ("I", "M", "Zbb") and p.args.name in ("r", "i")]
         self.plain = [p for p in self.plain if p.trans not in LOADS | {"jalr"}]
         self.supervisor = self.paged = False
+        #: In S-mode from start to end, with TVM clear: the peer lets U-mode execute SFENCE.W.INVAL and
+        #: SFENCE.INVAL.IR, and gives no encoding in mtval for SINVAL.VMA. SPEC: privileged, Svinval and 3.1.16
+        self.svinval = False
 
     def sequence(self) -> Sequence_:
         rng = self.rng
         self.supervisor = rng.random() < 0.5
         start = self._start()
         self.paged = start.satp != 0
+        self.svinval = self.supervisor and not start.mstatus >> 20 & 1 and rng.random() < 0.3
         items: list[Item] = []
         size = 0
         while len(items) < self.length:
@@ -170,7 +203,9 @@ class Generator:
         x = [self.integer() for _ in range(32)]
         for reg, value in BASES.items():
             x[reg] = value
-        fs = rng.choice((0, 1, 3, 3, 3, 3, 3, 3))
+        # Off or Dirty: what an FP instruction makes of the two between is not the same on both machines, and may be
+        # more than it wrote. SPEC: privileged, 3.1.6.6
+        fs = rng.choice((0, 3, 3, 3, 3, 3))
         mstatus = fs << 13 | rng.getrandbits(2) << 18 | 1 << 21 | rng.choice((0, 0, 1)) << 22
         mstatus |= (1 << 11 if self.supervisor else 0) | rng.choice((0, 0, 1)) << 20
         mstatus |= rng.getrandbits(1) << 8 | rng.getrandbits(1) << 5
@@ -186,19 +221,26 @@ class Generator:
 
     def _pte(self, index: int) -> int:
         rng = self.rng
-        page = ARENA + 0x1000 * (index if index < 3 else rng.randrange(3))
+        # Not the arena's last page: the peer holds an access that goes on in another page against the PMP as if it
+        # went on behind this one.
+        page = ARENA + 0x1000 * (index if index < 2 else rng.randrange(2))
         flags = 0xCF | (0 if self.supervisor else 0x10)  # D A (U) X W R V
-        if index < 3:
+        if index < 2:
             flags &= ~rng.choice((0, 0, 0, 0x80, 0x40, 0xC0, 0x04, 0x06))
         else:
             flags = flags ^ rng.choice((0, 0, 1 << rng.randint(0, 7), rng.getrandbits(8)))
             if rng.random() < 0.2 and index == 4:  # the one page that no access crosses into
-                page, flags = rng.choice((harness.CTX, harness.TABLES, 0x1000_0000, 0x5000_0000)), flags | 0xC0
+                page, flags = (
+                    rng.choice((harness.CTX, harness.TABLES, 0x1000_0000, 0x5000_0000)),
+                    flags | 0xC0,
+                )
             if rng.random() < 0.1:
-                flags |= rng.choice((1 << 61, 1 << 62, 1 << 63))
-            if rng.random() < 0.1:
+                flags |= 1 << rng.choice((61, 62) if index == 2 else (61, 62, 63))
+            if rng.random() < 0.1 and index != 2:
                 page = ARENA & ~0xFFFF | 0x8000  # what N = 1 asks of the PPN: 64 KiB
                 flags |= 1 << 63
+            if flags >> 63:
+                flags |= 0xC0  # the peer sets A before it looks at the PPN and at the PMP, which is allowed
         return page >> 12 << 10 | flags
 
     # ---- instructions ----
@@ -214,9 +256,11 @@ class Generator:
             return self._far_jump()
         if kind < 0.055:
             return self._status()
-        if kind < 0.06 and self.supervisor:
+        if kind < 0.06 and self.supervisor and not self.svinval:
             return self._return()
-        p = rng.choice(rng.choice(self.groups))
+        p = rng.choice(rng.choices(self.groups, self.weights)[0])
+        if p.extension == "Svinval" and not self.svinval:
+            return self._one(self.plain[0])
         if p.trans in BRANCHES or p.trans == "jal":
             return self._branch(p)
         if p.trans == "jalr":
@@ -270,7 +314,10 @@ class Generator:
     def _branch(self, p: Pattern) -> Item:
         word = self.word(p)
         return Item(
-            p.mnemonic, p.width // 8, lambda pc, to: _pack(p, put(p, word, "imm", to - pc)), self.rng.randint(0, 5)
+            p.mnemonic,
+            p.width // 8,
+            lambda pc, to: _pack(p, put(p, word, "imm", to - pc)),
+            self.rng.randint(0, 5),
         )
 
     def _scratch(self) -> int:
@@ -321,12 +368,12 @@ class Generator:
         store = v << 20 | t << 15 | 2 << 12 | 12 << 7 | 0x23  # 12 bytes behind the auipc
         words = [high << 12 | v << 7 | 0x37, (low & 0xFFF) << 20 | v << 15 | v << 7 | 0x1B, t << 7 | 0x17]
         code = struct.pack("<6I", *words, store, FENCE_I, NOP)
-        return Item("sw", len(code), lambda pc, to: code, count=6)
+        return Item("sw", len(code), lambda pc, to: code, count=6, rewrites=True)
 
     def _status(self) -> Item:
-        """Set or clear FS, SUM and MXR in sstatus."""
+        """Set or clear FS, SUM and MXR in sstatus, FS as a whole."""
         t = self._scratch()
-        bits = self.rng.choice((0x2, 0x4, 0x6, 0x40, 0x80, 0xC0))
+        bits = self.rng.choice((0x6, 0x6, 0x40, 0x80, 0xC0))
         word = 0x100 << 20 | t << 15 | self.rng.choice((2, 2, 2, 3)) << 12 | self._dest() << 7 | 0x73
         code = struct.pack("<II", bits << 12 | t << 7 | 0x37, word)
         return Item("csrrs", 8, lambda pc, to: code, count=2)

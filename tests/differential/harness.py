@@ -42,9 +42,16 @@ IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_CODE = (
 )  # fmt: skip
 # Offsets in a record that comes out.
 OUT_TRAPS, OUT_F, OUT_FCSR, OUT_ARENA, OUT_TRAP_DIGEST, OUT_STATUS = 0, 256, 512, 520, 528, 536
-OUT_MSTATUS, OUT_SCSRS, OUT_PTES, OUT_LOG = 544, 552, 640, 704
+OUT_MSTATUS, OUT_SCSRS, OUT_PTES, OUT_LOG, OUT_REWRITTEN = 544, 552, 640, 704, 960
 STATUSES = ("ended", "left its code", "watchdog")
-SCSRS = {"sepc": 0x141, "scause": 0x142, "stval": 0x143, "sscratch": 0x140, "senvcfg": 0x10A, "scounteren": 0x106}
+SCSRS = {
+    "sepc": 0x141,
+    "scause": 0x142,
+    "stval": 0x143,
+    "sscratch": 0x140,
+    "senvcfg": 0x10A,
+    "scounteren": 0x106,
+}
 # Offsets in the context.
 CTX_IN, CTX_OUT, CTX_LEFT, CTX_COUNT, CTX_DIGEST, CTX_PATIENCE, CTX_END, CTX_STATUS, CTX_SAVED, CTX_LOG = (
     0, 8, 16, 24, 32, 40, 48, 56, 64, 128,
@@ -87,7 +94,9 @@ def _source() -> str:
     restore = "; ".join(f"ld x{r}, {CTX_SAVED + o}(x31)" for r, o in saved.items())
     keep_x = "; ".join(f"sd x{i}, {8 * i}(x30)" for i in range(1, 30) if i not in saved)
     keep_saved = "; ".join(f"ld x5, {CTX_SAVED + o}(x31); sd x5, {8 * r}(x30)" for r, o in saved.items())
-    seeds = "; ".join(f"csrw {n}, zero" for n in ("sepc", "scause", "stval", "sscratch", "stvec", "sie", "0x10a", "0x106"))
+    seeds = "; ".join(
+        f"csrw {n}, zero" for n in ("sepc", "scause", "stval", "sscratch", "stvec", "sie", "0x10a", "0x106")
+    )
     keep_scsrs = "; ".join(
         f"csrr t0, {number:#x}; sd t0, {OUT_SCSRS + 8 * i}(s1)" for i, number in enumerate(SCSRS.values())
     )
@@ -189,6 +198,11 @@ done:
 digest: ld a4, 0(a2); {_mix("a4", "a0", "a1", "a5")}; ld a4, 8(a2); {_mix("a4", "a0", "a1", "a5")}
     addi a2, a2, 16; bltu a2, a3, digest
     sd a0, {OUT_ARENA}(s1)
+    ld t0, {CTX_IN}(s5); addi a0, t0, {IN_CODE}; li a1, {CODE}; li a2, {CODE + MAX_CODE_BYTES}
+    li a3, 1; li a4, 0
+rewritten: ld a5, 0(a0); ld a6, 0(a1); beq a5, a6, same; or a4, a4, a3
+same: slli a3, a3, 1; addi a0, a0, 8; addi a1, a1, 8; bltu a1, a2, rewritten
+    sd a4, {OUT_REWRITTEN}(s1)
     addi s1, s1, {RECORD_BYTES}; sd s1, {CTX_OUT}(s5)
     ld t0, {CTX_IN}(s5); addi t0, t0, {RECORD_BYTES}; sd t0, {CTX_IN}(s5)
     j next
@@ -253,6 +267,7 @@ class Outcome:
 
     status: str
     fields: dict[str, int]
+    rewritten: int  # a bit for each 8 bytes of the code that are no longer what they were
 
     @classmethod
     def unpack(cls, record: bytes) -> Outcome:
@@ -268,7 +283,7 @@ class Outcome:
             for k, name in enumerate(("cause", "epc", "tval", "status")):
                 at[f"trap{i}.{name}"] = words[OUT_LOG // 8 + 4 * i + k]
         at["trap digest"] = words[OUT_TRAP_DIGEST // 8]
-        return cls(STATUSES[words[OUT_STATUS // 8]], at)
+        return cls(STATUSES[words[OUT_STATUS // 8]], at, words[OUT_REWRITTEN // 8])
 
 
 def outcomes(records: bytes) -> list[Outcome]:

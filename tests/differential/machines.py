@@ -52,9 +52,7 @@ class _Host:
 def run_ours(starts: list[Start], template: bytes, backend: str = "jit", tb_max: int = 0) -> list[Outcome]:
     """Run on our machine. ``tb_max`` limits the instructions of a block, 0: as many as there are."""
     host = _Host()
-    with Engine(
-        ram_base=harness.BASE, ram_size=harness.RAM_BYTES, host=host, builtin_sbi=False
-    ) as engine:
+    with Engine(ram_base=harness.BASE, ram_size=harness.RAM_BYTES, host=host, builtin_sbi=False) as engine:
         host.engine = engine
         engine.set_switch("jit", backend == "jit")
         engine.set_hot_runs(0)
@@ -75,7 +73,15 @@ def run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
         with ram.open("wb") as file:
             file.write(harness.image(starts, template, QEMU_PATIENCE))
             file.truncate(harness.RAM_BYTES)
-        command = [QEMU, "-M", "virt,memory-backend=ram", "-cpu", QEMU_CPU, "-m", f"{harness.RAM_BYTES >> 20}M"]
+        command = [
+            QEMU,
+            "-M",
+            "virt,memory-backend=ram",
+            "-cpu",
+            QEMU_CPU,
+            "-m",
+            f"{harness.RAM_BYTES >> 20}M",
+        ]
         command += ["-object", f"memory-backend-file,id=ram,size={harness.RAM_BYTES},mem-path={ram},share=on"]
         # With a second hart the peer executes AMOs as such, not as a load and a store with their own faults.
         command += ["-smp", "2", "-accel", "tcg,thread=multi"]

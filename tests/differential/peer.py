@@ -15,6 +15,7 @@ LEFT_OUT = {
     "sc_w": "an SC without reservation: the peer fails it without translating the address. SPEC: unprivileged, 8.2 "
     "leaves it open",
     "sc_d": "the same",
+    "ctzw": "the peer counts zeros above bit 31. SPEC: unprivileged, Zbb, ctzw: 32 for a word of zeros",
     "lr_w": "generated with its SC",
     "lr_d": "the same",
 }

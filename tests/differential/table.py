@@ -17,5 +17,7 @@ def coverage_table(vectors: Mapping[str, int]) -> str:
     for p in patterns():
         by_peer = peer.has(p) or p.mnemonic in TEMPLATED
         judge = "qemu, interp" if by_peer else "model, interp"
-        lines.append(f"{p.mnemonic:<14}{p.extension:<12}{p.width:<6}{judge:<14}{vectors.get(p.mnemonic, 0):>7}")
+        lines.append(
+            f"{p.mnemonic:<14}{p.extension:<12}{p.width:<6}{judge:<14}{vectors.get(p.mnemonic, 0):>7}"
+        )
     return "\n".join(lines)

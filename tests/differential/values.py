@@ -21,10 +21,20 @@ def _corners(exponent_bits: int, fraction_bits: int) -> list[int]:
     top = (1 << exponent_bits) - 1
     bias = top >> 1
     ones = (1 << fraction_bits) - 1
-    fractions = (0, 1, ones, ones - 1, 1 << (fraction_bits - 1), (1 << (fraction_bits - 1)) + 1, 0x5A5A5A & ones)
+    fractions = (
+        0,
+        1,
+        ones,
+        ones - 1,
+        1 << (fraction_bits - 1),
+        (1 << (fraction_bits - 1)) + 1,
+        0x5A5A5A & ones,
+    )
     # Zero and subnormals, the least and the largest, one and its neighbours, the limits of integers, infinity, NaNs.
     exponents = [0, 1, 2, bias - fraction_bits - 1, bias - 1, bias, bias + 1, bias + fraction_bits]
-    exponents += [e for e in (bias + 7, bias + 30, bias + 31, bias + 32, bias + 62, bias + 63, bias + 64) if e < top]
+    exponents += [
+        e for e in (bias + 7, bias + 30, bias + 31, bias + 32, bias + 62, bias + 63, bias + 64) if e < top
+    ]
     exponents += [top - 2, top - 1, top]
     width = exponent_bits + fraction_bits
     return sorted({s << width | e << fraction_bits | f for s in (0, 1) for e in exponents for f in fractions})

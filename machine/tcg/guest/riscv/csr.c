@@ -128,7 +128,7 @@ static uint64_t sip_read(Hart *h, uint32_t csr)
 static void sip_write(Hart *h, uint32_t csr, uint64_t value)
 {
     (void)csr;
-    uint64_t mask = IRQ_BIT(IRQ_SSI) & h->g->mideleg;
+    uint64_t mask = (IRQ_BIT(IRQ_SSI) | IRQ_BIT(IRQ_LCOFI)) & h->g->mideleg;
     h->g->mip = (h->g->mip & ~mask) | (value & mask);
 }
 static uint64_t sie_read(Hart *h, uint32_t csr)
@@ -168,7 +168,7 @@ static void satp_write(Hart *h, uint32_t csr, uint64_t value)
     (void)csr;
     /* SPEC: 4.1.11: a write with an unsupported MODE has no effect at all. */
     uint64_t mode = value >> SATP_MODE_SHIFT;
-    if (mode == SATP_BARE || mode == SATP_SV39 || mode == SATP_SV48)
+    if (mode == SATP_BARE || (mode >= SATP_SV39 && mode <= SATP_SV57))
         h->g->satp = value;
 }
 static uint64_t pmpcfg_read(Hart *h, uint32_t csr)
@@ -184,6 +184,26 @@ static void pmpaddr_write(Hart *h, uint32_t csr, uint64_t value)
 {
     if (riscv_pmpaddr_write(h->g, csr - 0x3b0, value))
         softmmu_flush_all(h->m);
+}
+
+/* ---- environment ---- */
+
+/* SPEC: CBO, 2.5.3: CBIE = 2 is reserved: the field then stays as it is. */
+static uint64_t envcfg_legal(uint64_t old, uint64_t value, uint64_t mask)
+{
+    if ((value & ENVCFG_CBIE) == 2ull << 4)
+        mask &= ~ENVCFG_CBIE;
+    return (old & ~mask) | (value & mask);
+}
+static void menvcfg_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    h->g->menvcfg = envcfg_legal(h->g->menvcfg, value, ENVCFG_S | ENVCFG_ADUE | ENVCFG_PBMTE | ENVCFG_STCE);
+}
+static void senvcfg_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    h->g->senvcfg = envcfg_legal(h->g->senvcfg, value, ENVCFG_S);
 }
 
 /* ---- counters ---- */
@@ -278,8 +298,8 @@ static void ignore_write(Hart *h, uint32_t csr, uint64_t value)
 static uint64_t misa_read(Hart *h, uint32_t csr)
 {
     (void)h, (void)csr;
-    /* MXL = 64 bits; A C D F I M S U. SPEC: 3.1.1 */
-    return 2ull << 62 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
+    /* MXL = 64 bits; A B C D F I M S U. SPEC: 3.1.1 */
+    return 2ull << 62 | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
 }
 /* SPEC: debug 1.0, 5.7.6: info is 1 where the trigger selected does not exist. */
 static uint64_t tinfo_read(Hart *h, uint32_t csr)
@@ -322,7 +342,7 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
     X(0x104, sie, NONE, FX_IRQ | FX_TIMER, sie_read, sie_write)                                              \
     L(0x105, stvec, NONE, 0, stvec, stvec_write)                                                             \
     F(0x106, scounteren, NONE, 0, scounteren, 0xffffffff)                                                    \
-    F(0x10a, senvcfg, NONE, 0, senvcfg, ENVCFG_FIOM)                                                         \
+    L(0x10a, senvcfg, NONE, 0, senvcfg, senvcfg_write)                                                       \
     F(0x140, sscratch, NONE, 0, sscratch, ALL)                                                               \
     F(0x141, sepc, NONE, 0, sepc, ~1ull)                                                                     \
     F(0x142, scause, NONE, 0, scause, ALL)                                                                   \
@@ -337,7 +357,7 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
     F(0x304, mie, NONE, FX_IRQ | FX_TIMER, mie, IRQS_S | IRQS_M)                                             \
     L(0x305, mtvec, NONE, 0, mtvec, mtvec_write)                                                             \
     F(0x306, mcounteren, NONE, 0, mcounteren, 0xffffffff)                                                    \
-    F(0x30a, menvcfg, NONE, FX_ENVCFG, menvcfg, ENVCFG_FIOM | ENVCFG_ADUE | ENVCFG_STCE)                     \
+    L(0x30a, menvcfg, NONE, FX_ENVCFG, menvcfg, menvcfg_write)                                               \
     L(0x320, mcountinhibit, NONE, 0, mcountinhibit, countinhibit_write)                                      \
     F(0x340, mscratch, NONE, 0, mscratch, ALL)                                                               \
     F(0x341, mepc, NONE, 0, mepc, ~1ull)                                                                     \
@@ -360,6 +380,7 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
     X(0xc01, time, COUNTER, 0, time_read, ignore_write)                                                      \
     X(0xc02, instret, COUNTER, 0, instret_read, ignore_write)                                                \
     HPMS(X, hpmcounter, 0xc00, COUNTER)                                                                      \
+    X(0xda0, scountovf, NONE, 0, zero_read, ignore_write)                                                    \
     X(0xf11, mvendorid, NONE, 0, zero_read, ignore_write)                                                    \
     X(0xf12, marchid, NONE, 0, zero_read, ignore_write)                                                      \
     X(0xf13, mimpid, NONE, 0, zero_read, ignore_write)                                                       \
@@ -496,8 +517,7 @@ uint64_t helper_csr(Hart *h, uint64_t insn, uint64_t rs1_value, uint64_t unused)
     csr_write_guest(h, c, op == CSR_OP_RW ? operand : op == CSR_OP_RS ? base | operand : base & ~operand);
     if (probe_wants(h->m, PROBE_CSR)) {
         const uint64_t now = csr_read(h, c);
-        const Happening what = {
-            .kind = PROBE_CSR, .at = c->number, .a = c->number, .value = now, .old = old};
+        const Happening what = {.kind = PROBE_CSR, .at = c->number, .a = c->number, .value = now, .old = old};
         probe_tell(h, &what);
         if (probe_stopping(h->m))
             riscv_leave_after(h);

@@ -37,22 +37,30 @@ enum {
 };
 
 /* Interrupt numbers: bits of mip, mie, mideleg. SPEC: privileged 1.12, 3.1.9 */
-enum { IRQ_SSI = 1, IRQ_MSI = 3, IRQ_STI = 5, IRQ_MTI = 7, IRQ_SEI = 9, IRQ_MEI = 11 };
+enum { IRQ_SSI = 1, IRQ_MSI = 3, IRQ_STI = 5, IRQ_MTI = 7, IRQ_SEI = 9, IRQ_MEI = 11, IRQ_LCOFI = 13 };
 #define IRQ_BIT(n) (1ull << (n))
-#define IRQS_S     (IRQ_BIT(IRQ_SSI) | IRQ_BIT(IRQ_STI) | IRQ_BIT(IRQ_SEI))
-#define IRQS_M     (IRQ_BIT(IRQ_MSI) | IRQ_BIT(IRQ_MTI) | IRQ_BIT(IRQ_MEI))
-#define CAUSE_IRQ  (1ull << 63)
+/* LCOFI: a counter's overflow, which software alone can make pending here. SPEC: Sscofpmf */
+#define IRQS_S    (IRQ_BIT(IRQ_SSI) | IRQ_BIT(IRQ_STI) | IRQ_BIT(IRQ_SEI) | IRQ_BIT(IRQ_LCOFI))
+#define IRQS_M    (IRQ_BIT(IRQ_MSI) | IRQ_BIT(IRQ_MTI) | IRQ_BIT(IRQ_MEI))
+#define CAUSE_IRQ (1ull << 63)
 /* Exceptions that medeleg can hold: all that exist but the call from M-mode. */
 #define MEDELEG_MASK 0xb3ffull
 
 /* menvcfg and senvcfg. SPEC: privileged 1.12, 3.1.18; Sstc; Svadu */
-#define ENVCFG_FIOM (1ull << 0)
-#define ENVCFG_ADUE (1ull << 61) /* page-table walks set A and D */
-#define ENVCFG_STCE (1ull << 63) /* stimecmp exists for S-mode, and drives mip.STIP */
+#define ENVCFG_FIOM  (1ull << 0)
+#define ENVCFG_CBIE  (3ull << 4) /* CBO.INVAL: 0 no, 1 as a flush, 3 yes; 2 is reserved */
+#define ENVCFG_CBCFE (1ull << 6) /* CBO.CLEAN and CBO.FLUSH */
+#define ENVCFG_CBZE  (1ull << 7) /* CBO.ZERO */
+#define ENVCFG_S     (ENVCFG_FIOM | ENVCFG_CBIE | ENVCFG_CBCFE | ENVCFG_CBZE)
+#define ENVCFG_PBMTE (1ull << 62) /* memory types in PTEs */
+#define ENVCFG_ADUE  (1ull << 61) /* page-table walks set A and D */
+#define ENVCFG_STCE  (1ull << 63) /* stimecmp exists for S-mode, and drives mip.STIP */
 
 /* satp. SPEC: privileged 1.12, 4.1.11 */
-enum { SATP_MODE_SHIFT = 60, SATP_BARE = 0, SATP_SV39 = 8, SATP_SV48 = 9 };
+enum { SATP_MODE_SHIFT = 60, SATP_BARE = 0, SATP_SV39 = 8, SATP_SV48 = 9, SATP_SV57 = 10 };
 #define SATP_PPN ((1ull << 44) - 1)
+
+enum { CBO_BLOCK_BYTES = 64 }; /* the device tree says so too */
 
 /* Counter-enable and -inhibit bits */
 enum { CTR_CY = 1, CTR_TM = 2, CTR_IR = 4 };

@@ -1,4 +1,4 @@
-/* fpu.c: F and D on register images: NaN boxing, rounding modes and accrued flags around softfloat.
+/* fpu.c: F, D and Zfhmin on register images: NaN boxing, rounding modes and accrued flags around softfloat.
  * SPEC: unprivileged, chapters 11 (F) and 12 (D)
  */
 #include "cpu.h"
@@ -13,6 +13,14 @@ static inline uint64_t unbox_s(uint64_t image)
 static inline uint64_t box_s(uint64_t value)
 {
     return value | ~(uint64_t)UINT32_MAX;
+}
+static inline uint64_t unbox_h(uint64_t image)
+{
+    return image >> 16 == UINT64_MAX >> 16 ? (uint16_t)image : F16_NAN;
+}
+static inline uint64_t box_h(uint64_t value)
+{
+    return value | ~(uint64_t)UINT16_MAX;
 }
 static inline uint64_t unbox_d(uint64_t image)
 {
@@ -93,7 +101,7 @@ static inline void accrue(Hart *h, uint32_t flags)
     {                                                                                                        \
         UNUSED(h), UNUSED(c);                                                                                \
         const uint64_t x = unbox_##s(a), y = unbox_##s(b), bit = 1ull << (top);                              \
-        return box_##s((x & ~bit) | ((sign)&bit));                                                           \
+        return box_##s((x & ~bit) | ((sign) & bit));                                                         \
     }
 #define FP_TO_INT(name, s, type)                                                                             \
     HELPER(fcvt_##name##_##s)                                                                                \
@@ -151,14 +159,15 @@ static inline void accrue(Hart *h, uint32_t flags)
 FP_FORMAT(s, 31)
 FP_FORMAT(d, 63)
 
-HELPER(fcvt_s_d)
-{
-    UNUSED(b);
-    ROUNDED(h, c, box_s(f32_from_f64(a, mode, &flags)));
-}
-
-HELPER(fcvt_d_s)
-{
-    UNUSED(b);
-    ROUNDED(h, c, f64_from_f32(unbox_s(a), mode, &flags));
-}
+#define FP_CONVERT(to, from, expr)                                                                           \
+    HELPER(fcvt_##to##_##from)                                                                               \
+    {                                                                                                        \
+        UNUSED(b);                                                                                           \
+        ROUNDED(h, c, box_##to(expr(unbox_##from(a), mode, &flags)));                                        \
+    }
+FP_CONVERT(s, d, f32_from_f64)
+FP_CONVERT(d, s, f64_from_f32)
+FP_CONVERT(s, h, f32_from_f16)
+FP_CONVERT(h, s, f16_from_f32)
+FP_CONVERT(d, h, f64_from_f16)
+FP_CONVERT(h, d, f16_from_f64)

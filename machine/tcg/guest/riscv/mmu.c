@@ -1,9 +1,9 @@
 /* mmu.c: page-table walks and physical memory protection. A walk reads what is in memory now; what may be
  * cached of it, and for how long, is core/softmmu.c's business. SPEC: privileged 1.12, 3.7 and 4.3 to 4.5;
- * Svadu
+ * Svadu, Svnapot, Svpbmt
  *
  *   63  | 62 61 | 60   54  | 53   10 | 9 8 | 7 6 5 4 3 2 1 0
- *   N=0 | PBMT=0| reserved | PPN     | RSW | D A G U X W R V
+ *   N   | PBMT  | reserved | PPN     | RSW | D A G U X W R V
  */
 #include "csr.h"
 #include "riscv.h"
@@ -18,9 +18,13 @@ enum {
     PTE_D = 128,
     PTE_PPN_SHIFT = 10,
     VPN_BITS = 9,
+    NAPOT_BITS = 16,
 };
 #define PADDR_LAST   ((1ull << 56) - 1)
-#define PTE_RESERVED (~0ull << 54) /* Svnapot and Svpbmt are not there: their bits are reserved too */
+#define PTE_RESERVED (0x7full << 54)
+#define PTE_PBMT     (3ull << 61)
+#define PTE_N        (1ull << 63)
+#define PTE_ATTRS    (~0ull << 54)
 
 /* ---- PMP ---- */
 
@@ -148,8 +152,8 @@ static bool is_translated(const GuestHart *g, uint64_t priv)
 /* Everything but the PTEs and the PMP that a translation hangs on. The ASID is not part of it: it promises
  * nothing that the law of no TLB does not give anyway.
  *
- *   63 | 62 | 54..59          | 48..51 | 47 44 | 43  0
- *   1  |    | fs ADUE MXR SUM | priv   | MODE  | PPN
+ *   63 | 54..58                | 48..51 | 47 44 | 43  0
+ *   1  | PBMTE fs ADUE MXR SUM | priv   | MODE  | PPN
  */
 static uint64_t root_key(const GuestHart *g, uint64_t priv)
 {
@@ -157,6 +161,7 @@ static uint64_t root_key(const GuestHart *g, uint64_t priv)
     if (is_translated(g, priv)) {
         key |= (g->satp & SATP_PPN) | (g->satp >> SATP_MODE_SHIFT) << 44;
         key |= g->menvcfg & ENVCFG_ADUE ? 1ull << 56 : 0;
+        key |= g->menvcfg & ENVCFG_PBMTE ? 1ull << 58 : 0;
     }
     return key;
 }
@@ -243,6 +248,12 @@ static bool load_pte(Hart *h, uint64_t at, Access acc, bool debug, uint64_t *pte
     return true;
 }
 
+/* SPEC: Svpbmt: reserved until menvcfg.PBMTE asks for it; 3 is for ever. The types are all one here. */
+static bool is_memory_type(const GuestHart *g, uint64_t pte)
+{
+    return !(pte & PTE_PBMT) || ((g->menvcfg & ENVCFG_PBMTE) && (pte & PTE_PBMT) != PTE_PBMT);
+}
+
 /* Steps 5 to 7 of SPEC 4.3.2 on a leaf that covers 2^bits bytes. A and D are set last, so a failed
  * access changes nothing. */
 static void leaf(Hart *h, uint64_t vaddr, Access acc, bool debug, uint64_t at, uint64_t pte, uint8_t bits,
@@ -250,10 +261,17 @@ static void leaf(Hart *h, uint64_t vaddr, Access acc, bool debug, uint64_t at, u
 {
     const GuestHart *g = h->g;
     const uint64_t priv = acc == ACC_EXEC ? g->priv : data_priv(g);
-    const uint64_t base = (pte & ~PTE_RESERVED) >> PTE_PPN_SHIFT << WB_PAGE_BITS;
-    const uint64_t mask = (1ull << bits) - 1;
+    uint64_t base = (pte & ~PTE_ATTRS) >> PTE_PPN_SHIFT << WB_PAGE_BITS;
+    const bool napot = pte & PTE_N;
+    const uint64_t mask = (1ull << (napot ? NAPOT_BITS : bits)) - 1;
     uint32_t perms = leaf_perms(g, pte, priv);
-    if ((!debug && !(perms & needed_perm(acc))) || (base & mask)) {
+    bool fits = !(base & mask);
+    if (napot) {
+        /* SPEC: Svnapot: 64 KiB on the last level, told by bit 3 of the PPN, are all there is. */
+        fits = bits == WB_PAGE_BITS && (base & mask) == 1ull << (NAPOT_BITS - 1);
+        base &= ~mask;
+    }
+    if ((!debug && !(perms & needed_perm(acc))) || !fits || !is_memory_type(g, pte)) {
         walk_fail(w, page_fault(acc));
         return;
     }
@@ -284,7 +302,7 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w)
         finish(g, priv, acc, debug, PMP_RWX, w);
         return;
     }
-    const int levels = g->satp >> SATP_MODE_SHIFT == SATP_SV39 ? 3 : 4;
+    const int levels = (int)(g->satp >> SATP_MODE_SHIFT) - SATP_SV39 + 3;
     const int unused = 64 - (WB_PAGE_BITS + VPN_BITS * levels);
     /* SPEC: 4.4.1: the bits above the virtual address are copies of its highest. */
     if ((uint64_t)((int64_t)(vaddr << unused) >> unused) != vaddr) {
@@ -307,8 +325,8 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w)
             leaf(h, vaddr, acc, debug, at, pte, bits, w);
             return;
         }
-        /* SPEC: 4.3.1: A, D and U of a pointer to the next level are reserved. */
-        if (pte & (PTE_A | PTE_D | PTE_U))
+        /* SPEC: 4.3.1, Svnapot, Svpbmt: these are reserved in a pointer to the next level. */
+        if (pte & (PTE_A | PTE_D | PTE_U | PTE_ATTRS))
             break;
         table = pte >> PTE_PPN_SHIFT << WB_PAGE_BITS;
     }

@@ -47,7 +47,7 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
     X(0x747, mseccfg) X(0x7a0, tselect) X(0x7a1, tdata1) X(0x7a2, tdata2) X(0x7a3, tdata3) X(0x7a4, tinfo)  \
     X(0x7a8, mcontext) X(0x7b0, dcsr) X(0x7b1, dpc) X(0x7b2, dscratch0) X(0x7b3, dscratch1)                  \
     X(0xb00, mcycle) X(0xb02, minstret)                                                                      \
-    X(0xc00, cycle) X(0xc01, time) X(0xc02, instret)                                                         \
+    X(0xc00, cycle) X(0xc01, time) X(0xc02, instret) X(0xda0, scountovf)                                                         \
     X(0xf11, mvendorid) X(0xf12, marchid) X(0xf13, mimpid) X(0xf14, mhartid) X(0xf15, mconfigptr)
 /* clang-format on */
 

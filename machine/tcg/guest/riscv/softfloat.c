@@ -490,3 +490,25 @@ uint64_t f64_from_f32(uint64_t a, SfRound rm, uint32_t *flags)
 {
     return convert(fmt_f64, fmt_f32, a, rm, flags);
 }
+
+static const Format fmt_f16 = {10, 5};
+
+uint64_t f16_from_f32(uint64_t a, SfRound rm, uint32_t *flags)
+{
+    return convert(fmt_f16, fmt_f32, a, rm, flags);
+}
+
+uint64_t f16_from_f64(uint64_t a, SfRound rm, uint32_t *flags)
+{
+    return convert(fmt_f16, fmt_f64, a, rm, flags);
+}
+
+uint64_t f32_from_f16(uint64_t a, SfRound rm, uint32_t *flags)
+{
+    return convert(fmt_f32, fmt_f16, a, rm, flags);
+}
+
+uint64_t f64_from_f16(uint64_t a, SfRound rm, uint32_t *flags)
+{
+    return convert(fmt_f64, fmt_f16, a, rm, flags);
+}

@@ -37,7 +37,7 @@ typedef enum { SF_I32, SF_U32, SF_I64, SF_U64 } SfInt;
     uint64_t f##_mul(uint64_t a, uint64_t b, SfRound rm, uint32_t *flags);                                   \
     uint64_t f##_div(uint64_t a, uint64_t b, SfRound rm, uint32_t *flags);                                   \
     uint64_t f##_sqrt(uint64_t a, SfRound rm, uint32_t *flags);                                              \
-    /* ±(a * b) ± c, rounded once; neg: SF_NEG_* */                                                        \
+    /* ±(a * b) ± c, rounded once; neg: SF_NEG_* */                                                          \
     uint64_t f##_fma(uint64_t a, uint64_t b, uint64_t c, uint32_t neg, SfRound rm, uint32_t *flags);         \
     /* minimumNumber and maximumNumber; -0 is less than +0 */                                                \
     uint64_t f##_min(uint64_t a, uint64_t b, uint32_t *flags);                                               \
@@ -54,7 +54,13 @@ SF_FORMATS(SF_DECLARE)
 
 uint64_t f32_from_f64(uint64_t a, SfRound rm, uint32_t *flags);
 uint64_t f64_from_f32(uint64_t a, SfRound rm, uint32_t *flags);
+/* binary16 is converted from and to, and nothing else (Zfhmin). */
+uint64_t f16_from_f32(uint64_t a, SfRound rm, uint32_t *flags);
+uint64_t f16_from_f64(uint64_t a, SfRound rm, uint32_t *flags);
+uint64_t f32_from_f16(uint64_t a, SfRound rm, uint32_t *flags);
+uint64_t f64_from_f16(uint64_t a, SfRound rm, uint32_t *flags);
 
+#define F16_NAN 0x7e00u
 #define F32_NAN 0x7fc00000u
 #define F64_NAN 0x7ff8000000000000ull
 

@@ -146,6 +146,7 @@ static void gen_illegal(Ctx *ctx)
 #include "trans_rvi.c.inc"
 #include "trans_rvm.c.inc"
 #include "trans_rva.c.inc"
+#include "trans_rvb.c.inc"
 #include "trans_rvfd.c.inc"
 #include "trans_priv.c.inc"
 

@@ -73,8 +73,8 @@ void riscv_raise_mem(Hart *h, uint64_t vaddr, Access acc, uint32_t fault)
 
 int riscv_pending_irq(Hart *h)
 {
-    /* SPEC: 3.1.9, 4.1.3: external, software, timer; those for M-mode before those for S-mode. */
-    static const uint8_t order[] = {IRQ_MEI, IRQ_MSI, IRQ_MTI, IRQ_SEI, IRQ_SSI, IRQ_STI};
+    /* SPEC: 3.1.9, 4.1.3: external, software, timer, counters; those for M-mode before those for S-mode. */
+    static const uint8_t order[] = {IRQ_MEI, IRQ_MSI, IRQ_MTI, IRQ_SEI, IRQ_SSI, IRQ_STI, IRQ_LCOFI};
     const GuestHart *g = h->g;
     if (!g->mie)
         return -1;
@@ -147,7 +147,7 @@ static void enter_supervisor(GuestHart *g)
     g->medeleg = MEDELEG_MASK & ~(1ull << EXC_ECALL_S);
     g->mideleg = IRQS_S;
     g->mcounteren = 0xffffffff;
-    g->menvcfg |= ENVCFG_STCE;
+    g->menvcfg |= ENVCFG_STCE | ENVCFG_PBMTE | ENVCFG_CBIE | ENVCFG_CBCFE | ENVCFG_CBZE;
     g->mstatus |= (uint64_t)FS_INITIAL << MSTATUS_FS_SHIFT;
     g->pmpcfg[0] = PMP_NAPOT | PMP_RWX;
     g->pmpaddr[0] = PMP_ADDR_MASK;
@@ -283,6 +283,14 @@ uint64_t helper_sfence(Hart *h, uint64_t insn, uint64_t b, uint64_t c)
     (void)b, (void)c;
     const GuestHart *g = h->g;
     if (g->priv == PRV_U || (g->priv == PRV_S && (g->mstatus & MSTATUS_TVM)))
+        riscv_raise(h, EXC_ILLEGAL, (uint32_t)insn);
+    return 0;
+}
+
+uint64_t helper_sfence_inval(Hart *h, uint64_t insn, uint64_t b, uint64_t c)
+{
+    (void)b, (void)c;
+    if (h->g->priv == PRV_U)
         riscv_raise(h, EXC_ILLEGAL, (uint32_t)insn);
     return 0;
 }

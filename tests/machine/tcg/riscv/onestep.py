@@ -23,7 +23,7 @@ NOP, LOOP = 0x13, 0x6F
 
 SIE, MIE, SPIE, MPIE, SPP, MPP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 8, 3 << 11
 FS, MPRV, SUM, MXR, TVM, TW, TSR = 3 << 13, 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21, 1 << 22
-STCE, ADUE = 1 << 63, 1 << 61
+STCE, PBMTE, ADUE = 1 << 63, 1 << 62, 1 << 61
 
 
 def csr(op: int, number: int, rd: int = A0, rs1: int = A1) -> int:

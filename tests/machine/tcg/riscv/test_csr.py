@@ -26,6 +26,7 @@ from tests.machine.tcg.riscv.onestep import (
     SIE,
     SPIE,
     SPP,
+    PBMTE,
     STCE,
     SUM,
     TSR,
@@ -66,26 +67,30 @@ def illegal(cpu: OneStep, insn: int) -> bool:
         (0x300, 2 << 11, XLEN),  # no such mode in MPP
         (0x300, 1 << 13, XLEN | 1 << 13),
         (0x300, 2 << 13, XLEN | 2 << 13),
-        (0x301, 0, 2 << 62 | 0x14112D),
+        (0x301, 0, 2 << 62 | 0x14112F),
         (0x302, NONE, 0xB3FF),
-        (0x303, NONE, 0x222),
-        (0x304, NONE, 0xAAA),
+        (0x303, NONE, 0x2222),
+        (0x304, NONE, 0x2AAA),
         (0x305, 0x80001001, 0x80001001),
         (0x306, NONE, 0xFFFFFFFF),
-        (0x30A, NONE, STCE | ADUE | 1),
+        (0x30A, NONE, STCE | PBMTE | ADUE | 0xF1),
+        (0x30A, 0x20, 0),  # CBIE has no mode 2
         (0x320, NONE, 5),
         (0x340, NONE, NONE),
         (0x341, NONE, NONE - 1),
-        (0x344, NONE, 0x222),
+        (0x344, NONE, 0x2222),
         (0x3A1 - 1, 0x0102_0304_0506_0718, 0x0100_0304_0500_0718),  # W without R permits nothing
         (0x3B1, NONE, (1 << 54) - 1),
         (0x106, NONE, 0xFFFFFFFF),
-        (0x10A, NONE, 1),
+        (0x10A, NONE, 0xF1),
+        (0x10A, 0x60, 0x40),
         (0x141, 3, 2),
         (0x180, NONE, 0),  # mode 15 is none: nothing is written
         (0x180, 8 << 60 | 0x7_FFFF << 40 | 0x123, 8 << 60 | 0x7_FFFF << 40 | 0x123),
         (0x180, 9 << 60 | 5, 9 << 60 | 5),
-        (0x180, 10 << 60 | 5, 0),
+        (0x180, 10 << 60 | 5, 10 << 60 | 5),
+        (0x180, 11 << 60 | 5, 0),
+        (0x180, 1 << 60 | 5, 0),
         (0x323, NONE, 0),
         (0xB03, NONE, 0),
         (0xB1F, NONE, 0),
@@ -247,4 +252,4 @@ def test_every_csr_has_one_name_and_debuggers_read_it(cpu: OneStep) -> None:
     assert len(set(names)) == len(names)
     for name in names:
         assert 0 <= cpu.engine.get_reg(0, name) <= NONE
-    assert cpu["misa"] == 2 << 62 | 0x14112D
+    assert cpu["misa"] == 2 << 62 | 0x14112F

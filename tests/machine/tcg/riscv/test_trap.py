@@ -288,7 +288,7 @@ def test_fault_of_a_load_names_address_and_instruction(cpu: OneStep) -> None:
 def test_built_in_sbi_enters_supervisor_with_everything_delegated() -> None:
     cpu = OneStep(builtin_sbi=True)
     assert cpu["priv"] == S
-    assert (cpu["medeleg"], cpu["mideleg"], cpu["mcounteren"]) == (0xB1FF, 0x222, 0xFFFFFFFF)
+    assert (cpu["medeleg"], cpu["mideleg"], cpu["mcounteren"]) == (0xB1FF, 0x2222, 0xFFFFFFFF)
     assert cpu["menvcfg"] & (STCE | ADUE) == STCE | ADUE
     assert cpu["mstatus"] & FS
 
