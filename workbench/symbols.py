@@ -38,6 +38,7 @@ class Symbols:
         self._starts: list[int] = []
         self._by_name: dict[str, int] = {}
         self._names: list[str] | None = None
+        self._text: str | None = None
         self.add(symbols)
 
     def add(self, symbols: Iterable[Symbol]) -> None:
@@ -49,7 +50,7 @@ class Symbols:
         # names (no leading dot, few underscores) before the others.
         self._all = sorted({*self._all, *added}, key=_naming_order)
         self._starts = [symbol.address for symbol in self._all]
-        self._names = None
+        self._names = self._text = None
 
     def __len__(self) -> int:
         return len(self._all)
@@ -114,6 +115,22 @@ class Symbols:
         while at < len(self._names) and len(out) < limit and self._names[at].startswith(prefix):
             out.append(self._names[at])
             at += 1
+        return out
+
+    def containing(self, part: str, limit: int = 200) -> list[str]:
+        """Return the names that have a text somewhere in them, in order, at most ``limit``; case does not matter."""
+        if self._text is None:
+            if self._names is None:
+                self._names = sorted(self._by_name)
+            self._text = "\n".join(("", *self._names, "")).lower()
+        out: list[str] = []
+        at, number, counted = 0, -1, 0
+        part = part.lower()
+        while len(out) < limit and (at := self._text.find(part, at)) >= 0:
+            number += self._text.count("\n", counted, at)
+            counted = at
+            out.append((self._names or [])[number])
+            at = self._text.find("\n", at)
         return out
 
     @classmethod

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from workbench.errors import CommandError
+from workbench.lines import Lines
 from workbench.registers import CSRS, canonical
 from workbench.symbols import Symbol, Symbols
 
@@ -49,11 +50,15 @@ class FakeStopper:
     hits: int = 0
     kind: str = "breakpoint"
     size: int = 0
-    access: str = ""
-    physical: bool = False
-    condition: str | bytes = ""
     what: str = ""
+    physical: bool = False
+    condition: str | bytes | list[bytes] | None = ""
     arg: str = ""
+    hits_ignored: int = 0
+
+    @property
+    def text(self) -> str:
+        return self.what if self.kind == "catch" else f"{self.size} bytes at {self.address:#x}"
 
     def hits_at(self, position: int, pc: int) -> bool:
         if self.kind == "breakpoint":
@@ -69,7 +74,7 @@ class FakeStop:
     hart: int
     pc: int
     detail: str = ""
-    stopper: FakeStopper | None = None
+    stopper: int | None = None
 
 
 class FakeEngine:
@@ -108,7 +113,10 @@ class FakeSession:
             ]
         )
         self.board = SimpleNamespace(engine=FakeEngine(self), vtime_ns=0)
-        self.trace = SimpleNamespace(sql=self._sql, path="fake.trace", image=lambda role: b"")
+        self.trace = SimpleNamespace(
+            sql=self._sql, path="fake.trace", meta={}, final_icount=END, image=lambda role: b""
+        )
+        self.lines = Lines()
         self.memory = bytearray(RAM_BYTES)
         for offset, code, _ in PROGRAM:
             self.memory[offset : offset + len(code)] = code
@@ -133,7 +141,8 @@ class FakeSession:
 
     def _stop(self, reason: str, stopper: FakeStopper | None = None) -> FakeStop:
         detail = "" if stopper is None else str(stopper.number)
-        return FakeStop(reason, self.cursor, self.hart, self.pc_at(self.cursor), detail, stopper)
+        number = None if stopper is None else stopper.number
+        return FakeStop(reason, self.cursor, self.hart, self.pc_at(self.cursor), detail, number)
 
     def parse_position(self, text: str) -> int:
         if text == "end":
@@ -142,6 +151,8 @@ class FakeSession:
             return 0
         if text.startswith("@"):
             return self.marks[text[1:]]
+        if text.endswith("%"):
+            return self.end * int(text[:-1]) // 100
         try:
             value = int(text.replace("_", ""))
         except ValueError:
@@ -164,6 +175,32 @@ class FakeSession:
         short = self.cursor - n < 0
         self.cursor = max(0, self.cursor - n)
         return self._stop("start" if short else "step")
+
+    def step(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> FakeStop:
+        return self.stepi(n)
+
+    def reverse_step(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> FakeStop:
+        return self.reverse_stepi(n)
+
+    def next(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> FakeStop:
+        stop = self._stop("step")
+        for _ in range(n):
+            if self.pc_at(self.cursor) != BASE + 4:
+                stop = self.stepi(1)
+                continue
+            stop = self.until(BASE + 8)
+            if stop.stopper is not None:
+                break
+        return stop
+
+    def until(self, address: int) -> FakeStop:
+        mine = self.add_breakpoint(address)
+        stop = self._search(range(self.cursor + 1, self.end + 1), "end")
+        del self._points[mine.number]
+        return self._stop("step") if stop.stopper == mine.number else stop
+
+    def finish(self) -> FakeStop:
+        return self.until(BASE + 8)
 
     def cont(self) -> FakeStop:
         self.on_cont()
@@ -203,9 +240,9 @@ class FakeSession:
         return self._add(FakeStopper(self._next, addr, **more))
 
     def add_watchpoint(self, addr: int, size: int, access: str = "w", **more: Any) -> FakeStopper:
-        return self._add(FakeStopper(self._next, addr, kind="watchpoint", size=size, access=access, **more))
+        return self._add(FakeStopper(self._next, addr, kind="watchpoint", size=size, what=access, **more))
 
-    def add_catch(self, what: str, arg: str = "", condition: str = "") -> FakeStopper:
+    def add_catch(self, what: str, arg: Any = None, condition: str | None = None) -> FakeStopper:
         return self._add(FakeStopper(self._next, kind="catch", what=what, arg=arg, condition=condition))
 
     def delete_stopper(self, number: int) -> None:

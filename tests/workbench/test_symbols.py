@@ -86,3 +86,12 @@ def test_lookups_among_150_000_symbols_take_microseconds() -> None:
         assert known.find(0x1004 + 16 * i) == (f"symbol_{i}", 4)
         assert known.lookup(f"symbol_{i}") == 0x1000 + 16 * i
     assert time.perf_counter() - began < 1.0  # 10,000 of each
+
+
+def test_names_are_found_by_a_part_in_order_and_without_case() -> None:
+    names = ("vfs_read", "Vfs_write", "do_vfs", "other")
+    known = Symbols([Symbol(16 * i, 4, name, "func") for i, name in enumerate(names)])
+    assert known.containing("vfs") == ["Vfs_write", "do_vfs", "vfs_read"]
+    assert known.containing("VFS_R") == ["vfs_read"]
+    assert known.containing("vfs", 1) == ["Vfs_write"]
+    assert known.containing("nothing") == []

@@ -77,8 +77,8 @@ class Points:
 
     def reason(self, stop: Any) -> bytes:
         """Return what a stop reply says of the point that was hit, nothing for one that gdb did not set."""
-        number = number_of_stop(stop)
-        point = next((known for known, own in self._numbers.items() if own == number), None)
+        hit = getattr(stop, "stopper", None)
+        point = next((known for known, own in self._numbers.items() if own == hit), None)
         if point is None:
             return b"swbreak:;" if stop.reason == "breakpoint" and self._known("swbreak") else b""
         word = _WORDS[point.kind]
@@ -88,13 +88,6 @@ class Points:
 
     def _known(self, word: str) -> bool:
         return f"{word}+" in self._link.features
-
-
-def number_of_stop(stop: Any) -> int:
-    """Return the number of the stopper that a stop names, -1 where it names none."""
-    found = getattr(stop, "stopper", None)
-    found = getattr(found, "number", found)
-    return found if isinstance(found, int) else -1
 
 
 def _parse(text: str) -> tuple[Point | None, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.disasm import Disassembler
 from workbench.errors import CommandError, one_line
 from workbench.peek import Peek
-from workbench.sources import Sources, kernel_sources
+from workbench.sources import Sources, default_sources
 
 if TYPE_CHECKING:
     from workbench.repl.registry import Registry
@@ -42,6 +42,8 @@ class Context:
         self.hooks: dict[int, str] = {}
         #: the name by which the command was called
         self.word = ""
+        #: whether stepping goes into the handlers of interrupts and exceptions
+        self.into_traps = False
         #: how deep ``source`` is nested
         self.depth = 0
         #: run a line, or lines, as the shell does; the shell sets them
@@ -82,8 +84,8 @@ class Context:
 
     @cached_property
     def sources(self) -> Sources:
-        """Return the kernel's source lines."""
-        return kernel_sources(self.session.trace)
+        """Return the texts of source files."""
+        return default_sources()
 
     def number(self, text: str) -> int:
         """Return the value of an expression as an unsigned 64-bit number.

@@ -96,7 +96,7 @@ def calls(context: Context) -> list[str]:
 
 def source(context: Context) -> list[str]:
     """The source lines around the pc, where they are known and their file is found."""
-    here = context.sources.at(context.session.reg("pc"))
+    here = context.session.lines.at(context.session.reg("pc"))
     if here is None:
         return []
     lines = context.sources.lines(here.file, here.line - _SOURCE_LINES, here.line + _SOURCE_LINES)

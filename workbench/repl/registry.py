@@ -32,6 +32,7 @@ Completes = Literal[
     "file",
     "pane",
     "bookmark",
+    "catch",
 ]
 Function = Callable[["Context", str], Result]
 

@@ -18,18 +18,25 @@ _SENTENCES = {
 }
 
 
+_STOPPERS = {"watchpoint": "Watchpoint", "catch": "Catchpoint"}
+
+
 def describe_stop(context: Context, stop: Any) -> Text:
     """Return what a motion says when it stops: why, where, and the instruction that is next."""
     lines = []
     reason = str(stop.reason)
     detail = str(stop.detail or "")
+    number = stop.stopper
     if reason == "breakpoint":
         lines.append(f"Breakpoint {detail}".rstrip() + f" at {context.place(stop.pc)}")
+    elif reason in _STOPPERS:
+        lines.append(f"{_STOPPERS[reason]} {number}: {detail}")
     elif reason in _SENTENCES:
         lines.append(_SENTENCES[reason])
     elif detail:
         lines.append(f"{reason}: {detail}")
-    lines += [position_line(context), instruction_line(context, stop.pc)]
+    line = source_line(context, stop.pc)
+    lines += [position_line(context), instruction_line(context, stop.pc), line]
     value = {
         "reason": reason,
         "position": stop.icount,
@@ -37,6 +44,7 @@ def describe_stop(context: Context, stop: Any) -> Text:
         "pc": f"{stop.pc:#x}",
         "symbol": context.session.symbols.format(stop.pc),
         "detail": detail,
+        "stopper": number,
     }
     return Text("\n".join(line for line in lines if line), value, kind="asm")
 
@@ -59,6 +67,15 @@ def instruction_line(context: Context, pc: int) -> str:
     if found is None:
         return f"=> {context.place(pc)}: no memory there"
     return f"=> {context.place(pc)}: {found.text}"
+
+
+def source_line(context: Context, pc: int) -> str:
+    """Return the source line of an address, empty where none is known."""
+    found = context.session.lines.at(pc)
+    if found is None:
+        return ""
+    text = context.sources.lines(found.file, found.line, found.line)
+    return f"{found.file}:{found.line}" + (f"   {text[0][1].strip()}" if text else "")
 
 
 def code_at(context: Context, pc: int) -> bytes:

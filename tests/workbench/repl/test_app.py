@@ -86,8 +86,12 @@ def test_ctrl_c_interrupts_a_motion_and_the_session_stays(session: Any) -> None:
         ("info registers sep", ["sepc"]),
         ("goto e", ["end"]),
         ("sql select * from chec", ["checkpoints"]),
-        ("help reverse-s", ["reverse-stepi"]),
+        ("help reverse-s", ["reverse-step", "reverse-stepi"]),
         ("xyzzy a", []),
+        ("catch sys", ["syscall"]),
+        ("context st", ["stack"]),
+        ("rvc", ["reverse-continue"]),
+        ("b eaf", ["leaf"]),
     ],
 )
 def test_completion_follows_from_what_a_command_declares(

@@ -1,89 +1,242 @@
-"""Commands that set and clear breakpoints."""
+"""Commands that say what stops a motion: breakpoints, watchpoints, catches; one numbering for all."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
-from workbench.errors import CommandError
+from workbench.errors import CommandError, one_line
 from workbench.output import Result, Table, Text
+from workbench.registers import CSRS, canonical
 from workbench.repl.context import Context
-from workbench.repl.registry import command
+from workbench.repl.registry import command, split_word
+from workbench.replay.errors import EvalError
 
 if TYPE_CHECKING:
-    from workbench.session import Breakpoint
+    from workbench.session import Session
+
+_CONDITION = re.compile(r"(?:^|\s)if(?=[\s(]|$)")
+_SIZES = {"u8": 1, "s8": 1, "char": 1, "u16": 2, "s16": 2, "short": 2, "u32": 4, "s32": 4, "int": 4}
+_SIZES |= {"u64": 8, "s64": 8, "long": 8}
+#: ``*(u32 *)ADDRESS``, as gdb's users write what is to be watched
+_CAST = re.compile(r"\*\s*\(\s*(?:unsigned\s+)?(\w+)\s*\*\s*\)\s*&?\s*(.+)", re.DOTALL)
+_WORD_BYTES = 8
 
 
 @command(
-    "break", "b", "br", "hbreak", "hb", group="breakpoints", usage="SYMBOL|*ADDRESS", completes="address"
+    *("break", "b", "br", "hbreak", "hb"),
+    group="breakpoints",
+    usage="[-p] [SYMBOL|*ADDRESS|FILE:LINE] [if CONDITION]",
+    completes="address",
+    library="session.add_breakpoint(session.eval({text}))",
 )
 def break_(context: Context, arguments: str) -> Result:
-    """Set a breakpoint at a symbol or an address (``*0x80200000``, ``start_kernel``, ``start_kernel+8``).
+    """Set a breakpoint: at a symbol, an address (``*0x80200000``) or a source line; without one, at the pc.
 
-    It stops motions in both directions, on every hart, in every address space. Without an argument:
-    at the pc.
+    It stops motions in both directions, on every hart, in every address space. ``-p`` makes the address a
+    physical one. A condition (``if $a0 == 3 && $priv == 1``) is evaluated in the machine, at full speed.
     """
-    return _set(context, arguments, temporary=False)
+    return _break(context, arguments, temporary=False)
 
 
-@command("tbreak", "tb", "thbreak", group="breakpoints", usage="SYMBOL|*ADDRESS", completes="address")
+@command("tbreak", "tb", "thbreak", group="breakpoints", usage="as break", completes="address")
 def tbreak(context: Context, arguments: str) -> Result:
     """Set a breakpoint that is deleted when it is first hit."""
-    return _set(context, arguments, temporary=True)
+    return _break(context, arguments, temporary=True)
+
+
+@command("watch", "wa", group="breakpoints", usage="[-p] PLACE [SIZE] [if CONDITION]", completes="address")
+def watch(context: Context, arguments: str) -> Result:
+    """Stop at writes: forwards behind the store, backwards before it, so that ``rc`` finds the last writer.
+
+    PLACE is a symbol, an address with a SIZE in bytes (8 by default), ``*(u32 *)ADDRESS``, or a register
+    or CSR (``watch $a0``, ``watch $satp``). A condition may ask for $value, $old, $addr and $size.
+    """
+    return _watch(context, arguments, "w")
+
+
+@command("rwatch", "rw", group="breakpoints", usage="[-p] PLACE [SIZE] [if CONDITION]", completes="address")
+def rwatch(context: Context, arguments: str) -> Result:
+    """Stop at reads; places are as for ``watch``."""
+    return _watch(context, arguments, "r")
+
+
+@command("awatch", "aw", group="breakpoints", usage="[-p] PLACE [SIZE] [if CONDITION]", completes="address")
+def awatch(context: Context, arguments: str) -> Result:
+    """Stop at reads and writes; places are as for ``watch``."""
+    return _watch(context, arguments, "a")
+
+
+@command("catch", group="breakpoints", usage="WHAT [ARGUMENT] [if CONDITION]", completes="catch")
+def catch(context: Context, arguments: str) -> Result:
+    """Stop at happenings, such as a trap, a system call, or a text on the console.
+
+    ``catch trap``, ``catch interrupt 5``, ``catch syscall openat if $a0 == 3``, ``catch console "panic"``.
+    WHAT: trap [CAUSE], interrupt [NUMBER], syscall [NAME|NUMBER], priv (a change of privilege), satp [VALUE] (of
+    the address space), csr NAME, reg NAME, mmio [DEVICE|ADDRESS], console TEXT.
+    """
+    rest, condition = _split_condition(arguments)
+    what, arg = split_word(rest)
+    if not what:
+        raise CommandError("catch: what? 'help catch' lists what there is")
+    if arg[:1] in ("'", '"') and arg[-1:] == arg[:1]:
+        arg = arg[1:-1]
+    if what == "console":  # its text may hold an "if" of its own
+        text = split_word(arguments)[1]
+        arg, condition = (text[1:-1] if text[:1] in ("'", '"') and text[-1:] == text[:1] else text), None
+    point = _add(lambda: context.session.add_catch(what, arg or None, condition))
+    return _told(context, "Catchpoint", point)
 
 
 @command("delete", "d", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
 def delete(context: Context, arguments: str) -> Result:
-    """Delete breakpoints by number; without a number, all of them."""
+    """Delete breakpoints, watchpoints and catches by number; without a number, all of them."""
     numbers = _numbers(context, arguments)
     for number in numbers:
-        context.session.delete_breakpoint(number)
+        context.session.delete_stopper(number)
     return None if numbers else Text("No breakpoints.", [])
 
 
 @command("enable", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
 def enable(context: Context, arguments: str) -> Result:
-    """Enable breakpoints by number; without a number, all of them."""
+    """Enable breakpoints, watchpoints and catches by number; without a number, all of them."""
     return _switch(context, arguments, on=True)
 
 
 @command("disable", "dis", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
 def disable(context: Context, arguments: str) -> Result:
-    """Disable breakpoints by number, without forgetting them; without a number, all of them."""
+    """Disable breakpoints and the like by number, without forgetting them; without a number, all of them."""
     return _switch(context, arguments, on=False)
 
 
-@command("info breakpoints", "info b", group="breakpoints")
-def info_breakpoints(context: Context, arguments: str) -> Result:
-    """List the breakpoints."""
-    rows = [
-        (p.number, "del" if p.temporary else "keep", p.enabled, p.hits, p.address, context.place(p.address))
-        for p in _all(context)
-    ]
-    return Table(
-        ("number", "after", "enabled", "hits", "address", "where"),
-        rows,
-        {"address": "hex16"},
-        empty="No breakpoints.",
+@command("ignore", group="breakpoints", usage="NUMBER COUNT", completes="breakpoint")
+def ignore(context: Context, arguments: str) -> Result:
+    """Let the next COUNT hits of a breakpoint, watchpoint or catch pass."""
+    number, count = split_word(arguments)
+    if not count.isdecimal():
+        raise CommandError("ignore: a number and a count are needed, as in 'ignore 1 10'")
+    (found,) = _numbers(context, number or "?")
+    for point in context.session.stoppers:
+        if point.number == found:
+            point.hits_ignored = int(count)
+    return Text(
+        f"The next {count} hits of {found} are passed over.", {"number": found, "ignored": int(count)}
     )
 
 
-def _set(context: Context, arguments: str, temporary: bool) -> Result:
-    text = arguments.removeprefix("*").strip() or "$pc"
-    address = context.number(text)
+@command("info breakpoints", "info b", "info watchpoints", group="breakpoints")
+def info_breakpoints(context: Context, arguments: str) -> Result:
+    """List the breakpoints, watchpoints and catches."""
+    rows = []
+    for point in context.session.stoppers:
+        where = context.place(point.address) if point.kind == "breakpoint" else _what(context, point)
+        after = "del" if point.temporary else "keep"
+        condition = f"if {point.condition}" if point.condition else ""
+        rows.append((point.number, point.kind, after, point.enabled, point.hits, where, condition))
+    columns = ("number", "kind", "after", "enabled", "hits", "where", "condition")
+    return Table(columns, rows, empty="No breakpoints.")
+
+
+def _what(context: Context, point: Any) -> str:
+    if point.kind == "watchpoint":
+        access = {"w": "writes", "r": "reads", "a": "accesses"}[point.what]
+        name = context.session.symbols.format(point.address)
+        return f"{access} of {point.text}{f' <{name}>' if name and not point.physical else ''}"
+    return str(point.text)
+
+
+def _break(context: Context, arguments: str, temporary: bool) -> Result:
+    rest, condition = _split_condition(arguments)
+    rest, physical = _take_physical(rest)
+    address = place_of(context, rest)
     if address & 1:
         raise CommandError(f"breakpoint at {address:#x}: instructions lie at even addresses")
-    point = context.session.add_breakpoint(address, temporary=temporary)
+    point = _add(
+        lambda: context.session.add_breakpoint(
+            address, temporary=temporary, physical=physical, condition=condition
+        )
+    )
     word = "Temporary breakpoint" if temporary else "Breakpoint"
     value = {"number": point.number, "address": f"{address:#x}", "temporary": temporary}
     return Text(f"{word} {point.number} at {context.place(address)}", value)
 
 
-def _all(context: Context) -> list[Breakpoint]:
-    return list(context.session.breakpoints)
+def place_of(context: Context, text: str) -> int:
+    """Return the address that a place in code means: a symbol, an expression, ``FILE:LINE``; the pc for none."""
+    file, colon, line = text.rpartition(":")
+    if colon and line.isdecimal():
+        found = context.session.lines.addresses(file, int(line))
+        if not found:
+            raise CommandError(f"no code of {text} in the kernel's line table")
+        return found[0]
+    return context.number(text.removeprefix("*").strip() or "$pc")
+
+
+def _watch(context: Context, arguments: str, access: str) -> Result:
+    rest, condition = _split_condition(arguments)
+    rest, physical = _take_physical(rest.removeprefix("-l ").removeprefix("-location "))
+    if not rest:
+        raise CommandError("watch: a place is needed, as in 'watch jiffies' or 'watch 0x80400000 4'")
+    session = context.session
+    if rest.startswith("$"):
+        name = canonical(rest)
+        if access != "w":
+            raise CommandError(f"{rest}: only writes of a register can be watched; 'watch {rest}'")
+        kind = "csr" if name in CSRS else "reg"
+        return _told(context, "Watchpoint", _add(lambda: session.add_catch(kind, name, condition)))
+    address, size = _range(context, rest)
+    point = _add(
+        lambda: session.add_watchpoint(address, size, access, physical=physical, condition=condition)
+    )
+    return _told(context, "Watchpoint", point)
+
+
+def _range(context: Context, text: str) -> tuple[int, int]:
+    """Return address and size of what is watched."""
+    cast = _CAST.fullmatch(text)
+    if cast is not None:
+        size = _SIZES.get(cast[1].removesuffix("_t").replace("uint", "u"), _WORD_BYTES)
+        return context.number(cast[2]), size
+    head, _, last = text.replace(",", " ").rpartition(" ")
+    if head.strip() and last.isdecimal() and head.strip()[-1] not in "+-*/(&|":
+        return context.number(head.strip().removeprefix("*")), int(last)
+    address = context.number(text.removeprefix("*").removeprefix("&"))
+    symbol = context.session.symbols.symbol_at(address)
+    exact = symbol is not None and symbol.name == text.removeprefix("&")
+    size = symbol.size if symbol is not None and exact and symbol.size else _WORD_BYTES
+    return address, size
+
+
+def _split_condition(text: str) -> tuple[str, str | None]:
+    match = _CONDITION.search(text)
+    if match is None:
+        return text.strip(), None
+    condition = text[match.end() :].strip()
+    if not condition:
+        raise CommandError("a condition is missing behind 'if'")
+    return text[: match.start()].strip(), condition
+
+
+def _take_physical(text: str) -> tuple[str, bool]:
+    word, rest = split_word(text)
+    return (rest, True) if word == "-p" else (text, False)
+
+
+def _add(add: Any) -> Any:
+    try:
+        return add()
+    except EvalError as error:
+        raise CommandError(one_line(error)) from None
+
+
+def _told(context: Context, word: str, point: Any) -> Text:
+    value = {"number": point.number, "kind": point.kind, "what": _what(context, point)}
+    return Text(f"{word} {point.number}: {value['what']}", value)
 
 
 def _numbers(context: Context, arguments: str) -> list[int]:
-    known = [point.number for point in _all(context)]
+    session: Session = context.session
+    known = [point.number for point in session.stoppers]
     if not arguments:
         return known
     out = []
@@ -97,5 +250,5 @@ def _numbers(context: Context, arguments: str) -> list[int]:
 def _switch(context: Context, arguments: str, on: bool) -> Result:
     numbers = _numbers(context, arguments)
     for number in numbers:
-        context.session.enable_breakpoint(number, on)
+        context.session.enable_stopper(number, on)
     return None if numbers else Text("No breakpoints.", [])

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from workbench.errors import CommandError
 from workbench.output import Result
+from workbench.repl.commands.breakpoints import place_of
 from workbench.repl.context import Context
 from workbench.repl.registry import command
-from workbench.repl.stops import code_at, describe_stop
-from workbench.unwind import is_call, return_address
-
-if TYPE_CHECKING:
-    from workbench.session import Stop
+from workbench.repl.stops import describe_stop
 
 MAX_STEPS = 1 << 48
 
@@ -27,7 +22,7 @@ def continue_(context: Context, arguments: str) -> Result:
     """
     for _ in range(context.count(arguments)):
         stop = context.session.cont()
-        if stop.reason != "breakpoint":
+        if stop.stopper is None:
             break
     return describe_stop(context, stop)
 
@@ -48,49 +43,96 @@ def reverse_continue(context: Context, arguments: str) -> Result:
     """
     for _ in range(context.count(arguments)):
         stop = context.session.reverse_cont()
-        if stop.reason != "breakpoint":
+        if stop.stopper is None:
             break
     return describe_stop(context, stop)
 
 
-@command("stepi", "si", "step", "s", group="motion", usage="[N]", repeat=True)
+@command("stepi", "si", "t", group="motion", usage="[N]", repeat=True, library="session.stepi({arguments})")
 def stepi(context: Context, arguments: str) -> Result:
-    """Step forwards by one step, or by N: an instruction, an exception's or an interrupt's trap entry."""
+    """Step the machine forwards by one step, or by N: an instruction, or the entry of a trap or interrupt."""
     return describe_stop(context, context.session.stepi(_steps(context, arguments)))
 
 
-@command("reverse-stepi", "rsi", "reverse-step", "rs", group="motion", usage="[N]", repeat=True)
+@command(
+    *("reverse-stepi", "rsi", "t-"),
+    group="motion",
+    usage="[N]",
+    repeat=True,
+    library="session.reverse_stepi({arguments})",
+)
 def reverse_stepi(context: Context, arguments: str) -> Result:
-    """Step backwards by one step, or by N."""
+    """Step the machine backwards by one step, or by N."""
     return describe_stop(context, context.session.reverse_stepi(_steps(context, arguments)))
 
 
-@command("nexti", "ni", "next", "n", group="motion", usage="[N]", repeat=True)
+@command("step", "s", group="motion", usage="[N]", repeat=True, library="session.step(by='line')")
+def step(context: Context, arguments: str) -> Result:
+    """Step forwards by a source line, or by N; into functions; where no lines are known, by an instruction.
+
+    Stepping stays in the task that it began in, and passes over interrupts and exceptions unless
+    ``set into-traps on`` was said.
+    """
+    return _stepped(context, arguments, "step")
+
+
+@command("reverse-step", "rs", group="motion", usage="[N]", repeat=True)
+def reverse_step(context: Context, arguments: str) -> Result:
+    """Step backwards to the beginning of a source line, or by N; as ``step`` otherwise."""
+    return _stepped(context, arguments, "reverse_step")
+
+
+@command("next", "n", group="motion", usage="[N]", repeat=True, library="session.next(by='line')")
+def next_(context: Context, arguments: str) -> Result:
+    """Step forwards by a source line, or by N, past the functions that it calls; as ``step`` otherwise."""
+    return _stepped(context, arguments, "next")
+
+
+@command("reverse-next", "rn", "p-", group="motion", usage="[N]", repeat=True)
+def reverse_next(context: Context, arguments: str) -> Result:
+    """Step backwards to the beginning of a source line, or by N, past the functions that it calls."""
+    return _stepped(context, arguments, "reverse_next")
+
+
+@command("nexti", "ni", group="motion", usage="[N]", repeat=True, library="session.next({arguments})")
 def nexti(context: Context, arguments: str) -> Result:
     """Step forwards by one instruction, or by N; a call counts as one, and runs until it returns.
 
     A breakpoint inside the call stops there.
     """
-    session = context.session
-    for _ in range(context.count(arguments)):
-        pc = session.reg("pc")
-        code = code_at(context, pc)
-        if not is_call(code):
-            stop = session.stepi(1)
-            continue
-        stop = _run_to(context, pc + len(code), session.reg("x2"))
-        if stop.reason != "end" and stop.pc != pc + len(code):
-            break
-    return describe_stop(context, stop)
+    return _stepped(context, arguments, "next", "insn")
 
 
-@command("finish", "fin", group="motion", repeat=True)
+@command("reverse-nexti", "rni", group="motion", usage="[N]", repeat=True)
+def reverse_nexti(context: Context, arguments: str) -> Result:
+    """Step backwards by one instruction, or by N; a call counts as one."""
+    return _stepped(context, arguments, "reverse_next", "insn")
+
+
+@command("finish", "fin", "gu", group="motion", repeat=True, library="session.finish()")
 def finish(context: Context, arguments: str) -> Result:
     """Run forwards until the function at the cursor has returned."""
-    target = return_address(context.session)
-    if target is None:
-        raise CommandError("finish: no return address found at the cursor; 'bt' shows the frames")
-    return describe_stop(context, _run_to(context, target, context.session.reg("x2")))
+    return describe_stop(context, context.session.finish())
+
+
+@command(
+    *("reverse-finish", "rfin", "uncall"), group="motion", repeat=True, library="session.reverse_finish()"
+)
+def reverse_finish(context: Context, arguments: str) -> Result:
+    """Run backwards to the call of the function at the cursor."""
+    return describe_stop(context, context.session.reverse_finish())
+
+
+@command("until", "u", "advance", group="motion", usage="PLACE", completes="address")
+def until(context: Context, arguments: str) -> Result:
+    """Run forwards to a place in this task: a symbol, an address or a source line."""
+    return describe_stop(context, context.session.until(_place(context, arguments, "until")))
+
+
+@command("reverse-until", "ru", "reverse-advance", group="motion", usage="PLACE", completes="address")
+def reverse_until(context: Context, arguments: str) -> Result:
+    """Run backwards to a place in this task: a symbol, an address or a source line."""
+    return describe_stop(context, context.session.reverse_until(_place(context, arguments, "reverse-until")))
 
 
 @command(
@@ -123,18 +165,19 @@ def _steps(context: Context, text: str) -> int:
     return count
 
 
-def _run_to(context: Context, address: int, stack: int) -> Stop:
-    """Run to an address with the stack at least as high as it was, so that a recursive call is passed by."""
+def _place(context: Context, text: str, name: str) -> int:
+    if not text:
+        raise CommandError(f"{name}: a place is needed, as in '{name} start_kernel'")
+    return place_of(context, text)
+
+
+def _stepped(context: Context, arguments: str, name: str, by: str = "line") -> Result:
+    """Step in a context, by the session's method of this name; by instructions where no lines are known."""
     session = context.session
-    point = session.add_breakpoint(address)
-    try:
-        while True:
-            stop = session.cont()
-            here = stop.pc == address and stop.reason == "breakpoint"
-            if not here or session.reg("x2") >= stack:
-                return stop
-    finally:
-        session.delete_breakpoint(point.number)
+    if by == "line" and session.lines.at(session.reg("pc")) is None:
+        by = "insn"
+    move = getattr(session, name)
+    return describe_stop(context, move(_steps(context, arguments), by=by, into_traps=context.into_traps))
 
 
 @command(

@@ -78,18 +78,17 @@ def hart(context: Context, arguments: str) -> Result:
     return Text(position_line(context), {"hart": session.hart}, kind="asm")
 
 
-@command("set", group="state", usage="hart N")
+@command("set", group="state", usage="hart N | into-traps on|off", completes="expression")
 def set_(context: Context, arguments: str) -> Result:
-    """Set something of the debugger's: ``set hart N`` selects a hart.
-
-    Registers and memory of a recorded run can't be set: its history is what it is.
-    """
+    """Set something of the debugger's: ``set hart N`` selects a hart, ``set into-traps on`` steps into handlers."""
     what, _, value = arguments.replace("=", " ").partition(" ")
+    value = value.strip()
     if what in ("hart", "thread"):
-        return hart(context, value.strip())
-    raise CommandError(
-        f"set {what}: only 'set hart N' can be set; the state of a recorded run can't be changed"
-    )
+        return hart(context, value)
+    if what == "into-traps" and value in ("on", "off"):
+        context.into_traps = value == "on"
+        return None
+    raise CommandError(f"set {what}: there are 'set hart N' and 'set into-traps on|off'")
 
 
 @command(

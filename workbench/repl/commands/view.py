@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from workbench.errors import CommandError
+from workbench.lines import Line
 from workbench.output import Record, Result, Text
 from workbench.repl.context import DEFAULT_PANES, Context
 from workbench.repl.panes import PANES, show_panes
 from workbench.repl.registry import command
-from workbench.sources import SourceLine
 
 _AROUND = 5
 
@@ -41,11 +41,10 @@ def list_(context: Context, arguments: str) -> Result:
     """Show the source lines around the cursor, an address or a line of a file."""
     file, colon, number = arguments.rpartition(":")
     if colon and number.isdecimal():
-        found = context.sources.addresses(file, int(number))
-        here = context.sources.at(found[0]) if found else None
+        found = context.session.lines.addresses(file, int(number))
+        here = context.session.lines.at(found[0]) if found else None
         if here is None:
             raise CommandError(f"list: no code of {arguments} in the kernel's line table")
-        here = here._replace(line=int(number))
     else:
         here = _line(context, context.number(arguments or "$pc"))
     lines = context.sources.lines(here.file, here.line - _AROUND, here.line + _AROUND)
@@ -77,8 +76,8 @@ def directory(context: Context, arguments: str) -> Result:
     return None
 
 
-def _line(context: Context, address: int) -> SourceLine:
-    found = context.sources.at(address)
+def _line(context: Context, address: int) -> Line:
+    found = context.session.lines.at(address)
     if found is None:
         raise CommandError(
             f"no source line is known for {context.place(address)}: the kernel's ELF has no DWARF of it"
