@@ -283,3 +283,38 @@ class HwDisk:
 
 def _hash(data: bytes | bytearray) -> bytes:
     return hashlib.blake2b(data, digest_size=32).digest()
+
+
+def open_disk(
+    file: str,
+    driver: str | None = None,
+    *,
+    readonly: bool = False,
+    expected_root: str = "",
+    error: ErrorFactory = BlockError,
+    base_read: Callable[[int, bytes], None] | None = None,
+) -> HwDisk:
+    """Open a file name, json: name or URI as a disk of the machine.
+
+    Args:
+        driver: raw, qcow2, or None to probe.
+        expected_root: the content root recorded by ``identify``, or empty.
+
+    Raises:
+        BlockError: it can't be opened or has another content.
+    """
+    base = GraphBase(file, driver, expected_root)
+    if base.size_bytes % 512 or not base.size_bytes:
+        size = base.size_bytes
+        base.close()
+        raise BlockError(errno.EINVAL, f"drive {file} has {size} bytes, expected a positive multiple of 512")
+    return HwDisk(base, readonly=readonly, error=error, base_read=base_read)
+
+
+def identify(file: str, driver: str | None = None) -> tuple[str, int]:
+    """Return (content root, size in bytes) of an image, to be recorded with a machine's configuration."""
+    base = GraphBase(file, driver)
+    try:
+        return base.root(), base.size_bytes
+    finally:
+        base.close()

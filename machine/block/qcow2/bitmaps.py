@@ -14,7 +14,7 @@ from machine.block.qcow2.cache import read_padded
 from machine.block.qcow2.layout import OFFSET_MASK, decode_table, encode_table
 
 if TYPE_CHECKING:
-    from machine.block.qcow2.node import Qcow2Node
+    from machine.block.qcow2.image import Qcow2Image
 
 _DIR = struct.Struct(">QIIBBHI")
 _EXT = struct.Struct(">IIQQ")
@@ -51,7 +51,7 @@ class Entry:
         return data + bytes(-len(data) % 8)
 
 
-async def read_directory(node: Qcow2Node) -> list[Entry]:
+async def read_directory(node: Qcow2Image) -> list[Entry]:
     """Return the directory. Raises ImageFormatError when it is out of bounds."""
     if node.header.bitmaps is None:
         return []
@@ -78,7 +78,7 @@ async def read_directory(node: Qcow2Node) -> list[Entry]:
     return entries
 
 
-async def _read_bits(node: Qcow2Node, entry: Entry, bitmap: DirtyBitmap) -> None:
+async def _read_bits(node: Qcow2Image, entry: Entry, bitmap: DirtyBitmap) -> None:
     needed = -(-len(bitmap.cells) // 8)
     if needed > MAX_BITMAP_BYTES or -(-needed // node.cluster) != entry.table_entries:
         raise ImageFormatError(f"{node.filename}: bitmap '{entry.name}' does not fit the disk's size")
@@ -95,7 +95,7 @@ async def _read_bits(node: Qcow2Node, entry: Entry, bitmap: DirtyBitmap) -> None
     bitmap.load_bits(bytes(data[:needed]))
 
 
-async def load(node: Qcow2Node) -> list[str]:
+async def load(node: Qcow2Image) -> list[str]:
     """Attach the image's bitmaps to the node; on a writable one mark them as in use. Returns what was
     wrong."""
     header = node.header
@@ -134,7 +134,7 @@ async def load(node: Qcow2Node) -> list[str]:
     return errors
 
 
-async def mark_in_use(node: Qcow2Node) -> None:
+async def mark_in_use(node: Qcow2Image) -> None:
     """Say on disk that the stored bitmaps are stale from now on; done in place, the directory keeps its
     size."""
     for bitmap in node.bitmaps:
@@ -147,7 +147,7 @@ async def mark_in_use(node: Qcow2Node) -> None:
         await node.file.flush()
 
 
-async def store(node: Qcow2Node) -> None:
+async def store(node: Qcow2Image) -> None:
     """Write the persistent bitmaps and clear their in-use flags; the old copies are freed."""
     keep = [b for b in node.bitmaps if b.persistent]
     old = node.stored_bitmaps
@@ -185,7 +185,7 @@ async def store(node: Qcow2Node) -> None:
                 await _free_one(node, entry)
 
 
-async def _store_one(node: Qcow2Node, bitmap: DirtyBitmap, old: list[Entry]) -> Entry:
+async def _store_one(node: Qcow2Image, bitmap: DirtyBitmap, old: list[Entry]) -> Entry:
     if bitmap.inconsistent:
         known = next((e for e in old if e.name == bitmap.name), None)
         if known is not None:
@@ -212,7 +212,7 @@ async def _store_one(node: Qcow2Node, bitmap: DirtyBitmap, old: list[Entry]) -> 
     return Entry(bitmap.name, offset, len(table), flags, bitmap.shift)
 
 
-async def _free_one(node: Qcow2Node, entry: Entry) -> None:
+async def _free_one(node: Qcow2Image, entry: Entry) -> None:
     table = decode_table(await read_padded(node.file, entry.table_offset, entry.table_entries * 8))
     for word in table:
         if word & OFFSET_MASK:

@@ -21,7 +21,7 @@ from machine.block.qcow2.layout import (
 from machine.block.qcow2.refcount import decode_block, encode_block
 
 if TYPE_CHECKING:
-    from machine.block.qcow2.node import Qcow2Node
+    from machine.block.qcow2.image import Qcow2Image
 
 #: Clusters whose references are counted; a file with more of them can't be checked.
 MAX_CLUSTERS = 1 << 28
@@ -53,7 +53,7 @@ class CheckResult:
 class Checker:
     """One pass over an image."""
 
-    def __init__(self, node: Qcow2Node, fix_errors: bool) -> None:
+    def __init__(self, node: Qcow2Image, fix_errors: bool) -> None:
         self.node = node
         self.header = node.header
         self.bits = node.header.cluster_bits
@@ -326,7 +326,7 @@ class Checker:
         node.forget_metadata_map()
 
 
-async def _one_pass(node: Qcow2Node, fix_leaks: bool, fix_errors: bool) -> Checker:
+async def _one_pass(node: Qcow2Image, fix_leaks: bool, fix_errors: bool) -> Checker:
     checker = Checker(node, fix_errors)
     await checker.run()
     await checker.refblocks()
@@ -339,7 +339,7 @@ async def _one_pass(node: Qcow2Node, fix_leaks: bool, fix_errors: bool) -> Check
     return checker
 
 
-async def check(node: Qcow2Node, *, fix_leaks: bool = False, fix_errors: bool = False) -> CheckResult:
+async def check(node: Qcow2Image, *, fix_leaks: bool = False, fix_errors: bool = False) -> CheckResult:
     """Check an image that nobody else uses.
 
     Args:
@@ -378,7 +378,7 @@ async def check(node: Qcow2Node, *, fix_leaks: bool = False, fix_errors: bool = 
     return final
 
 
-async def _reload(node: Qcow2Node) -> None:
+async def _reload(node: Qcow2Image) -> None:
     await node.file.flush()
     node.l2.clear()
     node.refs.cache.clear()

@@ -12,10 +12,10 @@ from machine.block.qcow2.mapping import SUBCLUSTERS
 from machine.block.qcow2.refcount import encode_block
 
 if TYPE_CHECKING:
-    from machine.block.qcow2.node import Qcow2Node
+    from machine.block.qcow2.image import Qcow2Image
 
 
-async def zero_range(node: Qcow2Node, start: int, stop: int, *, unmap: bool) -> None:
+async def zero_range(node: Qcow2Image, start: int, stop: int, *, unmap: bool) -> None:
     """Make [start, stop), whole units, read as zero."""
     cluster = node.cluster
     position = start
@@ -33,7 +33,7 @@ async def zero_range(node: Qcow2Node, start: int, stop: int, *, unmap: bool) -> 
         position = upto
 
 
-async def _zero_cluster(node: Qcow2Node, base: int, word: int, bitmap: int, unmap: bool) -> None:
+async def _zero_cluster(node: Qcow2Image, base: int, word: int, bitmap: int, unmap: bool) -> None:
     keep = not word & COMPRESSED and bool(word & OFFSET_MASK or node.data_file_external) and not unmap
     new = node.mapping.zero_entry(word, keep)
     if new == (word, bitmap):
@@ -43,7 +43,7 @@ async def _zero_cluster(node: Qcow2Node, base: int, word: int, bitmap: int, unma
         await node.mapping.release_entry(word, discard=node.pass_discard and unmap)
 
 
-async def _zero_units(node: Qcow2Node, base: int, position: int, upto: int, word: int, bitmap: int) -> None:
+async def _zero_units(node: Qcow2Image, base: int, position: int, upto: int, word: int, bitmap: int) -> None:
     if word & COMPRESSED:
         raise UnsupportedError
     unit = node.mapping.unit
@@ -54,7 +54,7 @@ async def _zero_units(node: Qcow2Node, base: int, position: int, upto: int, word
         await node.mapping.set_entries(base, [new], allocating=False)
 
 
-async def discard_range(node: Qcow2Node, start: int, stop: int, *, full: bool) -> None:
+async def discard_range(node: Qcow2Image, start: int, stop: int, *, full: bool) -> None:
     """Drop clusters. ``full`` makes them unallocated, so that a backing file shows; else they read zero.
 
     Raises:
@@ -88,7 +88,7 @@ async def discard_range(node: Qcow2Node, start: int, stop: int, *, full: bool) -
                 await node.data_node.pdiscard(base, min(cluster, node.data_node.size_bytes - base))
 
 
-async def make_empty(node: Qcow2Node) -> None:
+async def make_empty(node: Qcow2Image) -> None:
     """Make every cluster unallocated.
 
     The fast way rewrites the image as a fresh one: the dirty bit stands from before the first change until
@@ -106,7 +106,7 @@ async def make_empty(node: Qcow2Node) -> None:
     await discard_range(node, 0, header.size, full=True)
 
 
-async def _rewrite(node: Qcow2Node, l1_clusters: int) -> None:
+async def _rewrite(node: Qcow2Image, l1_clusters: int) -> None:
     header, file, cluster = node.header, node.file, node.cluster
     async with node.lock:
         await node.child_event("empty_image_prepare")

@@ -23,7 +23,7 @@ from machine.block.qcow2.layout import (
 )
 
 if TYPE_CHECKING:
-    from machine.block.qcow2.node import Qcow2Node
+    from machine.block.qcow2.image import Qcow2Image
 
 SUBCLUSTERS = 32
 _ALL = 0xFFFF_FFFF
@@ -56,7 +56,7 @@ class Extent:
 class Mapping:
     """L1 and L2 of the active state. Callers that change anything hold the node's lock."""
 
-    def __init__(self, node: Qcow2Node) -> None:
+    def __init__(self, node: Qcow2Image) -> None:
         self._node = node
         header = node.header
         self.bits = header.cluster_bits

@@ -12,7 +12,7 @@ from machine.block.qcow2.cache import TableCache, read_padded
 from machine.block.qcow2.layout import MAX_REFTABLE_BYTES, OFFSET_MASK, decode_table, encode_table
 
 if TYPE_CHECKING:
-    from machine.block.qcow2.node import Qcow2Node
+    from machine.block.qcow2.image import Qcow2Image
 
 _TYPES = {0: "B", 1: "B", 2: "B", 3: "B", 4: "H", 5: "I", 6: "Q"}
 
@@ -53,7 +53,7 @@ def encode_block(cells: array[int], order: int) -> bytes:
 class Refcounts:
     """The refcount structures of one image. Callers hold the node's metadata lock."""
 
-    def __init__(self, node: Qcow2Node) -> None:
+    def __init__(self, node: Qcow2Image) -> None:
         self._node = node
         self.order = node.header.refcount_order
         self.bits = node.header.cluster_bits

@@ -12,10 +12,10 @@ from machine.block.qcow2.layout import MAX_L1_BYTES, encode_table
 from machine.block.qcow2.mapping import Kind
 
 if TYPE_CHECKING:
-    from machine.block.qcow2.node import Qcow2Node
+    from machine.block.qcow2.image import Qcow2Image
 
 
-async def grow_l1(node: Qcow2Node, entries: int) -> None:
+async def grow_l1(node: Qcow2Image, entries: int) -> None:
     """Give the active L1 table room for ``entries`` entries, moving it if needed."""
     header = node.header
     if entries <= header.l1_entries:
@@ -45,7 +45,7 @@ async def grow_l1(node: Qcow2Node, entries: int) -> None:
         await node.refs.change(old_offset >> header.cluster_bits, old_clusters, -1)
 
 
-async def resize(node: Qcow2Node, size: int, prealloc: str) -> None:
+async def resize(node: Qcow2Image, size: int, prealloc: str) -> None:
     """Set the virtual size.
 
     Raises:
@@ -73,7 +73,7 @@ async def resize(node: Qcow2Node, size: int, prealloc: str) -> None:
         await preallocate(node, old, size, prealloc)
 
 
-async def _shrink(node: Qcow2Node, size: int, old: int) -> None:
+async def _shrink(node: Qcow2Image, size: int, old: int) -> None:
     cluster = node.cluster
     start = -(-size // cluster) * cluster
     tail = min(start, old) - size
@@ -84,12 +84,12 @@ async def _shrink(node: Qcow2Node, size: int, old: int) -> None:
         await erase.discard_range(node, start, -(-old // cluster) * cluster, full=True)
 
 
-async def _has_data(node: Qcow2Node, offset: int, length: int) -> bool:
+async def _has_data(node: Qcow2Image, offset: int, length: int) -> bool:
     extent = await node.mapping.lookup(offset, length)
     return extent.kind in (Kind.NORMAL, Kind.COMPRESSED) or extent.length < length
 
 
-async def preallocate(node: Qcow2Node, start: int, end: int, mode: str) -> None:
+async def preallocate(node: Qcow2Image, start: int, end: int, mode: str) -> None:
     """Give every cluster of a range its place, with contents that read as zeroes."""
     cluster = node.cluster
     position = start & ~(cluster - 1)

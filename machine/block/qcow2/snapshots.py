@@ -23,7 +23,7 @@ from machine.block.qcow2.layout import (
 )
 
 if TYPE_CHECKING:
-    from machine.block.qcow2.node import Qcow2Node
+    from machine.block.qcow2.image import Qcow2Image
 
 _ENTRY = struct.Struct(">QIHHIIQII")
 _EXTRA = struct.Struct(">QQQ")
@@ -59,7 +59,7 @@ class Snapshot:
         return data + bytes(-len(data) % 8)
 
 
-async def load(node: Qcow2Node) -> list[Snapshot]:
+async def load(node: Qcow2Image) -> list[Snapshot]:
     """Read the table. Raises ImageFormatError for entries out of bounds."""
     header = node.header
     found: list[Snapshot] = []
@@ -98,7 +98,7 @@ async def load(node: Qcow2Node) -> list[Snapshot]:
     return found
 
 
-def find(node: Qcow2Node, name: str) -> Snapshot:
+def find(node: Qcow2Image, name: str) -> Snapshot:
     """Return the snapshot of that id, or else of that name. Raises BlockError ENOENT."""
     for snapshot in node.snapshots:
         if snapshot.id == name:
@@ -109,7 +109,7 @@ def find(node: Qcow2Node, name: str) -> Snapshot:
     raise BlockError(errno.ENOENT, f"{node.filename}: no snapshot '{name}'")
 
 
-async def _store_table(node: Qcow2Node, snapshots: list[Snapshot]) -> None:
+async def _store_table(node: Qcow2Image, snapshots: list[Snapshot]) -> None:
     """Write a new table, switch the header to it, free the old one."""
     header = node.header
     data = b"".join(s.encode() for s in snapshots)
@@ -133,7 +133,7 @@ async def _store_table(node: Qcow2Node, snapshots: list[Snapshot]) -> None:
         await node.refs.release(old_offset, old_size)
 
 
-async def _change_refs(node: Qcow2Node, l1: array[int], delta: int) -> None:
+async def _change_refs(node: Qcow2Image, l1: array[int], delta: int) -> None:
     """Add ``delta`` to every cluster that an L1 table reaches (the table itself not); undone on failure."""
     done: list[tuple[int, int]] = []
     bits, mapping = node.header.cluster_bits, node.mapping
@@ -162,7 +162,7 @@ async def _change_refs(node: Qcow2Node, l1: array[int], delta: int) -> None:
         raise
 
 
-async def refresh_copied(node: Qcow2Node) -> None:
+async def refresh_copied(node: Qcow2Image) -> None:
     """Make the "exactly one reference" flags of the active tables agree with the refcounts."""
     mapping, bits = node.mapping, node.header.cluster_bits
     changed_l1 = False
@@ -194,7 +194,7 @@ async def refresh_copied(node: Qcow2Node) -> None:
 
 
 async def create(
-    node: Qcow2Node,
+    node: Qcow2Image,
     name: str,
     *,
     sec: int = 0,
@@ -242,7 +242,7 @@ async def create(
     return snapshot
 
 
-async def _drop_vm_state(node: Qcow2Node, start: int, size: int) -> None:
+async def _drop_vm_state(node: Qcow2Image, start: int, size: int) -> None:
     node.lock.release()
     try:
         await erase.discard_range(node, start, start + -(-size // node.cluster) * node.cluster, full=True)
@@ -250,7 +250,7 @@ async def _drop_vm_state(node: Qcow2Node, start: int, size: int) -> None:
         await node.lock.acquire()
 
 
-async def _read_l1(node: Qcow2Node, snapshot: Snapshot) -> array[int]:
+async def _read_l1(node: Qcow2Image, snapshot: Snapshot) -> array[int]:
     data = await read_padded(node.file, snapshot.l1_offset, snapshot.l1_entries * 8)
     table = decode_table(data)
     for entry in table:
@@ -259,7 +259,7 @@ async def _read_l1(node: Qcow2Node, snapshot: Snapshot) -> array[int]:
     return table
 
 
-async def apply(node: Qcow2Node, name: str) -> Snapshot:
+async def apply(node: Qcow2Image, name: str) -> Snapshot:
     """Go back to a snapshot; the present state is lost. No request may be in flight."""
     snapshot = find(node, name)
     node._check(0, 0, write=True)
@@ -289,7 +289,7 @@ async def apply(node: Qcow2Node, name: str) -> Snapshot:
     return snapshot
 
 
-async def delete(node: Qcow2Node, name: str) -> None:
+async def delete(node: Qcow2Image, name: str) -> None:
     """Remove a snapshot: first from the table, then its references."""
     snapshot = find(node, name)
     node._check(0, 0, write=True)
@@ -305,12 +305,12 @@ async def delete(node: Qcow2Node, name: str) -> None:
     await node.flush()
 
 
-def vm_offset(node: Qcow2Node) -> int:
+def vm_offset(node: Qcow2Image) -> int:
     """Return the guest offset at which machine state is kept, above the disk."""
     return node.header.l1_entries_for(node.header.size) * node.mapping.table_span
 
 
-async def save_vmstate(node: Qcow2Node, offset: int, data: bytes) -> None:
+async def save_vmstate(node: Qcow2Image, offset: int, data: bytes) -> None:
     """Write machine state at a position of its own; ``create`` with its ``vm_size`` keeps it in a
     snapshot."""
     node._check(0, 0, write=True)
@@ -321,7 +321,7 @@ async def save_vmstate(node: Qcow2Node, offset: int, data: bytes) -> None:
     node.write_gen += 1
 
 
-async def load_vmstate(node: Qcow2Node, offset: int, length: int) -> bytes:
+async def load_vmstate(node: Qcow2Image, offset: int, length: int) -> bytes:
     """Read machine state of the active state, as an applied snapshot left it."""
     data = bytearray(length)
     await node.drv_read(vm_offset(node) + offset, memoryview(data), 0)

@@ -103,11 +103,9 @@ def test_i8_commit_and_rebase_like_qemu_img(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         for image, below in (("base", None), ("mid", "base"), ("top", "mid")):
-            args = (
-                ["-b", f"{below}.qcow2", "-F", "qcow2", folder / f"{image}.qcow2"]
-                if below
-                else [folder / "base.qcow2", "2M"]
-            )
+            args: list[str | Path] = [folder / "base.qcow2", "2M"]
+            if below:
+                args = ["-b", f"{below}.qcow2", "-F", "qcow2", folder / f"{image}.qcow2"]
             qemu_img("create", "-q", "-f", "qcow2", *args)
         qemu_io(folder / "base.qcow2", "write -P 1 0 1M")
         qemu_io(folder / "mid.qcow2", "write -P 2 512k 1M")
