@@ -38,6 +38,16 @@ class TraceReader:
         self.config: dict[str, Any] = {k: self._json(v, f"config {k!r}") for k, v in self._config_rows()}
         self.clean = self.meta.get("clean") == "1"
         self.final_icount = self._meta_int("final_icount")
+        #: where the history begins: not at reset for a branch or a part of a run
+        self.start_icount = self._meta_int("start_icount") if "start_icount" in self.meta else 0
+        if self.start_icount > self.final_icount:
+            raise TraceError(f"{path}: damaged: it begins at {self.start_icount}, behind its end")
+
+    def refresh(self) -> None:
+        """Take notice of what a recording has committed since."""
+        self.meta = dict(self._rows("SELECT key, value FROM meta"))
+        self.clean = self.meta.get("clean") == "1"
+        self.final_icount = self._meta_int("final_icount")
 
     @classmethod
     def open(cls, path: str | Path, semantics: int | None = None) -> TraceReader:
@@ -143,9 +153,11 @@ class TraceReader:
             from_id = rows[-1][0] + 1
             count = None if count is None else count - len(rows)
 
-    def delivered_positions(self) -> list[tuple[int, int]]:
+    def delivered_positions(self, after_id: int = 0) -> list[tuple[int, int]]:
         """Return ``(id, icount)`` of the inputs that were delivered, not asked for, in order."""
-        return list(self._rows("SELECT id, icount FROM inputs WHERE asked = 0 ORDER BY id"))
+        return list(
+            self._rows("SELECT id, icount FROM inputs WHERE asked = 0 AND id > ? ORDER BY id", (after_id,))
+        )
 
     def input_count(self) -> int:
         """Return how many inputs there are."""

@@ -154,27 +154,26 @@ class CheckpointTree:
         self._budget = budget_bytes // PAGE_BYTES
         self._nodes: list[Node] = [root]
         self._file_at: dict[int, FileNode] = {}
+        self._file_by_id: dict[int, FileNode] = {}
         self._held = 0
         self._kept = 0
         self._folded: OrderedDict[int, dict[int, bytes]] = OrderedDict()
         self._clock = 0
 
     def add_file(self, store: BlobCache, digest_positions: set[int]) -> None:
-        """Add a trace's checkpoints up to its final position."""
-        by_id: dict[int, Node] = {}
+        """Add a trace's checkpoints up to its final position; those that are known already stay."""
         for row in store.trace.checkpoints():
-            if row.icount > store.trace.final_icount:
+            if row.icount > store.trace.final_icount or row.id in self._file_by_id:
                 continue
-            aligned = row.icount == 0 or row.icount in digest_positions
-            if row.parent_id is not None and row.parent_id not in by_id:
+            aligned = row.icount in (0, store.trace.start_icount) or row.icount in digest_positions
+            if row.parent_id is not None and row.parent_id not in self._file_by_id:
                 raise TraceError(f"{store.trace.path}: damaged: checkpoint {row.id} has no parent before it")
-            parent = self.root if row.parent_id is None else by_id[row.parent_id]
+            parent = self.root if row.parent_id is None else self._file_by_id[row.parent_id]
             node = FileNode(store, row, parent, frozenset() if aligned else None)
-            by_id[row.id] = node
+            self._file_by_id[row.id] = node
             if row.icount:
-                self._nodes.append(node)
+                insort(self._nodes, node, key=lambda n: n.icount)
                 self._file_at[row.icount] = node
-        self._nodes.sort(key=lambda n: n.icount)
 
     def nearest(self, icount: int) -> Node:
         """Return the last node at or before a position."""

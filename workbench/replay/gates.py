@@ -18,6 +18,7 @@ from machine.inputs import Input
 from traces.errors import TraceError
 
 from .errors import Diverged
+from .interventions import DEBUGGER, Script
 
 if TYPE_CHECKING:  # a run without a trace needs neither
     from traces.reader import TraceReader
@@ -32,6 +33,24 @@ MAX_ENTROPY: Final = 1 << 16
 _SEEDED_CLOCK_NS: Final = 1_704_067_200 * 10**9
 #: How long one wait for the host lasts before the gate looks around again, in seconds.
 _WAIT_S: Final = 0.1
+
+
+#: Longest and shortest slice of a recording, in steps; and how long one is to last, in seconds.
+_SLICE_STEPS: Final = 2_000_000
+_SLICE_STEPS_MIN: Final = 1000
+_SLICE_S: Final = 0.01
+
+
+def _no_debugger(item: Input) -> None:
+    raise Diverged("a debugger's write comes where there is no machine", 0, 0)
+
+
+def _without_writes(items: list[Input], apply: Callable[[Input], None]) -> list[Input]:
+    """Carry out a debugger's writes; return the other inputs."""
+    for item in items:
+        if item.source == DEBUGGER:
+            apply(item)
+    return [item for item in items if item.source != DEBUGGER]
 
 
 class ConsoleSource(Protocol):
@@ -59,6 +78,7 @@ class RecordGate:
         source: console bytes, or None.
         on_slice: called at every slice of the run with the position, for whoever keeps the time.
         on_dead: called when the machine waits for an input that can never come.
+        script: what a branch gives before it asks the host.
 
     Replay: this is where inputs are made.
     """
@@ -70,7 +90,11 @@ class RecordGate:
         source: ConsoleSource | None = None,
         on_slice: Callable[[int], None] | None = None,
         on_dead: Callable[[], None] | None = None,
+        script: Script | None = None,
     ) -> None:
+        self._script = script
+        self._slice_steps = _SLICE_STEPS
+        self._slice_at = (-1, 0.0)
         self._log = log
         self._source = source
         self._on_slice = on_slice
@@ -86,6 +110,10 @@ class RecordGate:
         self.last_due = -1
         #: set to end waiting for the host
         self.hurry = False
+        #: set to make a wait for the host short, without ending the run
+        self.pausing = False
+        #: carries out a debugger's writes
+        self.apply: Callable[[Input], None] = _no_debugger
 
     def inject(self, given: Input) -> None:
         """Deliver an input at the next poll (a button, a debugger's ``send``)."""
@@ -99,7 +127,8 @@ class RecordGate:
         if self._polled_at == icount:
             return []
         self._polled_at = icount
-        return self._take(icount, vtime_ns, 0.0)
+        self._keep_pace(icount)
+        return _without_writes(self._take(icount, vtime_ns, 0.0), self.apply)
 
     def ask(self, source: str, kind: str, request: bytes, icount: int, vtime_ns: int) -> bytes:
         """Answer from the host, and log the answer."""
@@ -110,6 +139,8 @@ class RecordGate:
                 if self._on_dead is not None:
                     self._on_dead()
                 return bytes(8)
+        elif self._script is not None and (known := self._script.answer(source, kind)) is not None:
+            payload = known
         elif kind == "entropy":
             payload = self._entropy(min(int.from_bytes(request[:4], "little"), MAX_ENTROPY))
         elif kind == "strike":
@@ -123,11 +154,25 @@ class RecordGate:
         return payload
 
     def next_position(self, icount: int) -> int | None:
-        """Return None: a recording is asked at the end of every slice."""
-        return None
+        """Return where to poll next: so soon that the host is asked every few milliseconds."""
+        following = None if self._script is None else self._script.next()
+        soon = icount + self._slice_steps
+        return soon if following is None else max(icount + 1, min(soon, following.icount))
+
+    def _keep_pace(self, icount: int) -> None:
+        """Fit the length of slices to how fast the guest runs: one that polls a device runs slowly."""
+        now = time.monotonic()
+        before, began = self._slice_at
+        if before >= 0 and icount > before:
+            speed = (icount - before) / max(now - began, 1e-6)
+            wanted = int(speed * _SLICE_S)
+            self._slice_steps = max(_SLICE_STEPS_MIN, min(_SLICE_STEPS, wanted, 4 * self._slice_steps))
+        self._slice_at = (icount, now)
 
     def _take(self, icount: int, vtime_ns: int, timeout_s: float) -> list[Input]:
         given, self._queued = self._queued, []
+        if self._script is not None:
+            given += self._script.due(icount)
         if self._source is not None and not self._source.at_end:
             data = self._source.poll(timeout_s)
             if data:
@@ -139,8 +184,16 @@ class RecordGate:
     def _idle(self, deadline: int, vtime_ns: int) -> bytes:
         """Wait for the host as long as virtual time has to go; return how many ns have passed."""
         left = None if deadline == NEVER else max(0, deadline - vtime_ns)
+        if self._script is not None and (scripted := self._idle_by_script(left, vtime_ns)) is not None:
+            return scripted
         began = time.monotonic_ns()
-        while not self.hurry and not self._queued and self._source is not None and not self._source.at_end:
+        while (
+            not self.hurry
+            and not self.pausing
+            and not self._queued
+            and self._source is not None
+            and not self._source.at_end
+        ):
             passed = time.monotonic_ns() - began
             if left is not None and passed >= left:
                 break
@@ -151,13 +204,25 @@ class RecordGate:
             if data:
                 self._queued.append(Input(CONSOLE, "rx", data))
         passed = time.monotonic_ns() - began
-        if self._queued or self.hurry:
+        if self._queued or self.hurry or self.pausing:
             return min(passed, NEVER if left is None else left).to_bytes(8, "little")
         if left is None:
             if self._on_dead is not None:
                 self._on_dead()
             return bytes(8)
         return left.to_bytes(8, "little")
+
+    def _idle_by_script(self, left: int | None, vtime_ns: int) -> bytes | None:
+        """Wait until the script's next input comes, by virtual time, if that is before the deadline."""
+        assert self._script is not None
+        following = min(self._script.given, key=lambda s: s.vtime_ns, default=None)
+        if following is None:
+            return None
+        wait = max(0, following.vtime_ns - vtime_ns)
+        if left is not None and left < wait:
+            return left.to_bytes(8, "little")
+        self._queued += self._script.due(-1, vtime_ns + wait)
+        return wait.to_bytes(8, "little")
 
     def _entropy(self, size: int) -> bytes:
         if not self._seeded:
@@ -216,6 +281,13 @@ class ReplayGate:
         self.last_due = -1
         #: the last position whose digest matched, for messages
         self.last_good = 0
+        #: carries out a debugger's writes
+        self.apply: Callable[[Input], None] = _no_debugger
+
+    def extend(self) -> None:
+        """Take notice of inputs that a recording has added since."""
+        self._count = self._trace.input_count()
+        self._delivered += self._trace.delivered_positions(self._delivered[-1][0] if self._delivered else 0)
 
     def seek(self, next_id: int) -> None:
         """Continue with this input. Raises TraceError: there is no such place in the log."""
@@ -242,7 +314,7 @@ class ReplayGate:
             row = self._take()
             given.append(Input(row.source, row.kind, row.payload, row.hart))
             self._delivered_at += 1
-        return given
+        return _without_writes(given, self.apply)
 
     def ask(self, source: str, kind: str, request: bytes, icount: int, vtime_ns: int) -> bytes:
         """Return the log's next input, which must be this one at this position."""

@@ -11,15 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 from machine.config import SEMANTICS, Images, MachineConfig
+from machine.inputs import Input
 from traces.blobs import blob_hash
 from traces.errors import TraceError
 from traces.reader import TraceReader
+from workbench.errors import WorkbenchError
 
 from .checkpoints import BlobCache, CheckpointTree, MemoryNode, Node
 from .digest import RamFold, canonical_json, rolling_digest, whole_digest
 from .divergence import compare_registers
 from .errors import Diverged
 from .gates import ReplayGate
+from .interventions import apply_write
 from .parts import BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
 
 #: Takes the guest's output while it is replayed: (port, data, icount).
@@ -45,10 +48,11 @@ class Playback:
         self, trace: TraceReader, backend: str = "jit", board_factory: BoardFactory = build_board
     ) -> None:
         self.trace = trace
-        self.end = trace.final_icount
+        self.start, self.end = trace.start_icount, trace.final_icount
         self.config = trace_config(trace)
         self.console: ConsoleListener | None = None
         self.gate = ReplayGate(trace)
+        self.gate.apply = self._write
         drives = open_drives(self.config, self, None)
         self.board: BoardLike = board_factory(self.config, _images(trace), self.gate, self, drives, backend)
         self.board.reset()
@@ -57,7 +61,8 @@ class Playback:
         self._stops = sorted(self._digests)
         root = MemoryNode(0, self.gate.next_id, None, frozenset(), self.board.save_state(), {})
         self.tree = CheckpointTree(initial, root)
-        self.tree.add_file(BlobCache(trace), set(self._digests))
+        self._blobs = BlobCache(trace)
+        self.tree.add_file(self._blobs, set(self._digests))
         self._base: Node = root
         self._since_base: set[int] = set()
         self._rolling: set[int] | None = set()
@@ -68,6 +73,14 @@ class Playback:
         self.compared = 0
         #: whether a run is to stop; set by ``interrupt``, cleared by whoever begins a motion
         self.interrupted = False
+        #: whether the machine shows a write that is only taken with the next step
+        self.touched = False
+        if self.start:
+            self.restore(self.tree.nearest(self.start))
+            if self.icount != self.start:
+                raise TraceError(
+                    f"{trace.path}: damaged: no checkpoint where its history begins ({self.start})"
+                )
 
     def close(self) -> None:
         """Free the machine."""
@@ -77,6 +90,30 @@ class Playback:
     def icount(self) -> int:
         """The machine's position."""
         return self.board.icount
+
+    def extend(self) -> None:
+        """Take notice of what a recording has committed since."""
+        self.trace.refresh()
+        known = len(self._stops)
+        self.end = self.trace.final_icount
+        self._digests = {row.icount: row for row in self.trace.digests() if row.icount <= self.end}
+        if len(self._digests) != known:
+            self._stops = sorted(self._digests)
+        self.tree.add_file(self._blobs, set(self._digests))
+        self.gate.extend()
+
+    def touch(self, item: Input) -> None:
+        """Show a write at the present position, which the trace has there. Raises EvalError, MemoryAccessError."""
+        apply_write(self.board, item)
+        self.touched = True
+
+    def _write(self, item: Input) -> None:
+        try:
+            apply_write(self.board, item)
+        except WorkbenchError as e:
+            raise TraceError(
+                f"{self.trace.path}: damaged: a debugger's write at {self.icount}: {e}"
+            ) from None
 
     # the console sink and the drives' store, as the board sees them
 
@@ -105,6 +142,7 @@ class Playback:
             TraceError: the checkpoint is damaged.
         """
         self._collect()
+        self.touched = False
         board = self.board
         touched = self._since_base | self.tree.difference(self._base, node)
         self.tree.fetch(node, touched)
@@ -170,7 +208,7 @@ class Playback:
     @property
     def settled(self) -> bool:
         """Whether inputs and deadlines of the present position were taken already."""
-        return self.gate.last_due == self.icount
+        return self.touched or self.gate.last_due == self.icount
 
     def run_off_the_end(self) -> BoardStop:
         """From the final position, let the machine take what ended it there."""

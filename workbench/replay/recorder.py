@@ -18,6 +18,7 @@ from workbench.errors import UsageError
 
 from .digest import rolling_digest
 from .gates import ConsoleSource, RecordGate
+from .interventions import Origin, apply_write
 from .parts import BoardFactory, BoardStop, build_board, copy_pages, open_drives, reason_name
 from .tracelog import TraceLog
 from .watch import ConsoleWatch, compile_pattern
@@ -80,6 +81,7 @@ class Recorder:
         backend: ``jit`` or ``interp``.
         limits: what is spent on checkpoints.
         board_factory: builds the board.
+        origin: where a branch leaves its parent, None for a run of its own.
 
     Raises:
         MachineError: such a machine can't be built.
@@ -100,8 +102,10 @@ class Recorder:
         backend: str = "jit",
         limits: RecordLimits | None = None,
         board_factory: BoardFactory = build_board,
+        origin: Origin | None = None,
     ) -> None:
         self.path = Path(out_path)
+        self._origin = origin
         self._config = _with_drive_hashes(config)
         self._images = images
         self._paths = paths or {}
@@ -115,9 +119,17 @@ class Recorder:
         self._stop_at_time = float("inf")
         self._progress_at = 0.0
         self._checkpoint_dirty: set[int] = set()
+        self._roll_dirty: set[int] = set()
+        self._switch_s = 0.0
         self._rolls = 0
+        self._rolled_at = -1
+        #: called between steps, soon after ``pause``, while the machine stands still
+        self.on_pause: Callable[[], None] | None = None
+        self._pausing = False
         self._checkpoint_at = -1
-        self.gate = RecordGate(self._config, self._note_input, source, self._slice, self._dead)
+        script = None if origin is None else origin.script
+        self.gate = RecordGate(self._config, self._note_input, source, self._slice, self._dead, script)
+        self.gate.apply = lambda item: apply_write(self.board, item)
         self._watch = ConsoleWatch(None, echo)
         self._echo = echo
         drives = open_drives(self._config, self, lambda key: lambda c, data: self._note_read(key, c, data))
@@ -145,28 +157,81 @@ class Recorder:
             UsageError: not a regular expression. TraceWriteError: the trace can't be written; what was
                 committed stays and replays.
         """
+        if steps is not None and steps < 1:
+            raise UsageError(f"--steps {steps}: expected at least 1")
+        self.start(until_regex, fail_regex, timeout_s)
+        try:
+            while True:
+                stop = self.advance(steps)
+                if self._pausing and self.on_pause is not None and not self._why:
+                    self._pausing = False
+                    self.on_pause()
+                    if not self._why:
+                        continue
+                return self.finish(stop)
+        finally:
+            self.abandon()
+
+    def start(
+        self, until_regex: str | None = None, fail_regex: str | None = None, timeout_s: float | None = None
+    ) -> None:
+        """Make the trace; ``advance`` and ``finish`` are to follow. Arguments and errors: as of ``run``."""
         patterns = {}
         for name, text in (("until", until_regex), ("fail_pattern", fail_regex)):
             if text is not None:
                 patterns[name] = compile_pattern(text, "--until" if name == "until" else "--fail")
-        if steps is not None and steps < 1:
-            raise UsageError(f"--steps {steps}: expected at least 1")
-        switch_s = sys.getswitchinterval()
+        log = self._start_trace()
+        self._switch_s = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_S)
-        log = self._log = self._start_trace()
-        try:
-            self._watch = ConsoleWatch(log, self._echo, patterns, self._match)
-            if timeout_s is not None:
-                self._stop_at_time = time.monotonic() + timeout_s
-            result = self._finish(log, self._run(log, steps))
-            log.close(result.icount)
-            self._log = None
-            return result
-        finally:
-            sys.setswitchinterval(switch_s)
-            if self._log is not None:
-                self._log = None
-                log.abandon()
+        self._watch = ConsoleWatch(log, self._echo, patterns, self._match)
+        if timeout_s is not None:
+            self._stop_at_time = time.monotonic() + timeout_s
+
+    def advance(self, until: int | None = None) -> BoardStop:
+        """Record until a position, or until something stops the machine: a probe, an interruption, its end.
+
+        Returns:
+            why the machine stopped. It may go on after ``until``, ``breakpoint`` and ``interrupted``.
+        """
+        if self._log is None:
+            raise RuntimeError("the recording has not begun or has ended")
+        return self._run(self._log, until)
+
+    def commit_here(self) -> int:
+        """Let a reader go to where the machine stands: between two calls of ``advance``. Returns the position."""
+        log, board = self._log, self.board
+        if log is not None:
+            self._watch.flush()
+            self._watch.flush()
+            if self.gate.last_due != board.icount and board.icount != self._checkpoint_at:
+                self._collect()
+                self._checkpoint(log)
+            self.commit()
+        return board.icount
+
+    def finish(self, stop: BoardStop) -> RecordResult:
+        """End the recording where the machine stopped; the trace is closed and clean."""
+        log = self._log
+        if log is None:
+            raise RuntimeError("the recording has not begun or has ended")
+        result = self._finish(log, stop)
+        log.close(result.icount)
+        self._log = None
+        sys.setswitchinterval(self._switch_s)
+        return result
+
+    def abandon(self) -> None:
+        """Leave the trace unclean, as it is, if it was not finished."""
+        if self._log is not None:
+            log, self._log = self._log, None
+            sys.setswitchinterval(self._switch_s)
+            log.abandon()
+
+    def pause(self) -> None:
+        """Stand still soon and call ``on_pause``; from a signal handler, another thread or a console's source."""
+        self._pausing = True
+        self.gate.pausing = True
+        self.board.interrupt()
 
     def interrupt(self, why: str = "interrupted") -> None:
         """End the recording soon, as this reason; may be called from a signal handler or another thread."""
@@ -193,20 +258,25 @@ class Recorder:
         return self._log.put(data)
 
     def get(self, digest: bytes) -> bytes:
-        """A recording never restores. Raises KeyError."""
-        raise KeyError(digest.hex())
+        """Return what the parent of a branch keeps of a drive. Raises KeyError: it is no branch."""
+        if self._origin is None:
+            raise KeyError(digest.hex())
+        data = self._origin.fetch(digest)
+        self.put(data)
+        return data
 
     # the run
 
     def _run(self, log: TraceLog, steps: int | None) -> BoardStop:
         board, rolling_steps = self.board, self._limits.rolling_steps
+        self.gate.pausing = self._pausing
         while True:
             aligned = (board.icount // rolling_steps + 1) * rolling_steps
             stop = board.run(aligned if steps is None else min(aligned, steps))
+            if board.icount == aligned and self.gate.last_due != aligned:
+                self._roll(log)
             if reason_name(stop) != "until":
                 return stop
-            if board.icount == aligned:
-                self._roll(log)
             if steps is not None and board.icount >= steps:
                 self._why = self._why or "steps"
                 return stop
@@ -215,13 +285,21 @@ class Recorder:
 
     def _roll(self, log: TraceLog) -> None:
         """Log the rolling digest of an aligned position, and a checkpoint at every few of them."""
-        board, engine = self.board, self.board.engine
-        dirty = engine.dirty_pages()
-        log.digest(board.icount, *rolling_digest(engine, board.config.harts, dirty))
-        self._checkpoint_dirty.update(dirty)
+        board = self.board
+        if board.icount == self._rolled_at:
+            return
+        self._rolled_at = board.icount
+        self._collect()
+        log.digest(board.icount, *rolling_digest(board.engine, board.config.harts, self._roll_dirty))
+        self._roll_dirty.clear()
         self._rolls += 1
-        if self._rolls % self._limits.checkpoint_every == 0:
+        if self._rolls % self._limits.checkpoint_every == 0 and board.icount != self._checkpoint_at:
             self._checkpoint(log)
+
+    def _collect(self) -> None:
+        dirty = self.board.engine.dirty_pages()
+        self._roll_dirty.update(dirty)
+        self._checkpoint_dirty.update(dirty)
 
     def _checkpoint(self, log: TraceLog) -> None:
         board = self.board
@@ -246,7 +324,7 @@ class Recorder:
         self._watch.close()
         if reason == "poweroff" and "poweroff" not in self._watch.named:
             log.bookmark("poweroff", board.icount, "the machine was switched off")
-        self._checkpoint_dirty.update(board.engine.dirty_pages())
+        self._collect()
         if settled and reason_name(stop) not in ("until", "interrupted"):
             log.end_digest(board.save_state(), copy_pages(board, self._checkpoint_dirty))
         elif not settled and board.icount != self._checkpoint_at:
@@ -267,7 +345,22 @@ class Recorder:
         log.base(base)
         self._checkpoint_dirty.clear()
         self._checkpoint(log)
+        if self._origin is not None:
+            self._load_origin(log, self._origin)
         return log
+
+    def _load_origin(self, log: TraceLog, origin: Origin) -> None:
+        """Put the machine where the branch leaves its parent, and begin the history there."""
+        board = self.board
+        for index, data in origin.pages.items():
+            board.load_ram_page(index, data)
+        board.load_state(origin.state)
+        origin.change(board)
+        self._checkpoint_dirty = set(origin.pages) | set(board.engine.dirty_pages())
+        for key, value in origin.meta.items():
+            log.set_meta(key, value)
+        log.set_meta("start_icount", board.icount)
+        self._checkpoint(log)
 
     def _write_head(self, writer: TraceWriter) -> None:
         from machine.drives import drive_name

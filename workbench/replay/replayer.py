@@ -115,8 +115,8 @@ class Replayer:
         self.close()
 
     def _check(self, icount: int) -> None:
-        if not 0 <= icount <= self.playback.end:
-            raise PositionError(f"position {icount} is outside of 0..{self.playback.end}")
+        if not self.playback.start <= icount <= self.playback.end:
+            raise PositionError(f"position {icount} is outside of {self.playback.start}..{self.playback.end}")
 
     def _compare(self, checkpoint_id: int, icount: int, recorded: bytes) -> None:
         digest, state = self.playback.whole()

@@ -56,10 +56,18 @@ class Timeline:
 
     def __init__(self, playback: Playback) -> None:
         self.playback = playback
-        self.start = 0
-        self.end = playback.end
         #: what searches have found out
         self.scanned = Scanned()
+
+    @property
+    def start(self) -> int:
+        """The first position."""
+        return self.playback.start
+
+    @property
+    def end(self) -> int:
+        """The last position; it moves while a recording goes on."""
+        return self.playback.end
 
     @property
     def cursor(self) -> int:
