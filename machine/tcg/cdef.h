@@ -65,7 +65,7 @@ void wb_state_get(Machine *m, uint32_t hart, uint64_t *out);
 void wb_state_set(Machine *m, uint32_t hart, const uint64_t *in);
 void wb_irq_line(Machine *m, uint32_t hart, uint32_t line, int level);
 
-/* probes (core/probe.h): kinds by wb_probe_kind(), actions 0 stop, 1 note the last hit, 2 record; flags 1: the range is of
+/* probes (core/probe.h): kinds by wb_probe_kind(), actions 0 stop, 1 note the last hit, 2 record, 3 count by pc; flags 1: the range is of
  * paddrs. Conditions are gdb agent expressions at code[spec.code], of spec.code_len bytes (0: none). */
 typedef struct {
     uint8_t kind, action, flags;
@@ -78,6 +78,8 @@ void wb_probe_skip(Machine *m, uint64_t icount);
 int wb_probe_stopped(Machine *m); /* which probe stopped the last run; -1: none */
 uint64_t wb_probe_hits(Machine *m, uint32_t probe);
 uint64_t wb_probe_last(Machine *m, uint32_t probe);
+/* What probes that count have counted: pairs of pc and count, some of them 0; valid until the next run. lost: not counted. */
+const uint64_t *wb_probe_counts(Machine *m, uint32_t *n, uint64_t *lost);
 const void *wb_probe_records(Machine *m, uint32_t *n); /* takes them: valid until the next run; 128 bytes each */
 
 /* text */

@@ -58,6 +58,7 @@ class ProbeAction(IntEnum):
     STOP = 0
     LAST = 1
     RECORD = 2
+    COUNT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +441,19 @@ class Engine:
         n = ffi.new("uint32_t *")
         records = lib.wb_probe_records(self._m, n)
         return bytes(ffi.buffer(records, n[0] * RECORD.size)) if n[0] else b""
+
+    def take_counts(self) -> dict[int, int]:
+        """Return how often each pc was met by probes that count, since ``set_probes``.
+
+        Raises:
+            MemoryError: the host had no memory for all of them.
+        """
+        n, lost = ffi.new("uint32_t *"), ffi.new("uint64_t *")
+        counts = lib.wb_probe_counts(self._m, n, lost)
+        if lost[0]:
+            raise MemoryError(f"{lost[0]} instructions were not counted: no memory")
+        words = ffi.unpack(counts, 2 * n[0]) if n[0] else []
+        return {pc: count for pc, count in zip(words[::2], words[1::2], strict=True) if count}
 
     # -- breakpoints: EXEC probes at single addresses
 

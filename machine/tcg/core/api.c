@@ -478,6 +478,14 @@ uint64_t wb_probe_last(Machine *m, uint32_t probe)
     return probe < m->probes->n ? m->probes->probe[probe].last : ~UINT64_C(0);
 }
 
+const uint64_t *wb_probe_counts(Machine *m, uint32_t *n, uint64_t *lost)
+{
+    const Histogram *t = &m->probes->counts;
+    *n = t->size;
+    *lost = t->lost;
+    return t->entry ? &t->entry[0].pc : NULL;
+}
+
 const void *wb_probe_records(Machine *m, uint32_t *n)
 {
     *n = m->probes->n_records;

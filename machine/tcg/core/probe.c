@@ -22,6 +22,7 @@ void probe_deinit(Machine *m)
         return;
     free(m->probes->code);
     free(m->probes->record);
+    histogram_clear(&m->probes->counts);
     free(m->probes);
     m->probes = NULL;
 }
@@ -347,6 +348,8 @@ void probe_tell(Hart *h, const Happening *what)
         p->last = last;
         if (p->action == PROBE_RECORD)
             probe_record(h, i, what);
+        else if (p->action == PROBE_COUNT)
+            histogram_add(&s->counts, what->at);
         else if (p->action == PROBE_STOP && s->stopped < 0)
             s->stopped = (int32_t)i;
     }
@@ -373,6 +376,15 @@ uint64_t helper_probe_exec(Hart *h, uint64_t pc, uint64_t b, uint64_t c)
     (void)b, (void)c;
     if (probe_full(h->m)) {
         h->leave = LEAVE_BEFORE;
+        return 0;
+    }
+    ProbeSet *s = h->m->probes;
+    if (s->n == 1 && s->probe[0].action == PROBE_COUNT && !s->probe[0].code_len) { /* a profile: nothing else to look at */
+        const uint64_t here = mach_icount(h->m) + 1;
+        if (here != s->counted && pc >= s->probe[0].lo && pc <= s->probe[0].hi) {
+            s->counted = here;
+            histogram_add(&s->counts, pc);
+        }
         return 0;
     }
     const Happening what = {.kind = PROBE_EXEC, .at = pc, .a = pc};
@@ -458,7 +470,8 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
     if (n > PROBE_MAX || code_len > PROBE_CODE_MAX)
         return false;
     for (uint32_t i = 0; i < n; i++)
-        if (spec[i].kind >= N_PROBE_KINDS || spec[i].action > PROBE_RECORD || spec[i].lo > spec[i].hi ||
+        if (spec[i].kind >= N_PROBE_KINDS || spec[i].action > PROBE_COUNT ||
+            (spec[i].action == PROBE_COUNT && spec[i].kind != PROBE_EXEC) || spec[i].lo > spec[i].hi ||
             spec[i].code > code_len || spec[i].code_len > code_len - spec[i].code)
             return false;
     if (n && !s->record && !(s->record = malloc(PROBE_RECORDS * sizeof(*s->record))))
@@ -478,6 +491,8 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
     s->kinds = s->stop_kinds = s->n_records = 0;
     s->stopped = -1;
     s->paired = false;
+    s->counted = 0;
+    histogram_clear(&s->counts);
     memset(s->open, 0, sizeof(s->open));
     for (uint32_t i = 0; i < n; i++) {
         s->probe[i] = (Probe){.kind = spec[i].kind,

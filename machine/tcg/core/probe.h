@@ -11,6 +11,7 @@
 #ifndef WB_PROBE_H
 #define WB_PROBE_H
 
+#include "histogram.h"
 #include "machine.h"
 
 /* X(name, range is of, what it sees) */
@@ -32,7 +33,7 @@ typedef enum {
         N_PROBE_KINDS
 } ProbeKind;
 
-typedef enum { PROBE_STOP, PROBE_LAST, PROBE_RECORD } ProbeAction;
+typedef enum { PROBE_STOP, PROBE_LAST, PROBE_RECORD, PROBE_COUNT /* EXEC: how often each pc */ } ProbeAction;
 
 enum {
     PROBE_PHYSICAL = 1, /* READ and WRITE: the range is of paddrs */
@@ -92,6 +93,8 @@ typedef struct ProbeSet {
     int32_t stopped;    /* the probe that asked to stop, or -1 */
     ProbeRecord *record;
     uint32_t n_records;
+    Histogram counts;
+    uint64_t counted;   /* the position last counted, plus 1 */
     bool paired;        /* keep `open` */
     uint64_t open[PROBE_OPEN_BITS / 64]; /* by return address and stack pointer of recorded calls */
 } ProbeSet;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from machine.tcg.engine import NEVER, RECORD, ExitReason, Probe, ProbeAction, ProbeKind
@@ -55,7 +57,7 @@ def plain() -> tuple[object, ...]:
     return bare.state()
 
 
-@pytest.mark.parametrize("action", list(ProbeAction))
+@pytest.mark.parametrize("action", [ProbeAction.STOP, ProbeAction.LAST, ProbeAction.RECORD])
 @pytest.mark.parametrize("kind", list(ProbeKind))
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_guest_can_tell(
@@ -185,3 +187,15 @@ def test_paired_returns_are_those_of_recorded_calls(backend: str) -> None:
     assert [row[3] for row in rows] == [ProbeKind.CALL, ProbeKind.RET] * 100
     nowhere = Probe(ProbeKind.CALL, ProbeAction.RECORD, 0, 0)
     assert run_with([nowhere, returns], backend)[1] == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_counts_are_those_of_the_records(backend: str) -> None:
+    bare = Bare(PROGRAM, backend=backend)
+    bare.engine.set_probes([everywhere(ProbeKind.EXEC, ProbeAction.COUNT)])
+    assert bare.run() is ExitReason.STOP
+    counted = bare.engine.take_counts()
+    assert counted == dict(Counter(row[1] for row in run_with([everywhere(ProbeKind.EXEC)], backend)[1]))
+    assert counted[bare.labels["store"]] == 100
+    with pytest.raises(ValueError, match="too many"):
+        bare.engine.set_probes([everywhere(ProbeKind.CALL, ProbeAction.COUNT)])
