@@ -63,9 +63,13 @@ async def open_image(
     """
     spec = _spec(name, fmt, image_opts=image_opts, force_share=force_share, flush=flush)
     if isinstance(spec, dict):
-        return await graph.open({**spec, **options}, driver=fmt, read_only=not writable)
-    name, fmt, extra = spec
-    return await graph.open(name, driver=fmt, read_only=not writable, defaults={**extra, **options})
+        node = await graph.open({**spec, **options}, driver=fmt, read_only=not writable)
+    else:
+        name, fmt, extra = spec
+        node = await graph.open(name, driver=fmt, read_only=not writable, defaults={**extra, **options})
+    if writable:
+        await graph.backend(node, name=f"tool on {name}")  # takes the file's locks
+    return node
 
 
 def create_options(pairs: dict[str, Any], size: int) -> CreateOptions:
@@ -272,20 +276,9 @@ async def check(
     if driver != "qcow2":
         raise UnsupportedError(f"'{name}': format {driver} has no check")
     spec["file"] = {"driver": "file", "filename": name}
-    if repair:
-        _clear_corrupt(name)
     node = await graph.open(spec)
     assert isinstance(node, Qcow2Node)
     return await qcow2_check.check(node, fix_leaks=bool(repair), fix_errors=repair == "all")
-
-
-def _clear_corrupt(name: str) -> None:
-    """A corrupt image opens only read-only; a repair is told to go on by clearing that bit first."""
-    with Path(name).open("r+b") as file:
-        head = file.read(80)
-        if len(head) == 80 and int.from_bytes(head[4:8], "big") == 3 and head[79] & layout.INCOMPAT_CORRUPT:
-            file.seek(79)
-            file.write(bytes([head[79] & ~layout.INCOMPAT_CORRUPT]))
 
 
 async def map_image(graph: Graph, name: str, fmt: str | None = None, **how: Any) -> list[dict[str, Any]]:

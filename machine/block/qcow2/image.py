@@ -145,7 +145,7 @@ class Qcow2Image(Node):
         header = self.header
         if self.read_only:
             return
-        if header.incompatible & layout.INCOMPAT_CORRUPT:
+        if header.incompatible & layout.INCOMPAT_CORRUPT and self.repair_on_open:
             raise BlockError(
                 errno.EACCES,
                 f"{self.filename}: image is corrupt and can only be opened read-only: run a check -r all",
