@@ -125,6 +125,9 @@ bool probe_covers(const Machine *m, ProbeKind kind, uint64_t lo, uint64_t hi);
 /* Must loads (stores) of this page take the slow path? */
 bool probe_covers_page(const Machine *m, ProbeKind kind, uint64_t vpage, uint64_t ppage);
 
+/* agent.c: does a condition hold? A program that fails (bad memory, stack, op) does not. */
+bool agent_eval(Hart *h, const Happening *what, const uint8_t *code, uint32_t len);
+
 /* Tells the probes. Sets stopped, counts, records; the caller ends the TB where probe_stopping(). */
 void probe_tell(Hart *h, const Happening *what);
 static inline bool probe_stopping(const Machine *m)
