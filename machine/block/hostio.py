@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import selectors
 import socket
 import ssl
+import stat
 import time
 from pathlib import Path
 
@@ -264,3 +266,26 @@ def tls_context(folder: str, *, server: bool) -> ssl.SSLContext:
     except OSError as error:
         raise BlockError(errno.EINVAL, f"TLS certificates in '{folder}' can't be used: {error}") from error
     return context
+
+
+class LineReader:
+    """Lines of a descriptor, read while other tasks run; a regular file is read without waiting."""
+
+    def __init__(self, sched: Scheduler, fd: int) -> None:
+        self._poller = SocketPoller.of(sched)
+        self._fd = fd
+        self._buffer = b""
+        self._pollable = not stat.S_ISREG(os.fstat(fd).st_mode)
+
+    async def next(self) -> str | None:
+        """Return the next line without its end, None at the end of the input."""
+        while b"\n" not in self._buffer:
+            if self._pollable:
+                await self._poller.wait(self._fd)
+            data = os.read(self._fd, 4096)
+            if not data or len(self._buffer) > 1 << 20:
+                rest, self._buffer = self._buffer, b""
+                return rest.decode(errors="replace") if rest else None
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode(errors="replace")

@@ -26,10 +26,11 @@ class IoShell:
     flush, truncate, map, alloc, length, info, break, wait_break, resume, remove_break, sleep (ms).
     """
 
-    def __init__(self, graph: Graph, node: Node) -> None:
+    def __init__(self, graph: Graph, node: Node, name: str = "io") -> None:
         self.graph = graph
         self._perm = Perm.CONSISTENT_READ | (Perm.NONE if node.read_only else Perm.WRITE)
-        self.backend: BlockBackend = graph.run(graph.backend(node, perm=self._perm, name="io"))
+        self.backend = BlockBackend(graph, name, self._perm)
+        self.backend.attach(node)
         self._tasks: list[Task[list[str]]] = []
 
     def run(self, line: str) -> list[str]:
@@ -38,18 +39,26 @@ class IoShell:
         Raises:
             OptionError: an unknown command or wrong arguments. BlockError: what the request met.
         """
-        try:
-            words = shlex.split(line)
-        except ValueError as error:
-            raise OptionError(f"'{line}': {error}") from None
-        if not words:
-            return []
-        if words[0].startswith("aio_") and words[0] != "aio_flush":
+        words = self.split(line)
+        if words and words[0].startswith("aio_") and words[0] != "aio_flush":
             task = self.graph.sched.spawn(self._command(words[0][4:], words[1:]), line)
             self._tasks.append(task)
             self.graph.sched.settle()
             return []
-        return self.graph.run(self._command(words[0], words[1:]))
+        return self.graph.run(self.execute(line))
+
+    async def execute(self, line: str) -> list[str]:
+        """As ``run``, from inside a task and without the aio commands."""
+        words = self.split(line)
+        return await self._command(words[0], words[1:]) if words else []
+
+    @staticmethod
+    def split(line: str) -> list[str]:
+        """Return a line's words."""
+        try:
+            return shlex.split(line)
+        except ValueError as error:
+            raise OptionError(f"'{line}': {error}") from None
 
     def close(self) -> None:
         """Wait for what is in flight and let go of the node."""
