@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from machine.errors import MachineError
-from machine.tcg.engine import Probe
 from traces.errors import TraceError
 from traces.position import parse_position
 from traces.reader import TraceReader
 from workbench.errors import WorkbenchError
 from workbench.lines import Lines, elf_rows
+from workbench.replay.changing import Changing
 from workbench.replay.consolesearch import ConsoleSearch
-from workbench.replay.details import Found, describe, found_by, syscall_number
-from workbench.replay.looking import Looking
-from workbench.replay.motions import Stepper
+from workbench.replay.details import syscall_number
+from workbench.replay.live import Live
+from workbench.replay.moving import Stop
 from workbench.replay.parts import BoardFactory, BoardLike, build_board
 from workbench.replay.playback import Playback
-from workbench.replay.stoppers import Condition, Detail, Names, Stopper, Stoppers
+from workbench.replay.recorder import Recorder
+from workbench.replay.stoppers import Names, Stopper, Stoppers
 from workbench.replay.timeline import Timeline
 from workbench.symbols import Symbols
+
+__all__ = ["Breakpoint", "Session", "Stop"]
 
 #: The name that breakpoints had before there were other stoppers.
 Breakpoint = Stopper
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Where a motion ended, and why.
-
-    Args:
-        reason: ``breakpoint``, ``watchpoint``, ``catch``, ``step``, ``goto``, ``start``, ``end`` or ``interrupted``.
-        icount: the position. hart: the one that takes the next step. pc: its program counter.
-        detail: what the stopper met; its text is for a person.
-        stopper: number of what stopped the motion.
-    """
-
-    reason: str
-    icount: int
-    hart: int
-    pc: int
-    detail: Detail | None = None
-    stopper: int | None = None
-
-
-class Session(Looking):
+class Session(Changing):
     """An open trace with a machine in it. Make one with ``open``; a context manager.
 
     Every motion leaves the machine at the state at ``cursor``. Nothing of a session changes the trace.
@@ -57,10 +40,10 @@ class Session(Looking):
         self.trace = trace
         self.playback = playback
         self.timeline = Timeline(playback)
-        #: the selected hart
         self.hart = 0
         self._stoppers = Stoppers(Names(self._symbol, self._device_range, syscall_number))
         self._console = ConsoleSearch(trace)
+        self._live: Live | None = None
         self._symbols: Symbols | None = None
         self._lines: Lines | None = None
         self._notes: dict[str, int] = {}
@@ -84,10 +67,50 @@ class Session(Looking):
             trace.close()
             raise
 
+    @classmethod
+    def attach(
+        cls, recorder: Recorder, backend: str = "jit", board_factory: BoardFactory = build_board
+    ) -> Session:
+        """Open a session on a recording that has begun and stands still: the cursor is now.
+
+        What was recorded so far is this session's history; motions that go past its end record on. The recording
+        stays the caller's: it goes on with ``Recorder.advance`` or ``finish`` when the session is closed.
+
+        Raises:
+            TraceError, MachineError: as ``open``.
+        """
+        return cls._on(Live(recorder, owned=False), backend, board_factory)
+
+    @classmethod
+    def _on(cls, live: Live, backend: str, board_factory: BoardFactory) -> Session:
+        session = cls.open(live.recorder.path, backend, board_factory)
+        session._live = live
+        session.timeline.goto(session.end)
+        return session
+
     def close(self) -> None:
-        """Free the machine and the file."""
+        """Free the machine and the file; end a branch's recording."""
+        if self._live is not None:
+            self._live.close()
+            self._live = None
         self.playback.close()
         self.trace.close()
+
+    def _change_over(self, live: Live) -> None:
+        backend, factory = self.playback.backend, self.playback.board_factory
+        trace = TraceReader.open(live.recorder.path)
+        try:
+            playback = Playback(trace, backend, factory)
+        except BaseException:
+            trace.close()
+            raise
+        listener, hart = self.playback.console, self.hart
+        self.close()
+        self.trace, self.playback, self._live, self.hart = trace, playback, live, hart
+        self.playback.console = listener
+        self.timeline = Timeline(playback)
+        self._console = ConsoleSearch(trace)
+        self.timeline.goto(self.end)
 
     def __enter__(self) -> Session:
         return self
@@ -106,16 +129,6 @@ class Session(Looking):
     def cursor(self) -> int:
         """The position."""
         return self.timeline.cursor
-
-    @property
-    def start(self) -> int:
-        """The first position."""
-        return self.timeline.start
-
-    @property
-    def end(self) -> int:
-        """The last position."""
-        return self.timeline.end
 
     @property
     def harts(self) -> int:
@@ -172,248 +185,6 @@ class Session(Looking):
         """Name a position, the cursor by default, for this session; returns it."""
         self._notes[name] = self.cursor if icount is None else icount
         return self._notes[name]
-
-    # motions
-
-    def goto(self, pos: int | str) -> Stop:
-        """Go to a position. Raises PositionError: there is no such place."""
-        target = self.parse_position(pos) if isinstance(pos, str) else pos
-        return self._stop(self.timeline.goto(target))
-
-    def stepi(self, n: int = 1) -> Stop:
-        """Go ``n`` steps of the machine forward; a stopper on the way stops there."""
-        if self.cursor >= self.end:
-            return self._stop("end")
-        limit = min(self.cursor + n, self.end)
-        return self._run(limit, "step" if self.cursor + n <= self.end else "end", n > 1)
-
-    def reverse_stepi(self, n: int = 1) -> Stop:
-        """Go ``n`` steps of the machine back; a stopper on the way stops there."""
-        if self.cursor <= self.start:
-            return self._stop("start")
-        limit = self.cursor - n
-        return self._run_back(max(limit, self.start), "step" if limit >= self.start else "start", n > 1)
-
-    def cont(self) -> Stop:
-        """Run forward to a stopper or the end; a breakpoint at the cursor is left behind."""
-        return self._stop("end") if self.cursor >= self.end else self._run(self.end, "end")
-
-    def reverse_cont(self) -> Stop:
-        """Run backwards to the last stopper before the cursor, or to the start.
-
-        Of what happens in a step (a store, a trap), the position before that step is gone to.
-        """
-        return self._stop("start") if self.cursor <= self.start else self._run_back(self.start, "start")
-
-    reverse_continue = reverse_cont
-
-    def step(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> Stop:
-        """Step forward in the task (or hart) of the selected hart, past interrupts and other tasks.
-
-        Args:
-            n: how often. by: ``insn``, or ``line`` (into functions that have line tables, past the others).
-            into_traps: step into the handlers of interrupts and exceptions.
-
-        Returns:
-            ``step``, or the stopper or end of history that came first.
-        """
-        return Stepper(self, into_traps).step(n, by, over=False, back=False)
-
-    def next(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> Stop:
-        """As ``step``, but a call is one step."""
-        return Stepper(self, into_traps).step(n, by, over=True, back=False)
-
-    def finish(self) -> Stop:
-        """Run until the function at the cursor has returned. Raises CommandError: its frame is not known."""
-        return Stepper(self).finish(back=False)
-
-    def until(self, addr: int) -> Stop:
-        """Run forward to an address in this task (or hart)."""
-        return Stepper(self).until(addr, back=False)
-
-    def reverse_step(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> Stop:
-        """Step backwards; by ``line``, to where the code of the last line began."""
-        return Stepper(self, into_traps).step(n, by, over=False, back=True)
-
-    def reverse_next(self, n: int = 1, by: str = "insn", into_traps: bool = False) -> Stop:
-        """As ``reverse_step``, but a call is one step."""
-        return Stepper(self, into_traps).step(n, by, over=True, back=True)
-
-    def reverse_finish(self) -> Stop:
-        """Go back to the call of the function at the cursor. Raises CommandError: its frame is not known."""
-        return Stepper(self).finish(back=True)
-
-    def reverse_until(self, addr: int) -> Stop:
-        """Go back to an address in this task (or hart)."""
-        return Stepper(self).until(addr, back=True)
-
-    def interrupt(self) -> None:
-        """Stop a motion soon; from a signal handler or another thread."""
-        self.timeline.interrupt()
-
-    def _run(self, limit: int, whole: str, stopping: bool = True) -> Stop:
-        """Run forward to a limit, or to what stops; ``whole`` is the reason at the limit."""
-        while True:
-            found = self._seek(limit, stopping)
-            if found.reason != "hit":
-                return self._stop(whole if found.reason == "limit" else found.reason)
-            stop = self._stopped(found)
-            if stop is not None:
-                return stop
-
-    def _run_back(self, limit: int, whole: str, stopping: bool = True) -> Stop:
-        while True:
-            found = self._seek_back(limit, stopping)
-            if found.reason != "hit":
-                return self._stop(whole if found.reason == "limit" else found.reason)
-            stop = self._stopped(found)
-            if stop is not None:
-                return stop
-
-    def _seek(self, limit: int, stopping: bool = True, extra: Sequence[Probe] = ()) -> Found:
-        """Go forward to the first of: a stopper (``hit``), one of the extra probes (``own``), the limit."""
-        stoppers = self.stoppers if stopping else []
-        stoppers = [s for s in stoppers if s.enabled]
-        printed = self._console.next(stoppers, self.cursor, limit)
-        probes = [p for s in stoppers for p in s.probes] + list(extra)
-        met = self.timeline.forward(probes, limit if printed is None else printed.icount)
-        return found_by(met, stoppers, printed)
-
-    def _seek_back(self, limit: int, stopping: bool = True, extra: Sequence[Probe] = ()) -> Found:
-        """Go back to the last of: a stopper, one of the extra probes, the limit."""
-        stoppers = self.stoppers if stopping else []
-        stoppers = [s for s in stoppers if s.enabled]
-        printed = self._console.previous(stoppers, self.cursor, limit)
-        probes = [p for s in stoppers for p in s.probes] + list(extra)
-        met = self.timeline.backward(probes, limit if printed is None else printed.icount)
-        return found_by(met, stoppers, printed)
-
-    def _stopped(self, found: Found) -> Stop | None:
-        """Count the hits; return the stop, or None where all that were met are to be ignored this time."""
-        first: Stopper | None = None
-        for stopper in found.stoppers:
-            stopper.hits += 1
-            if stopper.hits_ignored:
-                stopper.hits_ignored -= 1
-            else:
-                first = first or stopper
-                if stopper.temporary:
-                    self._stoppers.delete(stopper.number)
-        if first is None:
-            return None
-        reason = first.kind
-        return self._stop(reason, first.number, describe(first, found.step, found.records))
-
-    def _stop(self, reason: str, stopper: int | None = None, detail: Detail | None = None) -> Stop:
-        engine = self.board.engine
-        hart = engine.current_hart
-        self.hart = hart
-        return Stop(reason, self.cursor, hart, engine.get_reg(hart, "pc"), detail, stopper)
-
-    # what stops motions
-
-    @property
-    def stoppers(self) -> list[Stopper]:
-        """All that stops motions, by number."""
-        return list(self._stoppers)
-
-    @property
-    def breakpoints(self) -> list[Stopper]:
-        """The breakpoints, by number."""
-        return [s for s in self._stoppers if s.kind == "breakpoint"]
-
-    def add_breakpoint(
-        self,
-        addr: int,
-        temporary: bool = False,
-        enabled: bool = True,
-        *,
-        physical: bool = False,
-        condition: Condition = None,
-        hits_ignored: int = 0,
-    ) -> Stopper:
-        """Stop before an instruction.
-
-        Args:
-            addr: its virtual address, in every address space and on every hart.
-            temporary: delete it when it stops a motion. enabled: whether it stops any.
-            physical: ``addr`` is a physical address.
-            condition: an expression that must not be 0, gdb's byte code, or several of these of which one must hold.
-            hits_ignored: how many hits don't stop.
-
-        Raises:
-            EvalError: the condition is none.
-        """
-        more = {"temporary": temporary, "enabled": enabled, "hits_ignored": hits_ignored}
-        return self._stoppers.breakpoint(addr, physical, condition, **more)
-
-    def add_watchpoint(
-        self,
-        addr: int,
-        size: int,
-        access: str = "w",
-        *,
-        physical: bool = False,
-        condition: Condition = None,
-        temporary: bool = False,
-        enabled: bool = True,
-        hits_ignored: int = 0,
-    ) -> Stopper:
-        """Stop at accesses to memory by instructions: forwards behind the access, backwards before it.
-
-        Args:
-            addr, size: the range, in bytes. access: ``r``, ``w`` or ``a`` (both).
-            condition: may ask for ``$value`` (stored or loaded), ``$old`` (before a store), ``$addr``, ``$size``.
-            The others: as for ``add_breakpoint``.
-
-        Raises:
-            EvalError: the range, the access or the condition is none.
-        """
-        more = {"temporary": temporary, "enabled": enabled, "hits_ignored": hits_ignored}
-        return self._stoppers.watchpoint(addr, size, access, physical, condition, **more)
-
-    def add_catch(
-        self,
-        what: str,
-        arg: Any = None,
-        condition: Condition = None,
-        *,
-        temporary: bool = False,
-        enabled: bool = True,
-        hits_ignored: int = 0,
-    ) -> Stopper:
-        """Stop at happenings.
-
-        Args:
-            what: and what ``arg`` is then, all or a certain one: ``trap`` (an exception's cause), ``interrupt`` (its
-                number), ``syscall`` (its number or name), ``priv`` (a change of privilege), ``satp`` (a change of the
-                address space, or its new value), ``csr`` (name or number: a write by an instruction), ``reg``
-                (name: an instruction that writes it), ``console`` (text), ``mmio`` (a device's name, an address,
-                or a pair of them).
-            condition: as for ``add_watchpoint``.
-
-        Raises:
-            EvalError: there is nothing of that kind, or the condition is none.
-        """
-        more = {"temporary": temporary, "enabled": enabled, "hits_ignored": hits_ignored}
-        return self._stoppers.catch(what, arg, condition, **more)
-
-    def delete_stopper(self, n: int) -> None:
-        """Delete a stopper. Raises KeyError: there is none of this number."""
-        self._stoppers.delete(n)
-
-    def enable_stopper(self, n: int, on: bool = True) -> None:
-        """Switch a stopper on or off. Raises KeyError: there is none of this number."""
-        self._stoppers.get(n).enabled = on
-
-    delete_breakpoint = delete_stopper
-    enable_breakpoint = enable_stopper
-
-    def _device_range(self, name: str) -> tuple[int, int] | None:
-        for device in getattr(self.board, "devices", ()):
-            if device.name == name:
-                return device.base, device.base + device.size - 1
-        return None
 
     # the rest
 

@@ -21,7 +21,9 @@ from .errors import MemoryAccessError
 from .stoppers import INTERRUPT_BIT, stop_probe
 
 if TYPE_CHECKING:
-    from workbench.session import Session, Stop
+    from workbench.session import Session
+
+    from .moving import Stop
 
 #: The task of the context: Linux and its like have it in sscratch in user mode, and in tp in the kernel.
 _TASK: Final = "($sscratch ? $sscratch : $tp)"
@@ -258,18 +260,19 @@ class Stepper:
 
     def _to(self, limit: int) -> None:
         session = self._session
-        if session.cursor >= session.end:
+        if session.at_end:
             raise _Stopped(session._stop("end"))
-        self._found(session._seek(min(limit, session.end)), "")
+        self._found(session._seek(limit if session.live else min(limit, session.end)), "")
 
     def _run_to(self, probes: list[Probe]) -> Found:
         """Run forward to one of the motion's own probes; anything else ends the motion."""
         session = self._session
         found = Found("")
         while not found.own:
-            if session.cursor >= session.end:
+            if session.at_end:
                 raise _Stopped(session._stop("end"))
-            found = self._found(session._seek(session.end, extra=probes), "end")
+            limit = None if session.live else session.end
+            found = self._found(session._seek(limit, extra=probes), "end")
         session.hart = session.board.engine.current_hart
         return found
 
@@ -297,7 +300,7 @@ class Stepper:
         hart = session.board.engine.current_hart
         if self._context.task and self._now(hart).task == self._context.task:
             session.hart = hart
-        elif session.cursor < session.end and self._now(hart) != self._context:
+        elif not session.at_end and self._now(hart) != self._context:
             self._run_to([stop_probe(ProbeKind.EXEC, 0, NEVER, self._compile())])
 
     def _now(self, hart: int) -> Context:

@@ -48,13 +48,16 @@ class Playback:
         self, trace: TraceReader, backend: str = "jit", board_factory: BoardFactory = build_board
     ) -> None:
         self.trace = trace
+        self.backend, self.board_factory = backend, board_factory
         self.start, self.end = trace.start_icount, trace.final_icount
         self.config = trace_config(trace)
         self.console: ConsoleListener | None = None
         self.gate = ReplayGate(trace)
         self.gate.apply = self._write
         drives = open_drives(self.config, self, None)
-        self.board: BoardLike = board_factory(self.config, _images(trace), self.gate, self, drives, backend)
+        self.board: BoardLike = board_factory(
+            self.config, trace_images(trace), self.gate, self, drives, backend
+        )
         self.board.reset()
         initial = {i: bytes(self.board.ram_page(i)) for i in self.board.engine.dirty_pages()}
         self._digests = {row.icount: row for row in trace.digests() if row.icount <= self.end}
@@ -286,5 +289,6 @@ def trace_config(trace: TraceReader) -> MachineConfig:
         raise TraceError(f"{trace.path}: damaged: its config is no machine ({e})") from None
 
 
-def _images(trace: TraceReader) -> Images:
+def trace_images(trace: TraceReader) -> Images:
+    """Return what a trace's machine was loaded with. Raises TraceError: it holds only the hash of one."""
     return Images(**{role: trace.image(role) or b"" for role in ("kernel", "initrd", "bios", "dtb")})

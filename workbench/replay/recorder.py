@@ -25,6 +25,8 @@ from .watch import ConsoleWatch, compile_pattern
 
 #: Seconds between two notes of how far the run has come.
 _PROGRESS_S: Final = 0.1
+#: How much of the console is looked at for texts to pause at, in bytes.
+_PRINTED_BYTES: Final = 4096
 #: While a recording runs, the writer's thread may hold the interpreter this long at most, in seconds.
 _SWITCH_S: Final = 0.0005
 
@@ -126,6 +128,9 @@ class Recorder:
         #: called between steps, soon after ``pause``, while the machine stands still
         self.on_pause: Callable[[], None] | None = None
         self._pausing = False
+        #: texts on the console that make the machine pause
+        self.pause_at: tuple[bytes, ...] = ()
+        self._printed = b""
         self._checkpoint_at = -1
         script = None if origin is None else origin.script
         self.gate = RecordGate(self._config, self._note_input, source, self._slice, self._dead, script)
@@ -168,6 +173,8 @@ class Recorder:
                     self.on_pause()
                     if not self._why:
                         continue
+                if steps is not None and self.board.icount >= steps:
+                    self._why = self._why or "steps"
                 return self.finish(stop)
         finally:
             self.abandon()
@@ -208,6 +215,16 @@ class Recorder:
                 self._checkpoint(log)
             self.commit()
         return board.icount
+
+    @property
+    def ended(self) -> bool:
+        """Whether something has ended the recording: a pattern, a limit, an interruption."""
+        return bool(self._why)
+
+    def stop(self) -> RecordResult:
+        """End the recording where the machine stands."""
+        self.interrupt()
+        return self.finish(self.advance(None))
 
     def finish(self, stop: BoardStop) -> RecordResult:
         """End the recording where the machine stopped; the trace is closed and clean."""
@@ -250,6 +267,11 @@ class Recorder:
     def write(self, port: str, data: bytes, icount: int, vtime_ns: int) -> None:
         """Take what the guest printed."""
         self._watch.write(port, data, icount, vtime_ns)
+        if self.pause_at:
+            self._printed = (self._printed + data)[-_PRINTED_BYTES:]
+            if any(text in self._printed for text in self.pause_at):
+                self._printed = b""
+                self.pause()
 
     def put(self, data: bytes) -> bytes:
         """Keep an overlay's contents for a checkpoint; returns their hash."""
@@ -277,10 +299,7 @@ class Recorder:
                 self._roll(log)
             if reason_name(stop) != "until":
                 return stop
-            if steps is not None and board.icount >= steps:
-                self._why = self._why or "steps"
-                return stop
-            if self._why:
+            if self._why or (steps is not None and board.icount >= steps):
                 return stop
 
     def _roll(self, log: TraceLog) -> None:

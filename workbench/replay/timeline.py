@@ -15,7 +15,7 @@ from typing import Any, Final
 from machine.tcg.engine import RECORD, Probe, ProbeAction, ProbeKind
 from traces.errors import PositionError
 
-from .parts import reason_name
+from .parts import EngineLike, reason_name
 from .playback import Playback
 from .scanned import Scanned
 
@@ -99,6 +99,8 @@ class Timeline:
             what was hit, or ``limit``, or ``interrupted``.
         """
         self.playback.interrupted = False
+        if self.playback.touched:
+            self._settle()
         if not probes:
             return Met("limit" if self._travel(limit) else "interrupted")
         playback, engine, began = self.playback, self.playback.board.engine, self.cursor
@@ -195,14 +197,7 @@ class Timeline:
         return met
 
     def _arm(self, probes: Sequence[Probe], stopping: bool, telling: bool = False) -> None:
-        """Set probes, and behind them one for each that makes a record of what it stops at.
-
-        Whether they stop, tell or only note, it is always the same set, which keeps translated code.
-        """
-        action = ProbeAction.STOP if stopping else ProbeAction.LAST
-        record = ProbeAction.RECORD if stopping or telling else ProbeAction.LAST
-        tellers = [replace(p, action=record) for p in probes if p.kind is not ProbeKind.EXEC]
-        self.playback.board.engine.set_probes([*(replace(p, action=action) for p in probes), *tellers])
+        arm(self.playback.board.engine, probes, stopping, telling)
 
     def _disarm(self) -> None:
         engine = self.playback.board.engine
@@ -210,16 +205,7 @@ class Timeline:
         engine.skip_probes_at(None)
 
     def _met(self, probes: Sequence[Probe], step: int | None = None) -> Met:
-        """Return what the probes met at the present stop, or at a step."""
-        engine = self.playback.board.engine
-        steps = [_step_of(probe, engine.probe_last(i)) for i, probe in enumerate(probes)]
-        if step is None:
-            first = engine.probe_stopped()
-            found = steps[first] if first is not None else None
-            step = self.cursor if found is None else found
-        hit = tuple(i for i, at in enumerate(steps) if at == step)
-        records = tuple(row for row in RECORD.iter_unpack(engine.take_records()) if row[0] == step)
-        return Met("hit", hit, step, records)
+        return met_by(self.playback.board.engine, probes, step)
 
     def _note_forward(self, probes: Sequence[Probe], began: int, met: Met) -> None:
         for index, probe in enumerate(probes):
@@ -301,6 +287,29 @@ class Timeline:
         self.playback.interrupted = False
         self._travel(began)
         return Met("interrupted")
+
+
+def arm(engine: EngineLike, probes: Sequence[Probe], stopping: bool, telling: bool = False) -> None:
+    """Set probes, and behind them one for each that makes a record of what it stops at.
+
+    Whether they stop, tell or only note, it is always the same set, which keeps translated code.
+    """
+    action = ProbeAction.STOP if stopping else ProbeAction.LAST
+    record = ProbeAction.RECORD if stopping or telling else ProbeAction.LAST
+    tellers = [replace(p, action=record) for p in probes if p.kind is not ProbeKind.EXEC]
+    engine.set_probes([*(replace(p, action=action) for p in probes), *tellers])
+
+
+def met_by(engine: EngineLike, probes: Sequence[Probe], step: int | None = None) -> Met:
+    """Return what probes met at an engine's stop, or at a step."""
+    steps = [_step_of(probe, engine.probe_last(i)) for i, probe in enumerate(probes)]
+    if step is None:
+        first = engine.probe_stopped()
+        found = steps[first] if first is not None and first < len(steps) else None
+        step = engine.icount if found is None else found
+    hit = tuple(i for i, at in enumerate(steps) if at == step)
+    records = tuple(row for row in RECORD.iter_unpack(engine.take_records()) if row[0] == step)
+    return Met("hit", hit, step, records)
 
 
 def _step_of(probe: Probe, position: int | None) -> int | None:
