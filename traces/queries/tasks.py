@@ -63,7 +63,7 @@ def calls(records: Iterator[Record], state: State, names: Names) -> Stretch:
     symbol = names.symbol
     for r in records:
         sp = r[VALUE]
-        key = str(sp >> 14) if sp < 0 else f"{r[CONTEXT]}/{r[PRIV]}"
+        key = str((sp - 1) >> 14) if sp < 0 else f"{r[CONTEXT]}/{r[PRIV]}"
         stack = stacks.get(key)
         if stack is None:
             if r[PROBE]:

@@ -1,10 +1,14 @@
-"""``workbench query``."""
+"""``workbench query``, ``workbench profile`` and ``workbench trace export``."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import click
 
 from workbench.cli.formats import Fmt, format_options
+from workbench.cli.trace import trace as trace_group
 
 
 @click.command()
@@ -25,4 +29,45 @@ def query(trace: str, sql: str, jobs: int | None, read_only: bool, fmt: Fmt) -> 
     output.emit(run_query(trace, sql, jobs=jobs, writable=not read_only), fmt)
 
 
-COMMANDS = (query,)
+@click.command()
+@click.argument("trace")
+@click.option("--from", "low", default="start", metavar="POS", help="Where the stretch begins.")
+@click.option("--to", "high", default="end", metavar="POS", help="Where it ends.")
+@click.option("--folded", is_flag=True, help="Print folded stacks, for a flame graph.")
+@format_options
+def profile(trace: str, low: str, high: str, folded: bool, fmt: Fmt) -> None:
+    """Show which functions a stretch of the run spent its steps in: exact steps, not samples."""
+    from workbench import output
+    from workbench.query import profile as costs
+    from workbench.query.api import Trace
+
+    with Trace.open(trace) as opened:
+        span = opened.parse_position(low), opened.parse_position(high)
+        if folded:
+            stacks = costs.folded(opened, *span)
+            output.emit(output.Text("".join(f"{s} {n}\n" for s, n in sorted(stacks.items())), stacks), fmt)
+            return
+        rows = [(c.symbol, c.steps, c.share) for c in costs.profile(opened, *span)]
+        output.emit(output.Table(("symbol", "steps", "share"), rows), fmt)
+
+
+@trace_group.command()
+@click.argument("trace")
+@click.option("-o", "--output", "path", type=Path, required=True, metavar="FILE", help="Where it is written.")
+@click.option("--from", "low", default="start", metavar="POS", help="Where the stretch begins.")
+@click.option("--to", "high", default="end", metavar="POS", help="Where it ends.")
+def export(trace: str, path: Path, low: str, high: str) -> None:
+    """Write tasks, traps, system calls and console as JSON for Perfetto and Chrome's tracing page."""
+    from workbench.errors import InputError
+    from workbench.query.api import Trace
+    from workbench.query.perfetto import export as events
+
+    with Trace.open(trace) as opened:
+        document = events(opened, opened.parse_position(low), opened.parse_position(high))
+    try:
+        path.write_text(json.dumps(document))
+    except OSError as error:
+        raise InputError(f"{path}: can't be written: {error.strerror}") from None
+
+
+COMMANDS = (query, profile)

@@ -43,15 +43,23 @@ def find_limits(sql: str, address: Callable[[str], int]) -> Limits:
         sql: one statement. address: the value of ``addr('…')``.
     """
     limits = Limits()
-    text = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.S)
-    bare = re.sub(r"'[^']*'", "''", text)
+    literals: list[str] = []
+
+    def hide(match: re.Match[str]) -> str:
+        if match[0][0] != "'":
+            return " "  # a comment
+        literals.append(match[0])
+        return f"'{len(literals) - 1}'"
+
+    # what a text literal holds is not SQL
+    bare = re.sub(r"'[^']*'|--[^\n]*|/\*.*?\*/", hide, sql, flags=re.S)
     if len(re.findall(r"\bselect\b", bare, re.I)) != 1 or _MANY.search(bare) or _several_tables(bare):
         return limits
-    found = _WHERE.search(text)
+    found = _WHERE.search(bare)
     if found is None:
         return limits
     for term in _terms(found.group(1)):
-        _take(limits, term, address)
+        _take(limits, re.sub(r"'(\d+)'", lambda m: literals[int(m[1])], term), address)
     return limits
 
 

@@ -47,6 +47,8 @@ class Sql:
         self._machine = machine
         self._anchors: list[tuple[int, int]] = []
         self._switches: dict[int, tuple[list[int], list[str]]] = {}
+        #: what a function of ours failed with: SQLite only tells that one did
+        self._why = ""
         self._prepared: sqlite3.Connection | None = None
 
     def run(self, text: str, args: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -72,7 +74,8 @@ class Sql:
             cursor = db.execute(text, args)
             return [d[0] for d in cursor.description or ()], cursor.fetchall()
         except (sqlite3.Error, sqlite3.Warning) as e:
-            raise QueryError(f"sql: {e}") from None
+            why, self._why = self._why or str(e), ""
+            raise QueryError(f"sql: {why}") from None
         finally:
             db.set_authorizer(None)
 
@@ -108,7 +111,7 @@ class Sql:
         db = self._connection()
         db.set_authorizer(look)
         try:
-            db.execute(f"EXPLAIN {text}", args).fetchall()
+            db.execute(f"EXPLAIN QUERY PLAN {text}", args).fetchall()
         except (sqlite3.Error, sqlite3.Warning) as e:
             raise QueryError(f"sql: {e}") from None
         finally:
@@ -158,7 +161,7 @@ class Sql:
             self._prepared = db
             for name, count, function in (
                 ("sym", 1, self._sym),
-                ("addr", 1, self.address),
+                ("addr", 1, self._addr),
                 ("hex", 1, _hex),
                 ("disasm", 1, self._disasm),
                 ("task_at", -1, self._task_at),
@@ -169,6 +172,13 @@ class Sql:
 
     def _sym(self, address: int | None) -> str | None:
         return None if address is None else self.filler.symbols.format(address & NEVER)
+
+    def _addr(self, text: str) -> int:
+        try:
+            return self.address(text)
+        except QueryRefused as error:
+            self._why = str(error)
+            raise
 
     def address(self, text: str) -> int:
         """Return the signed address of ``name`` or ``name+0x10``. Raises QueryRefused: there is none."""

@@ -10,6 +10,7 @@ from itertools import islice
 from workbench.errors import CommandError
 from workbench.output import Result, Style, Table, Text
 from workbench.query.api import Trace
+from workbench.query.profile import profile as costs
 from workbench.query.rows import Row, Rows
 from workbench.repl.context import Context
 from workbench.repl.registry import command
@@ -138,3 +139,19 @@ def switches(context: Context, arguments: str) -> Result:
     trace = Trace.of(context.session)
     columns = ("icount", "hart", "prev_pid", "prev_comm", "next_pid", "next_comm")
     return _table(trace.switches.after(trace.cursor), columns, limit)
+
+
+@command("profile", group="trace", usage="[FROM TO] [COUNT]")
+def profile(context: Context, arguments: str) -> Result:
+    """Show which functions a stretch of the run spent its steps in, exactly: 20 of them, or COUNT.
+
+    Without positions it is the whole run, and takes some twenty times as long as replaying it.
+    """
+    words = arguments.split()
+    limit = int(words.pop()) if len(words) in (1, 3) and words[-1].isdecimal() else 20
+    if len(words) not in (0, 2):
+        raise CommandError("profile: two positions, as in 'profile 10% 20%', and a count")
+    trace = Trace.of(context.session)
+    low, high = (trace.parse_position(word) for word in words or ("start", "end"))
+    rows = [(c.symbol, c.steps, f"{c.share:.2%}") for c in costs(trace, low, high)[:limit]]
+    return Table(("symbol", "steps", "share"), rows)
