@@ -83,18 +83,25 @@ class Peek:
         return b""
 
 
-def kernel_segments(session: Session) -> list[Segment]:
-    """Return the kernel's image in segments, by the addresses at which it is linked to run; none without one."""
+def kernel_image(session: Session) -> bytes:
+    """Return the kernel's image, unpacked; nothing where the trace has none that can be read."""
     from machine.images import unpack
-    from workbench.kallsyms import LINK_ADDRESS
 
     try:
-        data = unpack(session.trace.image("kernel") or b"", "kernel")
+        data = session.trace.image("kernel")
+        return unpack(data, "kernel") if data else b""
     # no image, or one that is damaged: its own errors carry an exit code
     except Exception as error:
         if exit_code_of(error) is None:
             raise
-        return []
+        return b""
+
+
+def kernel_segments(session: Session) -> list[Segment]:
+    """Return the kernel's image in segments, by the addresses at which it is linked to run; none without one."""
+    from workbench.kallsyms import LINK_ADDRESS
+
+    data = kernel_image(session)
     if data[:4] == b"\x7fELF":
         return _elf_segments(data)
     return [Segment(LINK_ADDRESS, data)] if data else []

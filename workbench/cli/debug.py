@@ -105,4 +105,25 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-COMMANDS = (debug, gdbserver)
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("trace")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[GDB OPTIONS]…")
+@click.option(
+    "--gdb", "program", metavar="PROGRAM", help="The gdb to run; one that knows riscv is looked for."
+)
+@backend_option
+@symbols_option
+def gdb(
+    trace: str, arguments: tuple[str, ...], program: str | None, backend: str, symbols: tuple[Path, ...]
+) -> int:
+    """Start gdb on a trace, attached and with symbols; its options may follow.
+
+    Beside gdb's own commands there are 'goto POSITION', 'when', and 'wb COMMAND' for every command of the REPL.
+    """
+    from workbench.gdbstub.launch import run_gdb
+
+    with open_session(trace, backend, symbols) as session:
+        return run_gdb(session, program, arguments)
+
+
+COMMANDS = (debug, gdbserver, gdb)

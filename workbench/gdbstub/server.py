@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -13,6 +14,7 @@ from workbench.errors import UsageError
 from workbench.gdbstub.handlers import Detached, Handlers
 from workbench.gdbstub.packets import Event, Packet, PacketReader, Signal, encode
 from workbench.gdbstub.symbolfile import SymbolFileServer
+from workbench.peek import kernel_image
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -35,7 +37,8 @@ class Server:
     def __init__(self, session: Session, host: str, port: int, monitor: Callable[[str], str]) -> None:
         self._session = session
         self._monitor = monitor
-        self._file = SymbolFileServer(session.symbols)
+        self._stopped = False
+        self._file = SymbolFileServer(session.symbols, kernel_image(session))
         self._file.data()  # now, as gdb waits two seconds for its first reply and no longer
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -59,10 +62,21 @@ class Server:
     ) -> None:
         self._socket.close()
 
+    def stop(self) -> None:
+        """End ``serve`` while it waits for a gdb; from another thread."""
+        self._stopped = True
+        with contextlib.suppress(OSError):  # it has ended already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def serve(self, once: bool = False) -> None:
         """Serve one gdb after the other, until one kills; with ``once``, until the first has gone."""
         while True:
-            client, _ = self._socket.accept()
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                if self._stopped:
+                    return
+                raise
             with client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 killed = Connection(client, self._session, self._monitor, self._file).run()

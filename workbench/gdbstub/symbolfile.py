@@ -64,11 +64,18 @@ def _section(*fields: int) -> bytes:
 
 
 class SymbolFileServer:
-    """The ``vFile`` packets, for this one file and nothing of the host's."""
+    """The ``vFile`` packets, for this one file and nothing of the host's.
 
-    def __init__(self, known: Symbols) -> None:
+    Args:
+        known: what is known of addresses.
+        program: the kernel's ELF where it has symbols of its own: then gdb gets it as it is, source lines included.
+    """
+
+    def __init__(self, known: Symbols, program: bytes = b"") -> None:
         self._known = known
-        self._data: bytes | None = None
+        self._data: bytes | None = (
+            program if program[:4] == b"\x7fELF" and Symbols.from_elf(program) else None
+        )
 
     def data(self) -> bytes:
         """Return the file's contents, made when they are first asked for."""

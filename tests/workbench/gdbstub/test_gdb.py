@@ -1,0 +1,247 @@
+"""A stock gdb on recordings: the built-in guest's, fast; Debian's boot, slow."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from workbench.gdbstub.packets import Packet, PacketReader, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+pytestmark = pytest.mark.requires("gdb-multiarch")
+
+
+def record(out: Path, kernel: Path, *options: str) -> Path:
+    command = [sys.executable, "-m", "workbench", "record", "-o", str(out), "--kernel", str(kernel)]
+    subprocess.run([*command, "--no-input", *options], check=True, capture_output=True, timeout=300)
+    return out
+
+
+def run_gdb(trace: Path, script: Sequence[str], timeout: float = 120) -> str:
+    """Run gdb's commands on a trace; return all that it printed."""
+    path = trace.with_suffix(".gdb")
+    path.write_text("set width 0\nset confirm off\n" + "\n".join(script) + "\n")
+    command = [sys.executable, "-m", "workbench", "gdb", str(trace), "-nx", "-batch", "-x", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def guest(builtin_image: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of the built-in guest that ends well."""
+    folder = tmp_path_factory.mktemp("gdb")
+    kernel = folder / "builtin.elf"
+    kernel.write_bytes(builtin_image)
+    return record(folder / "guest.trace", kernel, "--append", "safe")
+
+
+def positions(text: str) -> list[str]:
+    return re.findall(r"position ([\d_]+) of", text)
+
+
+def test_break_continue_and_reverse_continue_by_function(guest: Path) -> None:
+    text = run_gdb(guest, ["break pool_get", "continue", "when", "continue", "reverse-continue", "when"])
+    first, second = positions(text)
+    assert len(re.findall(r"Breakpoint 1, .*pool_get", text)) == 3, text
+    assert first == second
+
+
+def test_lines_are_stepped_both_ways_and_sources_are_found(guest: Path) -> None:
+    script = ["break kmain", "continue", "next", "when", "next", "reverse-next", "when", "list kmain"]
+    text = run_gdb(guest, script)
+    assert "void kmain(" in text
+    assert "No such file" not in text
+    first, second = positions(text)
+    assert first == second
+
+
+def test_reverse_stepi_over_a_trap_goes_back_to_where_it_came_from(guest: Path) -> None:
+    script = [
+        "hbreak *trap_entry",
+        "continue",
+        'printf "from %#lx cause %#lx satp %#lx\\n", $sepc, $scause, $satp',
+        "reverse-stepi",
+        'printf "back at %#lx\\n", $pc',
+        "stepi",
+        'printf "again %d\\n", $pc == (long)&trap_entry',
+    ]
+    text = run_gdb(guest, script)
+    found = re.search(r"from (0x[0-9a-f]+) cause (0x[0-9a-f]+) satp (0x8[0-9a-f]+)", text)
+    assert found is not None, text
+    assert f"back at {found[1]}" in text
+    assert "again 1" in text
+
+
+def test_watchpoint_and_reverse_continue_find_the_last_writer(guest: Path) -> None:
+    script = [
+        "goto end",
+        'printf "at the end %d\\n", ticks',
+        "watch ticks",
+        "reverse-continue",
+        'printf "before %d\\n", ticks',
+        "info symbol $pc",
+        "when",
+        "continue",
+        'printf "behind %d\\n", ticks',
+        "reverse-continue",
+        "when",
+    ]
+    text = run_gdb(guest, script)
+    last = int(re.findall(r"at the end (\d+)", text)[0])
+    assert last > 3
+    assert f"before {last - 1}" in text and f"behind {last}" in text
+    assert "trap_handle" in text or "tick" in text
+    assert positions(text)[-1] == positions(text)[-2]
+
+
+def test_conditions_are_evaluated_in_the_machine(guest: Path) -> None:
+    script = [
+        "set breakpoint condition-evaluation target",
+        "set breakpoint always-inserted on",
+        "break tick_record if ticks == 5",
+        "continue",
+        'printf "ticks %d\\n", ticks',
+        "wb info breakpoints",
+    ]
+    text = run_gdb(guest, script)
+    assert "ticks 5" in text
+    assert re.search(r"breakpoint +keep +yes +1 .*tick_record.* if agent expression", text)
+
+
+def test_hundred_reverse_steps_come_back_to_the_same_state(guest: Path) -> None:
+    script = [
+        "goto 60%",
+        "wb digest",
+        "python import time; began = time.monotonic()",
+        "python for _ in range(100): gdb.execute('reverse-stepi', False, True)",
+        "python print('took', time.monotonic() - began)",
+        "python for _ in range(100): gdb.execute('stepi', False, True)",
+        "wb digest",
+    ]
+    text = run_gdb(guest, script)
+    digests = re.findall(r"^[0-9a-f]{32,}$", text, re.MULTILINE)
+    assert len(digests) == 2 and digests[0] == digests[1]
+    assert float(re.findall(r"took ([\d.]+)", text)[0]) < 3
+
+
+def test_ends_of_history_are_told(guest: Path) -> None:
+    text = run_gdb(guest, ["reverse-continue", "continue", "when", "reverse-continue", "when"])
+    assert text.count("No more reverse-execution history") == 3
+    last, first = positions(text)
+    assert first == "0" and last != "0"
+
+
+def test_options_go_to_gdb_and_its_exit_code_comes_back(guest: Path) -> None:
+    command = [sys.executable, "-m", "workbench", "gdb", str(guest), "-nx", "-batch", "-ex", "quit 7"]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 7
+    command[4:4] = ["--gdb", "no-such-gdb"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 6 and "apt install gdb-multiarch" in done.stderr
+
+
+class Served:
+    """``workbench gdbserver`` on a trace, and a client of packets."""
+
+    def __init__(self, trace: Path) -> None:
+        command = [sys.executable, "-m", "workbench", "gdbserver", str(trace), "--listen", "127.0.0.1:0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        address = self.process.stderr.readline().split()[-1]
+        host, port = address.split(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=30)
+        self.reader = PacketReader()
+
+    def ask(self, data: bytes, interrupt_after: float = 0) -> tuple[bytes, float]:
+        """Return the reply, and how long after the Ctrl-C it came."""
+        self.socket.sendall(encode(data))
+        began = time.monotonic()
+        if interrupt_after:
+            time.sleep(interrupt_after)
+            began = time.monotonic()
+            self.socket.sendall(b"\x03")
+        while True:
+            for event in self.reader.feed(self.socket.recv(65536)):
+                if isinstance(event, Packet):
+                    self.socket.sendall(b"+")
+                    return event.data, time.monotonic() - began
+
+    def close(self) -> None:
+        self.socket.sendall(encode(b"k"))
+        self.process.wait(30)
+        self.socket.close()
+
+
+@pytest.fixture
+def served(long_elf: bytes, tmp_path: Path) -> Iterator[Served]:
+    kernel = tmp_path / "long.elf"
+    kernel.write_bytes(long_elf)
+    served = Served(record(tmp_path / "long.trace", kernel, "--steps", "1000000000"))
+    yield served
+    served.close()
+
+
+def test_ctrl_c_stops_motions_in_both_directions(served: Served) -> None:
+    """A continue that never hits and a reverse search that never finds: both end soon after a Ctrl-C."""
+    assert served.ask(b"Z2,80100000,8")[0] == b"OK"
+    for motion in (b"vCont;c", b"bc"):
+        reply, took = served.ask(motion, interrupt_after=0.1)
+        assert reply.startswith(b"T02"), motion
+        assert took < 0.5, motion
+    assert served.ask(b"g")[0]
+
+
+@pytest.mark.slow
+def test_linux_by_its_functions_from_the_first_step_on(debian_guest: Any, tmp_path: Path) -> None:
+    """At position 0 the MMU is off: the prologue that gdb reads comes from the kernel's image."""
+    options = ["--initrd", str(debian_guest.initrd), "--append", "console=ttyS0 wb.poweroff"]
+    trace = record(tmp_path / "linux.trace", debian_guest.kernel, *options)
+    script = [
+        "break do_one_initcall",
+        "continue",
+        "continue",
+        "when",
+        "continue",
+        "reverse-continue",
+        "when",
+        "delete",
+        "hbreak *handle_exception",
+        "continue",
+        'printf "from %#lx satp %#lx\\n", $sepc, $satp',
+        "reverse-stepi",
+        'printf "back at %#lx\\n", $pc',
+        "delete",
+        "goto end",
+        "watch *(int *)&system_state",
+        "reverse-continue",
+        "info symbol $pc",
+        "python import time; began = time.monotonic()",
+        "python for _ in range(100): gdb.execute('reverse-stepi', False, True)",
+        "python print('took', time.monotonic() - began)",
+        "delete",
+        "continue",
+        "wb digest",
+        "goto end",
+        "wb digest",
+    ]
+    text = run_gdb(trace, script, timeout=300)
+    first, second = positions(text)[:2]
+    assert first == second
+    found = re.search(r"from (0x[0-9a-f]+) satp (0x[89a][0-9a-f]+)", text)
+    assert found is not None, text
+    assert f"back at {found[1]}" in text
+    assert re.search(
+        r"(kernel_power_off|kernel_restart|kernel_shutdown|system|reboot)\w* \+ \d+ in section", text
+    )
+    assert float(re.findall(r"took ([\d.]+)", text)[0]) < 3
+    digests = re.findall(r"^[0-9a-f]{32,}$", text, re.MULTILINE)
+    assert len(digests) == 2 and digests[0] == digests[1]
