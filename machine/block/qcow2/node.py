@@ -37,7 +37,8 @@ class Qcow2Node(Qcow2Image):
     Options: ``file``, ``backing`` (null cuts the chain), ``data-file``, ``lazy-refcounts``,
     ``l2-cache-size``,
     ``overlap-check`` none, constant, cached or all, ``pass-discard-request``, ``pass-discard-snapshot``,
-    ``pass-discard-other``.
+    ``pass-discard-other``. Sizes of caches other than ``l2-cache-size`` are accepted, for options that are carried
+    over, and have no effect.
     """
 
     # Reading.
@@ -257,7 +258,7 @@ class Qcow2Node(Qcow2Image):
         await mapping.set_entries(plan.start, entries, allocating=plan.fresh)
         if plan.fresh:
             for word, _ in plan.old:
-                await mapping.release_entry(word)
+                await mapping.release_entry(word, discard=self.pass_discard_other)
 
     async def drv_write_compressed(self, offset: int, data: Buffer) -> None:
         self._check_usable(write=True)

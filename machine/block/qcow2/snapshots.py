@@ -151,7 +151,7 @@ async def _change_refs(node: Qcow2Image, l1: array[int], delta: int) -> None:
                     first = last = (word & OFFSET_MASK) >> bits
                 else:
                     continue
-                await node.refs.change(first, last - first + 1, delta)
+                await node.refs.change(first, last - first + 1, delta, discard=node.pass_discard_snapshot)
                 done.append((first, last - first + 1))
             await node.refs.change(table_offset >> bits, 1, delta)
             done.append((table_offset >> bits, 1))
