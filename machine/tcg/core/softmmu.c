@@ -16,9 +16,10 @@ enum { PTES = WB_PAGE_SIZE / 8 };
 /* A page that page-table walks read. */
 typedef struct PtPage {
     uint64_t used[PTES / 64]; /* a cached translation may have come from this slot */
-    uint64_t va;              /* first virtual address below this page, when mixed = 0 */
+    uint64_t va;              /* first virtual address below this page, when mixed = 0; not sign-extended */
     uint32_t n_used;
     uint8_t va_bits; /* log2 of the bytes that one slot covers */
+    uint8_t va_width;         /* of the walks that led here */
     uint8_t mixed;   /* reached in more than one way: any change drops everything */
 } PtPage;
 
@@ -280,23 +281,35 @@ static bool drop_range(Machine *m, const Hart *cur, uint64_t va, uint8_t va_bits
     return fetch;
 }
 
+static uint64_t va_cut(uint64_t va, uint8_t width)
+{
+    return width && width < 64 ? va & ((UINT64_C(1) << width) - 1) : va;
+}
+
+static uint64_t va_extend(uint64_t va, uint8_t width)
+{
+    return width && width < 64 ? (uint64_t)((int64_t)(va << (64 - width)) >> (64 - width)) : va;
+}
+
 static void pt_note(Machine *m, const Walk *w)
 {
     for (uint32_t i = 0; i < w->n_ptes; i++) {
         PageInfo *p = &m->page[ram_page(m, w->pte[i].paddr)];
         const uint32_t slot = (w->pte[i].paddr & ~WB_PAGE_MASK) / 8;
-        const uint64_t va = w->pte[i].va_base - ((uint64_t)slot << w->pte[i].va_bits);
+        const uint8_t bits = w->pte[i].va_bits;
+        /* A root's halves are one range without the sign extension. */
+        const uint64_t va = va_cut(w->pte[i].va_base - ((uint64_t)slot << bits), w->va_width);
         if (!p->pt) {
             p->pt = calloc(1, sizeof(*p->pt));
             if (!p->pt)
                 abort(); /* without it a stale translation would be used in silence */
+        }
+        if (!p->pt->n_used) {
             p->pt->va = va;
-            p->pt->va_bits = w->pte[i].va_bits;
-        } else if (!p->pt->n_used) {
-            p->pt->va = va;
-            p->pt->va_bits = w->pte[i].va_bits;
+            p->pt->va_bits = bits;
+            p->pt->va_width = w->va_width;
             p->pt->mixed = 0;
-        } else if (p->pt->va != va || p->pt->va_bits != w->pte[i].va_bits) {
+        } else if (p->pt->va != va || p->pt->va_bits != bits || p->pt->va_width != w->va_width) {
             p->pt->mixed = 1;
         }
         uint64_t *word = &p->pt->used[slot / 64];
@@ -322,8 +335,7 @@ static bool pt_slot_changed(Machine *m, const Hart *cur, PtPage *pt, uint32_t sl
     pt->n_used--;
     if (pt->mixed)
         return drop_range(m, cur, 0, 64);
-    /* sign extension of the top level's range is part of va_base */
-    return drop_range(m, cur, pt->va + ((uint64_t)slot << pt->va_bits), pt->va_bits);
+    return drop_range(m, cur, va_extend(pt->va + ((uint64_t)slot << pt->va_bits), pt->va_width), pt->va_bits);
 }
 
 /* Before bytes of a watched page change. Returns whether the present fetch translation went. */
@@ -346,7 +358,8 @@ static bool page_will_change(Machine *m, const Hart *cur, uint64_t page, uint32_
 
 /* ---- translation ---- */
 
-static bool translate(Hart *h, uint64_t vaddr, Access acc, uint64_t *paddr)
+/* Of an access of `size` bytes within one page. */
+static bool translate(Hart *h, uint64_t vaddr, uint32_t size, Access acc, uint64_t *paddr)
 {
     Machine *m = h->m;
     const uint64_t vpage = vaddr & WB_PAGE_MASK;
@@ -360,7 +373,7 @@ static bool translate(Hart *h, uint64_t vaddr, Access acc, uint64_t *paddr)
         }
         return true;
     }
-    Walk w = {0};
+    Walk w = {.size = (uint8_t)size};
     m->stat_walks++;
     m->guest->walk(h, vaddr, acc, false, &w);
     if (!w.ok) {
@@ -524,9 +537,9 @@ static bool mmio_access(Hart *h, uint64_t vaddr, uint64_t paddr, uint32_t size, 
 static bool translate_span(Hart *h, uint64_t vaddr, uint32_t size, Access acc, uint64_t paddr[2])
 {
     const uint64_t second = (vaddr + size - 1) & WB_PAGE_MASK;
-    if (!translate(h, vaddr, acc, &paddr[0]) || !translate(h, second, acc, &paddr[1]))
-        return false;
     const uint32_t n0 = (uint32_t)(second - vaddr);
+    if (!translate(h, vaddr, n0, acc, &paddr[0]) || !translate(h, second, size - n0, acc, &paddr[1]))
+        return false;
     if (!phys_is_ram(h->m, paddr[0], n0) || !phys_is_ram(h->m, paddr[1], size - n0)) {
         h->m->guest->raise_mem(h, vaddr, acc, h->m->guest->access_fault(acc));
         return false;
@@ -564,7 +577,7 @@ uint64_t softmmu_load(Hart *h, uint64_t vaddr, uint32_t mo)
         tell_access(h, PROBE_READ, 0, vaddr, paddr[0], size, value, value);
         return extend(value, mo);
     }
-    if (!translate(h, vaddr, ACC_READ, paddr))
+    if (!translate(h, vaddr, size, ACC_READ, paddr))
         return 0;
     if (!phys_is_ram(m, paddr[0], size))
         return mmio_access(h, vaddr, paddr[0], size, ACC_READ, &value) ? extend(value, mo) : 0;
@@ -620,7 +633,7 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
         tell_access(h, PROBE_WRITE, 1, vaddr, paddr[0], size, value, old);
         return;
     }
-    if (!translate(h, vaddr, ACC_WRITE, paddr))
+    if (!translate(h, vaddr, size, ACC_WRITE, paddr))
         return;
     if (!phys_is_ram(m, paddr[0], size)) {
         mmio_access(h, vaddr, paddr[0], size, ACC_WRITE, &value);
@@ -651,7 +664,7 @@ uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size)
     if (host)
         return host;
     uint64_t paddr;
-    if (!translate(h, vaddr, ACC_WRITE, &paddr))
+    if (!translate(h, vaddr, size, ACC_WRITE, &paddr))
         return NULL;
     if (!phys_is_ram(m, paddr, size)) {
         m->guest->raise_mem(h, vaddr, ACC_WRITE, m->guest->access_fault(ACC_WRITE));

@@ -73,14 +73,17 @@ static inline uint32_t jc_page(uint64_t vpage)
 
 typedef enum { ACC_READ, ACC_WRITE, ACC_EXEC } Access;
 
-/* What a page-table walk found. `fault` is the guest's own cause number. */
+/* What to walk for, and what a page-table walk found. `fault` is the guest's own cause number. */
 typedef struct {
+    uint8_t size; /* bytes of the access, none of them beyond the page of vaddr; 0 counts as 1 */
+    uint8_t dry;  /* the access is judged but does not happen: A and D stay as they are */
     uint64_t paddr;
     uint8_t ok;
     uint8_t writable;   /* a write to this page needs no further walk (D is set) */
     uint8_t readable;   /* a read needs no further walk */
     uint8_t whole_page; /* permissions hold for all of the 4 KiB page (PMP) */
     uint8_t n_ptes;
+    uint8_t va_width; /* bits of a virtual address, the others repeat the highest; 0: all 64 */
     uint32_t fault;
     struct {
         uint64_t paddr;   /* of the PTE */

@@ -330,11 +330,17 @@ TB *tb_find(Hart *h, bool single)
     bool whole;
     if (!softmmu_fetch(h, pc, &paddr, &whole))
         return NULL;
+    uint16_t low;
+    memcpy(&low, m->ram + (paddr - m->ram_base), 2);
+    const bool is_long = m->guest->insn_bytes(low) == 4;
     if ((pc & ~WB_PAGE_MASK) == WB_PAGE_SIZE - 2) {
-        uint16_t low;
-        memcpy(&low, m->ram + (paddr - m->ram_base), 2);
-        if (m->guest->insn_bytes(low) == 4 && !softmmu_fetch(h, pc + 2, &paddr2, &whole))
+        if (is_long && !softmmu_fetch(h, pc + 2, &paddr2, &whole))
             return NULL;
+    } else if (is_long && !whole) {
+        uint64_t rest; /* its second half may be closed */
+        if (!softmmu_fetch(h, pc + 2, &rest, &whole))
+            return NULL;
+        whole = false;
     }
     /* A page whose permissions do not hold for all of it is looked up again for each instruction. */
     const bool alone = single || !whole;

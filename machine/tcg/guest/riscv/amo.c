@@ -32,7 +32,7 @@ static uint64_t load_reserved(Hart *h, uint64_t vaddr, uint32_t mo)
     uint64_t paddr = cached_paddr(h, vaddr);
     if (paddr == ~0ull) {
         /* Reservations are for RAM, and to read a device changes it: so the walk comes before the load. */
-        Walk w = {0};
+        Walk w = {.size = (uint8_t)size};
         riscv_walk(h, vaddr, ACC_READ, false, &w);
         if (!w.ok || !phys_is_ram(h->m, w.paddr, size)) {
             riscv_raise_mem(h, vaddr, ACC_READ, w.ok ? EXC_LOAD_ACCESS : w.fault);
@@ -58,25 +58,53 @@ uint64_t helper_lr_d(Hart *h, uint64_t vaddr, uint64_t b, uint64_t c)
     return load_reserved(h, vaddr, MO_64);
 }
 
-/* One that fails is still a store to the page tables: it takes the faults of a store, whether or not there is
- * a reservation, and sets D. */
+/* Whether a store there would fault, and the trap if so; nothing of it happens. */
+static bool is_store_faulting(Hart *h, uint64_t vaddr, uint32_t size)
+{
+    Walk w = {.size = (uint8_t)size, .dry = 1};
+    riscv_walk(h, vaddr, ACC_WRITE, false, &w);
+    if (w.ok && phys_is_ram(h->m, w.paddr, size))
+        return false;
+    riscv_raise_mem(h, vaddr, ACC_WRITE, w.ok ? EXC_STORE_ACCESS : w.fault);
+    return true;
+}
+
+/* Does the reservation hold for vaddr, as far as a load's translation tells? */
+static bool is_reserved(Hart *h, uint64_t vaddr)
+{
+    if (h->g->reservation == ~0ull)
+        return false;
+    uint64_t paddr = cached_paddr(h, vaddr);
+    if (paddr == ~0ull) {
+        Walk w = {0};
+        riscv_walk(h, vaddr, ACC_READ, true, &w);
+        paddr = w.ok ? w.paddr : ~0ull;
+    }
+    return h->g->reservation == paddr;
+}
+
+/* One that fails takes the faults of a store, whether or not there is a reservation, but is none: D stays
+ * clear. SPEC: unprivileged, 8.2; privileged, 4.3.1 */
 static uint64_t store_conditional(Hart *h, uint64_t vaddr, uint64_t value, uint32_t size)
 {
     GuestHart *g = h->g;
     if (is_misaligned(h, vaddr, size, EXC_STORE_MISALIGNED))
         return 0;
+    if (!is_reserved(h, vaddr)) {
+        if (is_store_faulting(h, vaddr, size))
+            return 0;
+        g->reservation = ~0ull;
+        return 1;
+    }
     uint8_t *host = mem_rmw(h, vaddr, size);
     if (!host)
         return 0; /* a trap has dropped the reservation; what is run again needs it */
-    const bool reserved = g->reservation == (uint64_t)(host - h->m->ram) + h->m->ram_base;
     g->reservation = ~0ull;
-    if (reserved) {
-        uint64_t old = 0;
-        memcpy(&old, host, size);
-        memcpy(host, &value, size);
-        mem_rmw_done(h, vaddr, host, size, old);
-    }
-    return !reserved;
+    uint64_t old = 0;
+    memcpy(&old, host, size);
+    memcpy(host, &value, size);
+    mem_rmw_done(h, vaddr, host, size, old);
+    return 0;
 }
 
 uint64_t helper_sc_w(Hart *h, uint64_t vaddr, uint64_t value, uint64_t c)

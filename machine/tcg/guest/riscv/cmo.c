@@ -32,7 +32,7 @@ static void zero(Hart *h, uint64_t vaddr)
     const uint64_t block = vaddr & ~(uint64_t)(CBO_BLOCK_BYTES - 1);
     /* All the checks first: a block that is not zeroed is not changed. */
     for (uint64_t at = block; at < block + CBO_BLOCK_BYTES; at += 8) {
-        Walk w = {0};
+        Walk w = {.size = 8, .dry = 1};
         riscv_walk(h, at, ACC_WRITE, false, &w);
         if (w.ok && !phys_is_ram(h->m, w.paddr, 8)) {
             w.ok = 0;

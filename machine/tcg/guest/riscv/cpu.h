@@ -38,6 +38,7 @@ struct GuestHart {
     } pmp[16];
     uint64_t pmp_used;   /* entries to look at */
     uint64_t pmp_open;   /* every address is open to every mode */
+    uint64_t pmp_fine;   /* some entry begins or ends inside a page */
     uint64_t pmp_locked; /* some entry holds for M-mode too */
 };
 _Static_assert(sizeof(GuestHart) <= sizeof(((Hart *)0)->guest), "the guest part fits");

@@ -65,7 +65,7 @@ static void pmp_range(const GuestHart *g, uint32_t i, uint64_t *first, uint64_t 
 bool riscv_pmp_update(GuestHart *g)
 {
     bool changed = false;
-    g->pmp_used = g->pmp_open = g->pmp_locked = 0;
+    g->pmp_used = g->pmp_open = g->pmp_locked = g->pmp_fine = 0;
     for (uint32_t i = 0; i < PMP_ENTRIES; i++) {
         const uint64_t cfg = pmp_cfg(g, i);
         uint64_t first, last;
@@ -80,6 +80,7 @@ bool riscv_pmp_update(GuestHart *g)
             g->pmp_open = !first && last >= PADDR_LAST && (cfg & PMP_RWX) == PMP_RWX;
         g->pmp_used = i + 1;
         g->pmp_locked |= (cfg & PMP_L) != 0;
+        g->pmp_fine |= (first | (last + 1)) & ~WB_PAGE_MASK;
     }
     return changed;
 }
@@ -115,21 +116,26 @@ bool riscv_pmpaddr_write(GuestHart *g, uint32_t entry, uint64_t value)
     return riscv_pmp_update(g);
 }
 
-/* What a mode may do at paddr, as PMP_R|W|X. *whole is cleared when another byte of the page may differ. */
-static uint32_t pmp_perms(const GuestHart *g, uint64_t paddr, uint64_t priv, uint8_t *whole)
+/* What a mode may do with `size` bytes at paddr, as PMP_R|W|X. *whole is cleared when another access to the
+ * page may be judged otherwise. */
+static uint32_t pmp_perms(const GuestHart *g, uint64_t paddr, uint32_t size, uint64_t priv, uint8_t *whole)
 {
-    if (g->pmp_open || (priv == PRV_M && !g->pmp_locked))
+    if (g->pmp_open || (priv == PRV_M && !g->pmp_locked && !g->pmp_fine))
         return PMP_RWX;
     const uint64_t page = paddr & WB_PAGE_MASK, page_last = page + WB_PAGE_SIZE - 1;
+    const uint64_t paddr_last = paddr + (size ? size - 1 : 0);
     for (uint32_t i = 0; i < g->pmp_used; i++) {
         const uint64_t first = g->pmp[i].first, last = g->pmp[i].last;
         if (first > page_last || last < page)
             continue;
         if (first > page || last < page_last)
             *whole = 0;
-        if (paddr < first || paddr > last)
+        if (paddr_last < first || paddr > last)
             continue;
-        /* SPEC: 3.7.1: the lowest entry decides; one that is not locked lets M-mode through. */
+        /* SPEC: 3.7.1: the lowest entry that has any of the bytes decides, and must have them all. */
+        if (paddr < first || paddr_last > last)
+            return 0;
+        /* One that is not locked lets M-mode through. */
         const bool binds = priv != PRV_M || (g->pmp[i].cfg & PMP_L);
         return binds ? g->pmp[i].cfg & PMP_RWX : PMP_RWX;
     }
@@ -225,7 +231,7 @@ static uint32_t needed_perm(Access acc)
 static bool finish(const GuestHart *g, uint64_t priv, Access acc, bool debug, uint32_t perms, Walk *w)
 {
     w->whole_page = 1;
-    perms &= pmp_perms(g, w->paddr, priv, &w->whole_page);
+    perms &= pmp_perms(g, w->paddr, w->size, priv, &w->whole_page);
     if (!debug && !(perms & needed_perm(acc))) {
         walk_fail(w, riscv_access_fault(acc));
         return false;
@@ -240,7 +246,7 @@ static bool finish(const GuestHart *g, uint64_t priv, Access acc, bool debug, ui
 static bool load_pte(Hart *h, uint64_t at, Access acc, bool debug, uint64_t *pte, Walk *w)
 {
     uint8_t whole = 1;
-    if (!phys_is_ram(h->m, at, 8) || (!debug && !(pmp_perms(h->g, at, PRV_S, &whole) & PMP_R))) {
+    if (!phys_is_ram(h->m, at, 8) || (!debug && !(pmp_perms(h->g, at, 8, PRV_S, &whole) & PMP_R))) {
         walk_fail(w, riscv_access_fault(acc));
         return false;
     }
@@ -283,10 +289,10 @@ static void leaf(Hart *h, uint64_t vaddr, Access acc, bool debug, uint64_t at, u
     if (!(want & PTE_D))
         perms &= ~(uint32_t)PMP_W; /* the first store must come back here */
     w->paddr = base | (vaddr & mask);
-    if (!finish(g, priv, acc, debug, perms, w) || debug || want == pte)
+    if (!finish(g, priv, acc, debug, perms, w) || debug || w->dry || want == pte)
         return;
     uint8_t whole = 1;
-    if (pmp_perms(g, at, PRV_S, &whole) & PMP_W)
+    if (pmp_perms(g, at, 8, PRV_S, &whole) & PMP_W)
         phys_store64(h->m, at, want);
     else
         walk_fail(w, riscv_access_fault(acc));
@@ -296,7 +302,7 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w)
 {
     const GuestHart *g = h->g;
     const uint64_t priv = acc == ACC_EXEC ? g->priv : data_priv(g);
-    w->n_ptes = 0;
+    w->n_ptes = w->va_width = 0;
     w->paddr = vaddr;
     if (!is_translated(g, priv)) {
         finish(g, priv, acc, debug, PMP_RWX, w);
@@ -304,6 +310,7 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w)
     }
     const int levels = (int)(g->satp >> SATP_MODE_SHIFT) - SATP_SV39 + 3;
     const int unused = 64 - (WB_PAGE_BITS + VPN_BITS * levels);
+    w->va_width = (uint8_t)(64 - unused);
     /* SPEC: 4.4.1: the bits above the virtual address are copies of its highest. */
     if ((uint64_t)((int64_t)(vaddr << unused) >> unused) != vaddr) {
         walk_fail(w, page_fault(acc));
