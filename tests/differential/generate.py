@@ -91,7 +91,7 @@ class Sequence_:
         return out
 
     def assemble(self) -> Start:
-        """Return the start state with the items one behind the other, a NOP to refer to, and the ``ecall`` that ends it."""
+        """Return the start with the items one behind the other, a NOP to refer to, and the ``ecall`` that ends it."""
         places = [CODE]
         for item in self.items:
             places.append(places[-1] + item.size)

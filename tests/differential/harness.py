@@ -1,8 +1,8 @@
 """The guest that runs sequences: sets the state of each, enters it in U- or S-mode, logs its traps, keeps what is left.
 
-The same bytes run on every machine. A sequence may do what it likes with the arena, three pages with its code across the
-first boundary between them; PMP denies it all else. Traps go to M-mode, are logged, and go on behind the instruction. It
-ends at its last instruction, outside of its code, or when the watchdog's timer fires.
+The same bytes run on every machine. A sequence may do what it likes with the arena, three pages with its code across
+the first boundary between them; PMP denies it all else. Traps go to M-mode, are logged, and go on behind the
+instruction. It ends at its last instruction, outside of its code, or when the watchdog's timer fires.
 """
 
 from __future__ import annotations

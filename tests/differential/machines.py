@@ -49,8 +49,18 @@ class _Host:
         raise AssertionError("the harness runs without SBI")
 
 
-def run_ours(starts: list[Start], template: bytes, backend: str = "jit", tb_max: int = 0) -> list[Outcome]:
-    """Run on our machine. ``tb_max`` limits the instructions of a block, 0: as many as there are."""
+def run_ours(
+    starts: list[Start], template: bytes, backend: str = "jit", tb_max: int = 0, steps: int = 0
+) -> list[Outcome]:
+    """Run on our machine.
+
+    Args:
+        tb_max: limits the instructions of a block; 0: as many as there are.
+        steps: after which the machine is given up; 0: more than it can need.
+
+    Raises:
+        MachineFailed: it has not come to the end by then.
+    """
     host = _Host()
     with Engine(ram_base=harness.BASE, ram_size=harness.RAM_BYTES, host=host, builtin_sbi=False) as engine:
         host.engine = engine
@@ -60,7 +70,7 @@ def run_ours(starts: list[Start], template: bytes, backend: str = "jit", tb_max:
             engine.set_tb_max(tb_max)
         engine.write_phys(harness.BASE, harness.image(starts, template, PATIENCE))
         engine.reset_hart(0, harness.BASE)
-        reason = engine.run(40_000_000 + 200_000 * len(starts))
+        reason = engine.run(steps or 40_000_000 + 200_000 * len(starts))
         if reason != ExitReason.STOP:
             raise MachineFailed(f"{backend}: {reason.name} at pc {engine.get_reg(0, 'pc'):#x}")
         return harness.outcomes(engine.read_phys(harness.RECORDS_OUT, harness.RECORD_BYTES * len(starts)))

@@ -1,4 +1,12 @@
-"""What the peer, QEMU 7.2, does not have or does otherwise, and which section of the specification says who is right."""
+"""What the peer, QEMU 7.2, does not have or does otherwise, and which section of the specification says who is right.
+
+Beside the lists here, sequences keep away from these: sepc keeps bit 0 (privileged, 4.1.7: it is always 0); scounteren
+keeps 64 bits (4.1.5: it has 32); a PTE's memory type is taken without menvcfg.PBMTE (Svpbmt), and reserved bits are
+ignored while Svnapot or Svpbmt is there (4.4.1); A is set before the PMP refuses the access (4.3.2 allows it);
+an access that goes on in another page is held against the PMP as if it went on behind the first (3.7.1), and its
+mtval is the whole access's address (3.1.16: the faulting part's); AMOs of a machine with one hart fault like loads
+(unprivileged, 8.4: like stores).
+"""
 
 from __future__ import annotations
 
