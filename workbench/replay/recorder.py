@@ -217,6 +217,11 @@ class Recorder:
         return board.icount
 
     @property
+    def recording(self) -> bool:
+        """Whether the trace is open: begun, and neither finished nor abandoned."""
+        return self._log is not None
+
+    @property
     def ended(self) -> bool:
         """Whether something has ended the recording: a pattern, a limit, an interruption."""
         return bool(self._why)
