@@ -69,6 +69,11 @@ class Peek:
     def _physical(self, address: int, size: int) -> bytes:
         return _or_nothing(self._session.read_phys, address, size)
 
+    def paddr(self, vaddr: int) -> int | None:
+        """Return the physical address behind a virtual one: as the selected hart sees it, or by its page tables."""
+        found = self._session.translate(vaddr)
+        return self.walk(vaddr) if found is None else found
+
     def walk(self, vaddr: int) -> int | None:
         """Return the physical address that the selected hart's page tables have for a virtual one, or None."""
         tables = GuestMemory(self._session.board.engine, self._session.reg("satp"))

@@ -255,14 +255,18 @@ class FakeSession:
 
     enable_breakpoint = enable_stopper
 
-    def write_mem(self, address: int, data: bytes) -> None:
+    def write_phys(self, address: int, data: bytes) -> str:
         self.read_mem(address, len(data))
         self.written.append(("mem", address, bytes(data)))
         self.memory[address - BASE : address - BASE + len(data)] = data
+        return f"branch at {self.cursor}"
 
-    def write_reg(self, name: str, value: int) -> None:
+    write_mem = write_phys
+
+    def write_reg(self, name: str, value: int) -> str:
         self.reg(name)
         self.written.append(("reg", self.hart, name, value))
+        return f"branch at {self.cursor}"
 
     def read_phys(self, address: int, size: int) -> bytes:
         return self.read_mem(address, size)

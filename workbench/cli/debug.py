@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from workbench.cli.group import MachineCommand
+from workbench.cli.machineopts import machine_options, take_machine
 from workbench.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from workbench.session import Session
+    from workbench.symbols import Symbols
 
 backend_option = click.option(
     "--backend",
@@ -35,9 +38,14 @@ def open_session(trace: str, backend: str, symbols: tuple[Path, ...]) -> Session
 
     found = [Symbols.from_file(path) for path in symbols]
     session = Session.open(trace, backend=backend)
+    add_symbols(session, found)
+    return session
+
+
+def add_symbols(session: Session, found: list[Symbols]) -> None:
+    """Add the symbols of more files to a session's own."""
     for known in found:
         session.symbols.add(known)
-    return session
 
 
 @click.command()
@@ -71,26 +79,55 @@ def _script_lines(path: str | None) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-@click.command()
-@click.argument("trace")
+@click.command(cls=MachineCommand)
+@click.argument("trace", required=False)
+@click.option(
+    "-o", "--output", "out", metavar="TRACE", help="Record a machine, by its options, into a trace."
+)
+@machine_options
 @click.option(
     "--listen", default="127.0.0.1:1234", metavar="HOST:PORT", show_default=True, help="Where gdb comes."
 )
 @click.option("--once", is_flag=True, help="End when the first gdb has gone.")
 @backend_option
 @symbols_option
-def gdbserver(trace: str, listen: str, once: bool, backend: str, symbols: tuple[Path, ...]) -> None:
-    """Wait for gdb, on a trace: 'target remote HOST:PORT' attaches, reverse execution included."""
+def gdbserver(
+    trace: str | None,
+    out: str | None,
+    listen: str,
+    once: bool,
+    backend: str,
+    symbols: tuple[Path, ...],
+    **options: Any,
+) -> None:
+    """Wait for gdb, on a trace or on a live recording: 'target remote HOST:PORT' attaches.
+
+    Both ways: 'gdbserver boot.trace' goes forwards and backwards in a recorded run; 'gdbserver -o boot.trace
+    --kernel …' records while gdb continues, stands still while it looks, and goes backwards in what was recorded.
+    """
+    machine = take_machine(options)
+    host, port = parse_listen(listen)
+    if trace is not None and out is None:
+        with open_session(trace, backend, symbols) as session:
+            serve_gdb(session, host, port, once)
+        return
+    if trace is not None or out is None:
+        raise UsageError("gdbserver takes a TRACE to replay, or -o TRACE and a machine's options to record")
+    from workbench.cli.live import live_session
+
+    with live_session(out, machine, backend, symbols) as session:
+        serve_gdb(session, host, port, once)
+
+
+def serve_gdb(session: Session, host: str, port: int, once: bool) -> None:
+    """Serve a session to one gdb after the other."""
     from workbench import output
     from workbench.gdbstub.server import Server
     from workbench.repl.shell import Shell
 
-    host, port = parse_listen(listen)
-    with open_session(trace, backend, symbols) as session:
-        shell = Shell(session)
-        with Server(session, host, port, monitor=shell.monitor) as server:
-            output.note(f"listening on {server.address}")
-            server.serve(once=once)
+    with Server(session, host, port, monitor=Shell(session).monitor) as server:
+        output.note(f"listening on {server.address}")
+        server.serve(once=once)
 
 
 def parse_listen(text: str) -> tuple[str, int]:

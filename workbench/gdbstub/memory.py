@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from workbench.gdbstub.link import (
     ERROR_ARGUMENT,
     ERROR_MEMORY,
@@ -14,10 +16,7 @@ from workbench.gdbstub.link import (
     pair_of,
 )
 from workbench.gdbstub.target import encode
-
-BRANCHED = (
-    "a write at position {} opened a branch: from here on the run is another; the recorded one is untouched"
-)
+from workbench.peek import PAGE
 
 
 class Memory:
@@ -91,8 +90,7 @@ class Memory:
             return
         session = self._link.session
         session.hart = self._link.hart
-        session.write_reg(name, value)
-        self._link.tell(BRANCHED.format(session.cursor))
+        self._told(session.write_reg(name, value))
 
     def _value(self, source: str) -> int:
         engine = self._link.session.board.engine
@@ -129,9 +127,29 @@ class Memory:
         link.session.hart = link.hart
         if len(link.peek.read(address, length, link.physical)) != length:
             return ERROR_MEMORY
-        if link.physical:
-            link.session.write_phys(address, data)
-        else:
-            link.session.write_mem(address, data)
-        link.tell(BRANCHED.format(link.session.cursor))
+        pages = range(address, address + length, PAGE)
+        if not link.physical and all(link.session.translate(page) is not None for page in pages):
+            self._told(link.session.write_mem(address, data))  # one branch for it all
+            return b"OK"
+        for at, part in self._pieces(address, data):
+            self._told(link.session.write_phys(at, part))
         return b"OK"
+
+    def _pieces(self, address: int, data: bytes) -> list[tuple[int, bytes]]:
+        """Return the parts of a write by their physical addresses. Raises BadPacket: a part has none."""
+        if self._link.physical:
+            return [(address, data)]
+        out = []
+        at = 0
+        while at < len(data):
+            here = address + at
+            size = min(len(data) - at, PAGE - here % PAGE)
+            paddr = self._link.peek.paddr(here)
+            if paddr is None:
+                raise BadPacket
+            out.append((paddr, data[at : at + size]))
+            at += size
+        return out
+
+    def _told(self, written: Any) -> None:
+        self._link.tell(str(written))

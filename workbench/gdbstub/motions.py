@@ -64,7 +64,7 @@ class Motions:
         """Go on at an address, which is a write to pc."""
         if text:
             self._link.session.hart = self._link.hart
-            self._link.session.write_reg("pc", number_of(text))
+            self._link.tell(str(self._link.session.write_reg("pc", number_of(text))))
 
     def vcont(self, text: str) -> bytes:
         """``vCont;action[:thread]…``: a step wins over a continue, as one machine moves as a whole."""

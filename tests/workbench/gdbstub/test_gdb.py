@@ -52,7 +52,7 @@ def positions(text: str) -> list[str]:
 def test_break_continue_and_reverse_continue_by_function(guest: Path) -> None:
     text = run_gdb(guest, ["break pool_get", "continue", "when", "continue", "reverse-continue", "when"])
     first, second = positions(text)
-    assert len(re.findall(r"Breakpoint 1, .*pool_get", text)) == 3, text
+    assert len(re.findall(r"Breakpoint 1[.\d]*, pool_get", text)) == 3, text
     assert first == second
 
 

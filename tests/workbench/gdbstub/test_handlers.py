@@ -168,7 +168,7 @@ def test_memory_is_written_in_hex_and_in_binary(client: Client, session: Any) ->
     assert len(session.written) == 2
     assert client.console() == ""
     client("s")
-    assert "opened a branch" in client.console()
+    assert "branch at" in client.console()
 
 
 def test_registers_are_written_of_the_selected_hart_and_only_if_they_differ(

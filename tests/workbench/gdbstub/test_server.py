@@ -173,4 +173,4 @@ def test_stock_gdb_steps_and_continues_in_both_directions(running: Running) -> N
     assert text.count("No more reverse-execution history") >= 2
     assert "position 600 of 600" in text
     assert '"hart 1"' in text or "hart 1" in text
-    assert "opened a branch" in text
+    assert "branch at" in text
