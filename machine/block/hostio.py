@@ -100,6 +100,13 @@ class SocketPoller:
                 self._update(fd)
 
 
+def host_scheduler() -> Scheduler:
+    """Return a scheduler whose time is the host's: for servers, where throttling is meant in real seconds."""
+    sched = Scheduler(clock=HostClock())
+    SocketPoller.of(sched)
+    return sched
+
+
 class StreamClosedError(BlockError):
     """The peer closed the connection, or it was cut."""
 

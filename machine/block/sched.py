@@ -299,8 +299,12 @@ class Scheduler:
         polling = self.poller is not None and self.poller.waiting()
         host = [t for t in self._timers if not t[3].virtual]
         virtual = [t for t in self._timers if t[3].virtual]
-        if virtual and not polling:
-            virtual[0][3].advance_to(min(virtual)[0])
+        if virtual:
+            if polling and self.poller is not None:
+                self.poller.poll(0)
+                if self._ready:
+                    return True
+            virtual[0][3].advance_to(min(t[0] for t in virtual))
             return self._fire()
         if self.poller is None or not (polling or host):
             return False

@@ -43,7 +43,7 @@ def serve(
     from machine.block.nbd.server import Export, NbdServer
     from workbench import output
 
-    graph = Graph()
+    graph = Graph(hostio.host_scheduler())
     context = hostio.tls_context(tls_creds, server=True) if tls_creds else None
 
     async def work() -> None:

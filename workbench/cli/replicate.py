@@ -50,10 +50,10 @@ def _talk(graph: Graph, side: AbstractAsyncContextManager[Replica]) -> None:
 @click.argument("disk")
 def secondary(image_format: str | None, hidden: str, active: str, listen: str, disk: str) -> None:
     """The side that stands by: shows its guest the last checkpoint."""
-    from machine.block import replica
+    from machine.block import hostio, replica
     from machine.block.graph import Graph
 
-    graph = Graph()
+    graph = Graph(hostio.host_scheduler())
     _talk(graph, replica.secondary(graph, disk, hidden, active, listen, driver=image_format))
 
 
@@ -63,10 +63,10 @@ def secondary(image_format: str | None, hidden: str, active: str, listen: str, d
 @click.argument("disk")
 def primary(image_format: str | None, peer: str, disk: str) -> None:
     """The side whose guest runs: its writes go to both disks."""
-    from machine.block import replica
+    from machine.block import hostio, replica
     from machine.block.graph import Graph
 
-    graph = Graph()
+    graph = Graph(hostio.host_scheduler())
     _talk(graph, replica.primary(graph, disk, peer, driver=image_format))
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 IN_FLIGHT = 16
 NEGOTIATION_NS = 10_000_000_000
 MAX_EXTENTS = 1024
+#: Data of all requests in flight on a server; more than one request waits until there is room.
+MAX_BYTES_IN_FLIGHT = 256 << 20
 _WRITES = (W.CMD_WRITE, W.CMD_ZEROES, W.CMD_TRIM)
 
 
@@ -175,11 +177,17 @@ class Connection:
             if kind == W.CMD_DISC:
                 return
             payload = None
-            if kind == W.CMD_WRITE:
-                if length > W.MAX_PAYLOAD:
-                    raise DroppedError("payload is too long")
-                payload = bytearray(length)
-                await self.stream.read_into(memoryview(payload))
+            if kind == W.CMD_WRITE and length > W.MAX_PAYLOAD:
+                raise DroppedError("payload is too long")
+            cost = min(length, W.MAX_PAYLOAD) if kind in (W.CMD_READ, W.CMD_WRITE) else 0
+            await self.server.take(cost)
+            try:
+                if kind == W.CMD_WRITE:
+                    payload = bytearray(length)
+                    await self.stream.read_into(memoryview(payload))
+            except BaseException:
+                self.server.give(cost)
+                raise
             task = self.sched.spawn(
                 self._request(export, flags, kind, cookie, offset, length, payload), "nbd request"
             )
@@ -208,6 +216,7 @@ class Connection:
         finally:
             if self.sched.current is not None:
                 self._tasks.discard(self.sched.current)
+            self.server.give(min(length, W.MAX_PAYLOAD) if kind in (W.CMD_READ, W.CMD_WRITE) else 0)
             self._room.wake_one()
 
     def _validate(self, export: Export, flags: int, kind: int, offset: int, length: int) -> None:
@@ -348,9 +357,22 @@ class NbdServer:
         self.tls, self.tls_required = tls, tls_required
         self.max_clients = max_clients
         self.served = 0
+        self._bytes = 0
+        self._freed = CoQueue(self.sched, "nbd memory")
         self._clients: dict[Connection, Task[None]] = {}
         self._changed = CoQueue(self.sched, "nbd clients")
         self._acceptors: list[Task[None]] = []
+
+    async def take(self, cost: int) -> None:
+        """Wait until ``cost`` bytes more may be in flight."""
+        while self._bytes and self._bytes + cost > MAX_BYTES_IN_FLIGHT:
+            await self._freed.wait()
+        self._bytes += cost
+
+    def give(self, cost: int) -> None:
+        """Undo ``take``."""
+        self._bytes -= cost
+        self._freed.wake_all()
 
     def add(self, export: Export) -> None:
         """Offer an export. Raises BlockError EEXIST for a name in use."""

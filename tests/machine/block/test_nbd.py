@@ -440,3 +440,46 @@ def test_n14_misbehaving_servers_give_errors(cut: int, noise: bytes, flip: int) 
             thread.join(5)
             listener.close()
         assert not thread.is_alive()
+
+
+def test_data_in_flight_are_bounded_over_all_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clients that announce large writes and then wait hold no more than the bound between them."""
+    monkeypatch.setattr("machine.block.nbd.server.MAX_BYTES_IN_FLIGHT", 3 * M)
+    graph = Graph()
+    server = NbdServer(graph)
+    one_disk(graph, server)
+    hello = struct.pack(">I", 3) + W.OPTION.pack(W.OPTION_MAGIC, W.OPT_EXPORT_NAME, 0)
+    request = W.REQUEST.pack(W.REQUEST_MAGIC, 0, W.CMD_WRITE, 1, 0, 2 * M)
+    peers = []
+    for _ in range(2):
+        ours, theirs = socket.socketpair()
+        server.attach(ours)
+        theirs.sendall(hello + request)
+        peers.append(theirs)
+
+    async def main() -> int:
+        for _ in range(200):
+            await graph.sched.yield_now()
+        held = server._bytes
+        for peer in peers:
+            peer.close()
+        await server.wait_served(2)
+        return held
+
+    assert graph.run(main()) == 2 * M
+    assert server._bytes == 0
+    graph.run(server.stop())
+
+
+def test_throttled_export_in_virtual_time_does_not_wait_for_sockets(tmp_path: Path) -> None:
+    def setup(graph: Graph, server: NbdServer) -> None:
+        spec = {"driver": "throttle", "limits": {"iops-read": 1}, "file": {"driver": "null-co", "size": M}}
+        server.add(Export(graph, graph.run(graph.open(spec)), "slow"))
+
+    with serving(tmp_path, setup) as path:
+        graph = Graph()
+        options = {"driver": "nbd", "server": {"type": "unix", "path": path}, "export": "slow"}
+        node = graph.run(graph.open(options, read_only=True))
+        for _ in range(5):
+            assert graph.run(node.read(0, 512)) == bytes(512)
+        graph.run(graph.close())
