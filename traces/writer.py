@@ -130,7 +130,36 @@ class TraceWriter:
             db.execute("BEGIN IMMEDIATE")
         return cls(db, path, clock)
 
+    @classmethod
+    def amend(cls, path: str | Path, clock: Callable[[], float] = time.monotonic) -> TraceWriter:
+        """Open a trace that is there, to add bookmarks or ``meta`` rows to it.
+
+        Raises:
+            TraceWriteError: it can't be written, or is in use.
+        """
+        path = Path(path)
+        with _write_errors(path):
+            if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+                raise TraceWriteError(f"{path}: can't be written: it is read-only")
+            db = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except BaseException:
+                db.close()
+                raise
+        return cls(db, path, clock)
+
+    def finish(self) -> None:
+        """Commit what was added to a trace that was there, and let go of it."""
+        with _write_errors(self.path):
+            self._db.execute("COMMIT")
+        self.abandon()
+
     # what makes a run
+
+    def drop_meta(self, key: str) -> None:
+        """Remove one ``meta`` row, if it is there."""
+        self._run("DELETE FROM meta WHERE key = ?", (key,))
 
     def set_meta(self, key: str, value: str | int) -> None:
         """Set one ``meta`` row."""

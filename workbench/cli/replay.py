@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 class TracePositions:
     """What a position means in a trace that is replayed from its start."""
 
-    cursor = 0
-    start = 0
-
     def __init__(self, reader: TraceReader, backend: str) -> None:
         self._reader = reader
+        self.cursor = self.start = reader.start_icount
         self._backend = backend
         self.end = reader.final_icount
 

@@ -7,11 +7,12 @@ import sys
 import click
 
 from workbench.cli.formats import Fmt, format_options
+from workbench.cli.tracetools import TOOLS
 
 
 @click.group()
 def trace() -> None:
-    """Look into a trace: info, verify, inputs, console."""
+    """Look into traces, check, pack, trim, compare and dump them."""
 
 
 @trace.command()
@@ -55,15 +56,7 @@ def console(trace: str, fmt: Fmt) -> None:
         sys.stdout.buffer.flush()
 
 
-@trace.command()
-@click.argument("trace")
-def verify(trace: str) -> None:
-    """Check that a trace is whole: every page of the file, every blob, every reference."""
-    from traces.reader import TraceReader
-
-    with TraceReader.open(trace) as reader:
-        checked = reader.verify()
-    click.echo(f"whole: {checked} blobs")
-
+for tool in TOOLS:
+    trace.add_command(tool)
 
 COMMANDS = (trace,)

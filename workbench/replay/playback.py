@@ -23,6 +23,7 @@ from .divergence import compare_registers
 from .errors import Diverged
 from .gates import ReplayGate
 from .interventions import apply_write
+from .packed import PackedDisks
 from .parts import BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
 
 #: Takes the guest's output while it is replayed: (port, data, icount).
@@ -54,7 +55,8 @@ class Playback:
         self.console: ConsoleListener | None = None
         self.gate = ReplayGate(trace)
         self.gate.apply = self._write
-        drives = open_drives(self.config, self, None)
+        self._disks = PackedDisks(trace, self.config)
+        drives = open_drives(self._disks.config, self, None)
         self.board: BoardLike = board_factory(
             self.config, trace_images(trace), self.gate, self, drives, backend
         )
@@ -88,6 +90,7 @@ class Playback:
     def close(self) -> None:
         """Free the machine."""
         self.board.engine.close()
+        self._disks.close()
 
     @property
     def icount(self) -> int:
@@ -207,6 +210,15 @@ class Playback:
                 raise Diverged(what, self.gate.last_good, self.icount)
             self._arrived()
         return None
+
+    def run_from(self, icount: int) -> None:
+        """Go to a position by the nearest checkpoint before it. Raises Diverged."""
+        self.restore(self.tree.nearest(icount))
+        self.run_to(icount)
+
+    def stop_comparing(self) -> None:
+        """Look at no digest any more: for finding out where a run that differs goes."""
+        self._digests, self._stops = {}, []
 
     @property
     def settled(self) -> bool:

@@ -1,0 +1,141 @@
+"""Why a replay is another run than the recording: the first step that differs, and whose fault it is."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from traces.errors import TraceError
+from traces.reader import TraceReader
+
+from .divergence import differences
+from .errors import Diverged
+from .parts import BoardFactory, build_board
+from .playback import Playback
+
+#: What a divergence can be, and what there is to do about it.
+KINDS: Final = {
+    "damage": "the trace is damaged: copy it again from where it is whole",
+    "translator": "the two back ends disagree: replay with --backend interp, and report the step below",
+    "device": "two replays of the same back end disagree: a device depends on the host; report it",
+    "version": "both back ends agree with each other and not with the recording: it was made by another machine,"
+    " by a translator that was wrong then, or was changed since",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A divergence.
+
+    Args:
+        kind: one of ``KINDS``. advice: what there is to do.
+        what: what differed first. last_good, first_bad: positions of the digests around it.
+        step: the first position after which the back ends differ, None where they don't.
+        pc: of that step. differing: what differs behind it, by name: (this back end, the other one).
+    """
+
+    kind: str
+    advice: str
+    what: str
+    last_good: int
+    first_bad: int
+    step: int | None = None
+    pc: int | None = None
+    differing: dict[str, tuple[Any, Any]] | None = None
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def __str__(self) -> str:
+        where = (
+            "" if self.step is None else f"; the first step that differs is {self.step}, at pc {self.pc:#x}"
+        )
+        return f"{self.what} between {self.last_good} and {self.first_bad}: {self.advice}{where}"
+
+
+def diagnose(
+    trace: TraceReader, error: Diverged, backend: str, board_factory: BoardFactory = build_board
+) -> Report:
+    """Find out what a divergence is.
+
+    Args:
+        trace: the trace. error: what its replay on ``backend`` raised.
+    """
+    found = (error.what, error.last_good, error.first_bad)
+    try:
+        trace.verify()
+    except TraceError as e:
+        return Report("damage", f"{KINDS['damage']} ({e})", *found)
+    other = "interp" if backend == "jit" else "jit"
+    first = _fingerprint(trace, backend, error, board_factory)
+    if first != _fingerprint(trace, backend, error, board_factory):
+        return Report("device", KINDS["device"], *found)
+    if first == _fingerprint(trace, other, error, board_factory):
+        return Report("version", KINDS["version"], *found)
+    step, pc, differing = _first_step(trace, backend, other, error, board_factory)
+    return Report("translator", KINDS["translator"], *found, step, pc, differing)
+
+
+def _replay(trace: TraceReader, backend: str, error: Diverged, board_factory: BoardFactory) -> Playback:
+    """Return a machine at the last good position that compares nothing from there on."""
+    playback = Playback(trace, backend, board_factory)
+    playback.run_from(max(error.last_good, playback.start))
+    playback.stop_comparing()
+    return playback
+
+
+def _fingerprint(
+    trace: TraceReader, backend: str, error: Diverged, board_factory: BoardFactory
+) -> tuple[str, int]:
+    """Return where a replay of the interval ends, and in which state."""
+    playback = _replay(trace, backend, error, board_factory)
+    try:
+        with suppress(Diverged):
+            playback.run_to(min(error.first_bad, playback.end))
+        return playback.digest().hex(), playback.icount
+    finally:
+        playback.close()
+
+
+def _first_step(
+    trace: TraceReader, backend: str, other: str, error: Diverged, board_factory: BoardFactory
+) -> tuple[int, int, dict[str, tuple[Any, Any]]]:
+    """Return the last position at which two back ends agree, its pc, and what differs one step later."""
+    one, two = (_replay(trace, name, error, board_factory) for name in (backend, other))
+    try:
+        low, high = max(error.last_good, one.start), min(error.first_bad, one.end)
+        nodes = (one.keep(), two.keep())
+        while low + 1 < high:
+            middle = (low + high) // 2
+            for playback, node in zip((one, two), nodes, strict=True):
+                playback.restore(node)
+                with suppress(Diverged):
+                    playback.run_to(middle)
+            if one.digest() == two.digest():
+                low, nodes = middle, (one.keep(), two.keep())
+            else:
+                high = middle
+        for playback, node in zip((one, two), nodes, strict=True):
+            playback.restore(node)
+            with suppress(Diverged):
+                playback.run_to(low)
+        engine = one.board.engine
+        pc = engine.get_reg(engine.current_hart, "pc")
+        for playback in (one, two):
+            with suppress(Diverged):
+                playback.run_to(low + 1)
+        (_, mine), (_, theirs) = one.whole(), two.whole()
+        found = dict(list(differences(mine, theirs).items())[:32])
+        mine_pages, their_pages = one.page_hashes(), two.page_hashes()
+        for page in sorted(mine_pages.keys() | their_pages.keys()):
+            a, b = mine_pages.get(page, b"").hex(), their_pages.get(page, b"").hex()
+            if a != b and len(found) < 64:
+                found[f"RAM page {page:#x}"] = (a, b)
+        return low, pc, found
+    finally:
+        one.close()
+        two.close()
