@@ -77,6 +77,15 @@ class FakeStop:
     stopper: int | None = None
 
 
+@dataclass(frozen=True)
+class FakeWritten:
+    icount: int
+    branch: Path | None = None
+
+    def __str__(self) -> str:
+        return f"branch at {self.icount}"
+
+
 class FakeEngine:
     reg_names = ("pc", *(f"x{i}" for i in range(1, 32)), *(f"f{i}" for i in range(32)), "priv", *CSRS)
 
@@ -95,6 +104,7 @@ class FakeSession:
 
     start = 0
     end = END
+    live = False
     harts = 2
 
     def __init__(self) -> None:
@@ -255,18 +265,34 @@ class FakeSession:
 
     enable_breakpoint = enable_stopper
 
-    def write_phys(self, address: int, data: bytes) -> str:
+    def write_phys(self, address: int, data: bytes) -> FakeWritten:
         self.read_mem(address, len(data))
         self.written.append(("mem", address, bytes(data)))
         self.memory[address - BASE : address - BASE + len(data)] = data
-        return f"branch at {self.cursor}"
+        return FakeWritten(self.cursor)
 
     write_mem = write_phys
 
-    def write_reg(self, name: str, value: int) -> str:
+    def write_reg(self, name: str, value: int) -> FakeWritten:
         self.reg(name)
         self.written.append(("reg", self.hart, name, value))
-        return f"branch at {self.cursor}"
+        return FakeWritten(self.cursor)
+
+    def inject(self, item: bytes) -> FakeWritten:
+        self.written.append(("inject", item))
+        return FakeWritten(self.cursor)
+
+    def drop_input(self, number: int) -> FakeWritten:
+        self.written.append(("drop", number))
+        return FakeWritten(self.cursor)
+
+    def delay_input(self, number: int, steps: int) -> FakeWritten:
+        self.written.append(("delay", number, steps))
+        return FakeWritten(self.cursor)
+
+    def delay_interrupt(self, steps: int | None) -> FakeWritten:
+        self.written.append(("interrupt", steps))
+        return FakeWritten(self.cursor)
 
     def read_phys(self, address: int, size: int) -> bytes:
         return self.read_mem(address, size)

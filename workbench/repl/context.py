@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from workbench.disasm import Disassembler
 from workbench.errors import CommandError, one_line
+from workbench.output import Result
 from workbench.peek import Peek
 from workbench.sources import Sources, default_sources
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from workbench.session import Session
 
 
+#: ``&name`` is the address that a symbol's name stands for here anyway; at the beginning, and behind a cast.
+_ADDRESS_OF = re.compile(r"(^\s*|[*]\s*\)\s*)&(?=[A-Za-z_.])")
 #: The panes that a terminal shows after each stop; ``context`` changes them.
 DEFAULT_PANES = ("registers", "code", "source", "stack", "backtrace")
 
@@ -87,6 +91,10 @@ class Context:
         """Return the texts of source files."""
         return default_sources()
 
+    def run(self, name: str, arguments: str) -> Result:
+        """Run another command by its full name."""
+        return self.registry.resolve(name)[0].run(self, arguments)
+
     def number(self, text: str) -> int:
         """Return the value of an expression as an unsigned 64-bit number.
 
@@ -94,7 +102,7 @@ class Context:
             CommandError: when it is none; the message has the expression.
         """
         try:
-            return self.session.eval(text) & (1 << 64) - 1
+            return self.session.eval(_ADDRESS_OF.sub(r"\1", text)) & (1 << 64) - 1
         except (ValueError, KeyError, ZeroDivisionError) as error:
             raise CommandError(f"can't evaluate {text!r}: {one_line(error).strip(chr(34))}") from None
 

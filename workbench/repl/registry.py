@@ -40,6 +40,7 @@ GROUPS = {
     "motion": "Moving through the run",
     "breakpoints": "Breakpoints",
     "state": "The machine at the cursor",
+    "changes": "Changing the run",
     "trace": "What was recorded",
     "shell": "The shell itself",
 }

@@ -22,7 +22,7 @@ class Toolbar:
         session = self._context.open_session
         if session is None:
             return ""
-        key = (id(session), session.cursor, session.hart, session.end)
+        key = (id(session), session.trace.path, session.cursor, session.hart, session.end)
         if key != self._key:
             self._key, self._text = key, self._make()
         return self._text
@@ -49,6 +49,6 @@ def _one(context: Context, query: str) -> int | None:
 def kind_of_run(context: Context) -> str:
     """Return ``live``, ``branch`` or ``replay``."""
     session = context.session
-    if getattr(session, "live", False):
-        return "live"
-    return "branch" if session.trace.meta.get("parent") else "replay"
+    if session.trace.meta.get("parent"):
+        return "branch"
+    return "live" if session.live else "replay"

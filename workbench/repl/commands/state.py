@@ -78,19 +78,6 @@ def hart(context: Context, arguments: str) -> Result:
     return Text(position_line(context), {"hart": session.hart}, kind="asm")
 
 
-@command("set", group="state", usage="hart N | into-traps on|off", completes="expression")
-def set_(context: Context, arguments: str) -> Result:
-    """Set something of the debugger's: ``set hart N`` selects a hart, ``set into-traps on`` steps into handlers."""
-    what, _, value = arguments.replace("=", " ").partition(" ")
-    value = value.strip()
-    if what in ("hart", "thread"):
-        return hart(context, value)
-    if what == "into-traps" and value in ("on", "off"):
-        context.into_traps = value == "on"
-        return None
-    raise CommandError(f"set {what}: there are 'set hart N' and 'set into-traps on|off'")
-
-
 @command(
     "print", "p", "inspect", group="state", usage="[/x|/d|/u|/t|/o|/c|/a] EXPRESSION", completes="expression"
 )

@@ -1,0 +1,130 @@
+"""Commands that change the run: writes, inputs, interrupts. In history they open a branch, live they are recorded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import CommandError
+from workbench.output import Result, Table, Text
+from workbench.registers import canonical
+from workbench.repl.context import Context
+from workbench.repl.registry import command, split_word
+
+_MEMORY = re.compile(r"(?:\*\s*\(\s*(\w+)\s*\*\s*\)|\{\s*(\w+)\s*\}|\*)\s*(.+)", re.DOTALL)
+_SIZES = {"u8": 1, "char": 1, "u16": 2, "short": 2, "u32": 4, "int": 4, "u64": 8, "long": 8}
+_MASK = (1 << 64) - 1
+
+
+@command("set", group="changes", usage="PLACE = VALUE | hart N | into-traps on|off", completes="expression")
+def set_(context: Context, arguments: str) -> Result:
+    """Write a register or memory: ``set $a0 = 1``, ``set *(u32 *)jiffies = 7``, ``set {u8}0x80400000 = 0``.
+
+    In a recorded run that opens a branch: a new trace, on which the session goes on from here; the recorded one
+    is never changed. In a live recording, at its end, the write is an input like any other.
+
+    ``set hart N`` selects a hart; ``set into-traps on`` has stepping go into the handlers of interrupts and
+    exceptions.
+    """
+    text = arguments.removeprefix("var ").strip()
+    place, equals, value = text.partition("=")
+    place = place.strip()
+    word, rest = split_word(text)
+    if word in ("hart", "thread"):
+        return context.run("hart", rest.removeprefix("=").strip())
+    if word == "into-traps" and rest in ("on", "off"):
+        context.into_traps = rest == "on"
+        return None
+    if not equals or not place or not value.strip():
+        raise CommandError(
+            "set: a place and a value are needed, as in 'set $a0 = 1' or 'set *(u32 *)ADDRESS = 1'"
+        )
+    number = context.number(value)
+    session = context.session
+    if place.startswith("$"):
+        return _written(context, session.write_reg(canonical(place), number))
+    address, size = _target(context, place)
+    return _written(
+        context, session.write_mem(address, (number & (1 << 8 * size) - 1).to_bytes(size, "little"))
+    )
+
+
+def _target(context: Context, place: str) -> tuple[int, int]:
+    match = _MEMORY.fullmatch(place)
+    if match is not None:
+        kind = (match[1] or match[2] or "u64").removesuffix("_t").replace("uint", "u")
+        if kind not in _SIZES:
+            raise CommandError(f"set: no type {kind!r}; there are {', '.join(_SIZES)}")
+        return context.number(match[3]), _SIZES[kind]
+    symbol = context.session.symbols.symbol_at(context.number(place))
+    size = symbol.size if symbol is not None and symbol.name == place and symbol.size in (1, 2, 4, 8) else 8
+    return context.number(place), size
+
+
+def _written(context: Context, written: Any) -> Text:
+    value = {"position": written.icount, "branch": str(written.branch) if written.branch else None}
+    return Text(str(written), value)
+
+
+@command("send", group="changes", usage="TEXT", library="session.inject({text}.encode())")
+def send(context: Context, arguments: str) -> Result:
+    """Type a text on the guest's console, with a line's end behind it; in history that opens a branch.
+
+    ``\\n``, ``\\t``, ``\\xHH`` and the like are what Python takes them for.
+    """
+    try:
+        text = arguments.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"send: {error.reason} in {arguments!r}") from None
+    return _written(context, context.session.inject(text.encode("utf-8", "surrogateescape") + b"\n"))
+
+
+@command("drop-input", group="changes", usage="NUMBER", library="session.drop_input({arguments})")
+def drop_input(context: Context, arguments: str) -> Result:
+    """Branch where an input came, and go on without it; ``info inputs`` has the numbers."""
+    return _written(context, context.session.drop_input(_number(context, arguments, "drop-input")))
+
+
+@command("delay-input", group="changes", usage="NUMBER STEPS")
+def delay_input(context: Context, arguments: str) -> Result:
+    """Branch where an input came, and have it come so many steps later."""
+    number, steps = split_word(arguments)
+    if not steps:
+        raise CommandError("delay-input: an input's number and steps are needed, as in 'delay-input 3 500'")
+    written = context.session.delay_input(_number(context, number, "delay-input"), context.count(steps))
+    return _written(context, written)
+
+
+@command("delay-interrupt", group="changes", usage="STEPS|never")
+def delay_interrupt(context: Context, arguments: str) -> Result:
+    """Branch before the timer interrupt that is taken next here, and have it come later, or never.
+
+    ``catch interrupt`` and ``rc`` lead to such a place.
+    """
+    if not arguments:
+        raise CommandError("delay-interrupt: steps are needed, as in 'delay-interrupt 500', or 'never'")
+    steps = None if arguments == "never" else context.count(arguments)
+    return _written(context, context.session.delay_interrupt(steps))
+
+
+@command("branch", "branches", "info branches", group="changes", usage="[FILE|parent]", touches_host=True)
+def branch(context: Context, arguments: str) -> Result:
+    """List the branches of this trace; or go over to one by its file's name, or back to the ``parent``."""
+    from workbench.replay.branches import branches
+
+    trace = context.session.trace
+    if not arguments:
+        rows = [(row.path.name, row.icount, row.final_icount, row.note) for row in branches(trace)]
+        return Table(("branch", "leaves at", "ends at", "changed"), rows, empty="No branches.")
+    name = trace.meta.get("parent_path", "") if arguments == "parent" else arguments
+    if not name:
+        raise CommandError(f"{trace.path.name} is no branch")
+    # a branch's parent is named without its folder: they lie side by side
+    return context.run("open", str(Path(trace.path).parent / Path(name).name))
+
+
+def _number(context: Context, text: str, name: str) -> int:
+    if not text:
+        raise CommandError(f"{name}: an input's number is needed; 'info inputs' lists them")
+    return context.count(text)
