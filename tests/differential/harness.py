@@ -44,6 +44,8 @@ IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_CODE = (
 OUT_TRAPS, OUT_F, OUT_FCSR, OUT_ARENA, OUT_TRAP_DIGEST, OUT_STATUS = 0, 256, 512, 520, 528, 536
 OUT_MSTATUS, OUT_SCSRS, OUT_PTES, OUT_LOG, OUT_REWRITTEN = 544, 552, 640, 704, 960
 STATUSES = ("ended", "left its code", "watchdog")
+#: What a machine that broke down over a sequence is said to have left.
+BROKEN = "broke the machine"
 SCSRS = {
     "sepc": 0x141,
     "scause": 0x142,

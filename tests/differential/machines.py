@@ -77,7 +77,18 @@ def run_ours(
 
 
 def run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
-    """Run on QEMU: its RAM is a file, so results need no protocol. Raises MachineFailed."""
+    """Run on QEMU. A sequence over which it aborts is found by halves, and its outcome is ``BROKEN``."""
+    try:
+        return _run_qemu(starts, template)
+    except MachineFailed:
+        if len(starts) == 1:
+            return [Outcome(harness.BROKEN, {}, 0)]
+    half = len(starts) // 2
+    return run_qemu(starts[:half], template) + run_qemu(starts[half:], template)
+
+
+def _run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
+    """Run on one QEMU: its RAM is a file, so results need no protocol. Raises MachineFailed."""
     with tempfile.TemporaryDirectory(prefix="differential-") as name:
         ram = Path(name) / "ram"
         with ram.open("wb") as file:

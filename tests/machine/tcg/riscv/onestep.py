@@ -122,7 +122,7 @@ class Tables:
 
     def __init__(self, cpu: OneStep, mode: int = 8) -> None:
         self.cpu = cpu
-        self.levels = {8: 3, 9: 4}[mode]
+        self.levels = {8: 3, 9: 4, 10: 5}[mode]
         self.root = self._new = TABLES
         self._new += 4096
         self.satp = mode << 60 | self.root >> 12

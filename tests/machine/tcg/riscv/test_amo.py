@@ -145,3 +145,22 @@ def test_two_names_of_one_word_share_a_reservation(cpu: OneStep) -> None:
     assert cpu.step(amo(LR, A0, A1), amo(SC, 13, A2, A2)) is None
     assert cpu[13] == 0
     assert cpu.get64(DATA) == 0x4000_1000
+
+
+def test_failed_conditional_store_leaves_the_page_clean_but_takes_its_faults(cpu: OneStep) -> None:
+    """SPEC: privileged, 4.3.1: D is set for a store that happens; unprivileged, 8.2."""
+    tables = Tables(cpu)
+    va = 0x4000_0000
+    tables.map(0x8000_0000, 0x8000_0000, Tables.V | Tables.R | Tables.X | Tables.A | Tables.D, level=1)
+    slot = tables.map(va, DATA, Tables.V | Tables.R | Tables.W | Tables.A)
+    cpu["satp"] = tables.satp
+    cpu["priv"] = S
+    cpu[A1], cpu[A2] = va, 7
+    assert cpu.step(amo(SC, A0, A1, A2)) is None
+    assert (cpu[A0], cpu.get64(slot) & Tables.D) == (1, 0)
+    assert cpu.step(amo(LR, A0, A1), amo(SC, A0, A1, A2)) is None
+    assert (cpu[A0], cpu.get64(slot) & Tables.D) == (0, Tables.D)
+    assert cpu.get64(DATA) == 7
+    cpu.put64(slot, DATA >> 12 << 10 | Tables.V | Tables.R | Tables.A)
+    assert cpu.step(amo(SC, A0, A1, A2)) == 15
+    assert cpu["mtval"] == va

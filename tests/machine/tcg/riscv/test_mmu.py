@@ -10,6 +10,7 @@ from tests.machine.tcg.riscv.onestep import (
     A0,
     A1,
     A2,
+    ADUE,
     CODE,
     DATA,
     MPRV,
@@ -17,6 +18,7 @@ from tests.machine.tcg.riscv.onestep import (
     NONE,
     NOP,
     OPEN,
+    PBMTE,
     RAM,
     RS,
     SIZE,
@@ -33,7 +35,7 @@ from tests.machine.tcg.riscv.onestep import (
 
 BACKENDS = ["jit", "interp"]
 V, R, W, X, UU, A, D = Tables.V, Tables.R, Tables.W, Tables.X, Tables.U, Tables.A, Tables.D
-SV39, SV48 = 8, 9
+SV39, SV48, SV57 = 8, 9, 10
 VA = 0x4000_0000
 FETCH_PAGE, LOAD_PAGE, STORE_PAGE = 12, 13, 15
 FETCH_ACCESS, LOAD_ACCESS, STORE_ACCESS = 1, 5, 7
@@ -81,16 +83,16 @@ PAGE = {"x": FETCH_PAGE, "r": LOAD_PAGE, "w": STORE_PAGE}
 ACCESS = {"x": FETCH_ACCESS, "r": LOAD_ACCESS, "w": STORE_ACCESS}
 
 
-@pytest.mark.parametrize("mode", [SV39, SV48])
+@pytest.mark.parametrize("mode", [SV39, SV48, SV57])
 @pytest.mark.parametrize("high", [False, True])
 def test_walk_translates_at_every_level(cpu: OneStep, mode: int, high: bool) -> None:
     space = Space(cpu, mode)
-    top = (1 << 64) - (1 << (38 if mode == SV39 else 47)) if high else 0
+    top = (1 << 64) - (1 << {SV39: 38, SV48: 47, SV57: 56}[mode]) if high else 0
     for level in range(space.tables.levels):
         vaddr = top + ((level + 3) << (12 + 9 * level) if level < 3 else 3 << 39)
         base = DATA if level == 0 else RAM + (2 << 20) if level == 1 else RAM
-        if level == 3:
-            continue  # a 512 GiB page would begin at address 0
+        if level >= 3:
+            continue  # such a page would begin at address 0
         space.tables.map(vaddr, base, V | R | W | A | D, level)
         at = 0x123450 & ((1 << (12 + 9 * level)) - 1)
         cpu.put64(base + at, 0xABC0 + level)
@@ -98,7 +100,7 @@ def test_walk_translates_at_every_level(cpu: OneStep, mode: int, high: bool) -> 
         assert cpu[A0] == 0xABC0 + level
 
 
-@pytest.mark.parametrize(("mode", "bits"), [(SV39, 39), (SV48, 48)])
+@pytest.mark.parametrize(("mode", "bits"), [(SV39, 39), (SV48, 48), (SV57, 57)])
 def test_addresses_that_are_not_sign_extended_fault(cpu: OneStep, mode: int, bits: int) -> None:
     space = Space(cpu, mode)
     for vaddr in (1 << (bits - 1), 1 << bits, (1 << 64) - (1 << bits), CODE | 1 << 63):
@@ -391,3 +393,90 @@ def test_page_tables_are_read_under_the_pmp(cpu: OneStep) -> None:
     assert space.access("r", VA) is None
     cpu["pmpcfg0"] = OPEN << 8 | NAPOT
     assert space.access("r", VA) == LOAD_ACCESS
+
+
+@pytest.mark.parametrize("priv", [S, M])
+@pytest.mark.parametrize(("kind", "fault"), [("r", LOAD_ACCESS), ("w", STORE_ACCESS)])
+def test_entry_must_have_every_byte_of_an_access(cpu: OneStep, kind: str, fault: int, priv: int) -> None:
+    """Also M-mode, which the entry does not bind, is refused an access that is partly in it."""
+    pmp = Pmp(cpu)
+    pmp.set(0, NA4 | 7, (DATA + 0x100) >> 2)
+    pmp.set(1, NAPOT | 7, NONE)
+    for offset, size, ok in [
+        (0x100, 2, True),
+        (0x100, 3, False),
+        (0xFC, 2, True),
+        (0xFC, 3, False),
+        (0xF8, 3, True),
+    ]:
+        assert pmp.access(kind, DATA + offset, priv, size) == (None if ok else fault), hex(offset)
+    for offset, size, ok in [
+        (0xFD, 2, False),
+        (0xFE, 1, True),
+        (0xFF, 1, False),
+        (0x103, 1, False),
+        (0x102, 1, True),
+    ]:
+        assert pmp.access(kind, DATA + offset, priv, size) == (None if ok else fault), hex(offset)
+
+
+def test_second_half_of_an_instruction_is_judged_too(cpu: OneStep) -> None:
+    pmp = Pmp(cpu)
+    pmp.set(0, TOR, (DATA + 0x100) >> 2)
+    pmp.set(1, NA4 | 7, (DATA + 0x100) >> 2)
+    pmp.set(2, NAPOT, NONE)
+    cpu.put32(DATA + 0x100, NOP, NOP)
+    assert pmp.access("x", DATA + 0x100) is None
+    cpu.put32(DATA + 0x100, 0x0013_0001)  # c.nop, and the first half of a NOP
+    assert pmp.access("x", DATA + 0x100) is None
+    assert pmp.access("x", DATA + 0x102) == FETCH_ACCESS
+    assert (cpu["mepc"], cpu["mtval"]) == (DATA + 0x102, DATA + 0x104)
+
+
+@pytest.mark.parametrize("kind", ["r", "w", "x"])
+def test_napot_page_is_64_kib_of_one_pte(cpu: OneStep, kind: str) -> None:
+    """SPEC: Svnapot. Bits 15:12 of the address go through."""
+    space = Space(cpu)
+    base = DATA & ~0xFFFF
+    slot = space.tables.map(VA + 0x3000, base + 0x8000, V | R | W | X | A | D)
+    cpu.put64(slot, cpu.get64(slot) | 1 << 63)
+    cpu.put32(base + 0x3000, NOP)
+    cpu.put64(base + 0x3010, 0x5A5A)
+    assert space.access(kind, VA + 0x3010 if kind != "x" else VA + 0x3000) is None
+    if kind == "r":
+        assert cpu[A0] == 0x5A5A
+    for ppn in (0x9000, 0x4000, 0x0, 0xC000):
+        cpu.put64(slot, (base + ppn) >> 12 << 10 | 1 << 63 | V | R | W | X | A | D)
+        assert space.access(kind, VA + 0x3000) == PAGE[kind], hex(ppn)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_memory_types_are_reserved_without_pbmte(cpu: OneStep, bits: int) -> None:
+    """SPEC: Svpbmt. Type 3 stays reserved."""
+    space = Space(cpu)
+    slot = space.tables.map(VA, DATA, V | R | W | X | A | D)
+    cpu.put64(slot, cpu.get64(slot) | bits << 61)
+    assert space.access("r", VA) == LOAD_PAGE
+    cpu["menvcfg"] = ADUE | PBMTE
+    assert space.access("r", VA) == (LOAD_PAGE if bits == 3 else None)
+    cpu["menvcfg"] = ADUE
+    assert space.access("w", VA) == STORE_PAGE
+
+
+def test_change_in_one_half_of_a_root_leaves_the_other_translated(cpu: OneStep) -> None:
+    """Both halves in use are no reason to drop everything when one table changes; each still sees its own change."""
+    space = Space(cpu)
+    low, high = VA, NONE << 38 & NONE | VA
+    slots = [space.tables.map(va, DATA + i * 0x1000, V | R | W | A | D) for i, va in enumerate((low, high))]
+    cpu.put64(DATA + 0x2000, 0x33)
+    for i, va in enumerate((low, high)):
+        assert space.access("r", va) is None
+        root = space.tables.slot(va, 2)
+        pte = cpu.get64(root)
+        walks = cpu.engine.stat("walks")
+        cpu.put64(root, 0)
+        assert space.access("r", va) == LOAD_PAGE
+        cpu.put64(root, pte)
+        cpu.put64(slots[i], (DATA + 0x2000) >> 12 << 10 | V | R | W | A | D)
+        assert (space.access("r", va), cpu[A0]) == (None, 0x33)
+        assert cpu.engine.stat("walks") - walks < 6
