@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +74,13 @@ class Figures:
         }
 
 
-def run_once(contender: Contender) -> Sample:
+def environment(cache: str) -> dict[str, str]:
+    """Return the contenders' environment: Python keeps its byte code, as an installed one does, in ``cache``."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPYCACHEPREFIX": cache}
+
+
+def run_once(contender: Contender, env: Mapping[str, str] | None = None) -> Sample:
     """Run a contender.
 
     Raises:
@@ -83,7 +89,7 @@ def run_once(contender: Contender) -> Sample:
     with tempfile.TemporaryFile() as out:
         start = time.monotonic()
         process = subprocess.Popen(
-            contender.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            contender.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env
         )
         pid = 0
         while not pid:
@@ -110,11 +116,14 @@ def run_once(contender: Contender) -> Sample:
 def interleave(
     contenders: Sequence[Contender], rounds: int, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, Figures]:
-    """Run every contender ``rounds`` times, in turn; return the figures by name."""
+    """Run every contender ``rounds`` times, in turn, after one run that does not count; return the figures."""
     figures = {c.name: Figures() for c in contenders}
-    for i in range(rounds):
-        for contender in contenders:
-            sample = run_once(contender)
-            progress(f"round {i + 1}/{rounds}: {contender.name} {sample.wall_s:.2f} s")
-            figures[contender.name].samples.append(sample)
+    with tempfile.TemporaryDirectory(prefix="workbench-bench-") as cache:
+        env = environment(cache)
+        run_once(contenders[0], env)
+        for i in range(rounds):
+            for contender in contenders:
+                sample = run_once(contender, env)
+                progress(f"round {i + 1}/{rounds}: {contender.name} {sample.wall_s:.2f} s")
+                figures[contender.name].samples.append(sample)
     return figures

@@ -20,9 +20,9 @@
 enum {
     IR_GLOBALS = 64,      /* slots that are guest registers */
     IR_SLOTS = 256,       /* globals and temporaries of one TB */
-    IR_MAX_INSNS = 64,    /* guest instructions in one TB */
+    IR_MAX_INSNS = 96,    /* guest instructions in one TB */
     IR_MAX_OPS = 1024,    /* ops in one TB */
-    IR_MAX_EXITS = 68,    /* chain slots (side exits and the final one) of one TB */
+    IR_MAX_EXITS = 100,   /* chain slots (side exits and the final one) of one TB */
     IR_CONST = 0xffff,    /* operand reference: the op's `imm` */
     IR_NONE = 0xfffe,     /* operand reference: absent */
 };

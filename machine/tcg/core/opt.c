@@ -8,16 +8,29 @@
 
 #include <string.h>
 
+enum { SET_WORDS = IR_SLOTS / 64 };
+_Static_assert(IR_GLOBALS == 64, "globals are the first word of a slot set");
+
+static void set_add(uint64_t *set, uint16_t ref)
+{
+    if (ref < IR_SLOTS)
+        set[ref / 64] |= UINT64_C(1) << (ref % 64);
+}
+
 typedef struct {
     uint64_t value[IR_SLOTS];
-    uint16_t copy_of[IR_SLOTS]; /* IR_CONST: value known; IR_NONE: nothing known; else that slot */
+    uint16_t copy_of[IR_SLOTS];  /* IR_CONST: value known; IR_NONE: nothing known; else that slot */
+    uint64_t sources[SET_WORDS]; /* slots that some copy_of may name */
 } Facts;
 
 static void facts_kill(Facts *f, uint16_t d)
 {
-    for (uint32_t i = 0; i < IR_SLOTS; i++)
+    uint64_t *word = &f->sources[d / 64];
+    const uint64_t bit = UINT64_C(1) << (d % 64);
+    for (uint32_t i = 0; (*word & bit) && i < IR_SLOTS; i++)
         if (f->copy_of[i] == d)
             f->copy_of[i] = IR_NONE;
+    *word &= ~bit;
     f->copy_of[d] = IR_NONE;
 }
 
@@ -138,6 +151,7 @@ static void fold_address(const Facts *f, IrOp *o)
 static void pass_forwards(IrBlock *ir)
 {
     Facts f;
+    memset(f.sources, 0, sizeof(f.sources));
     for (uint32_t i = 0; i < IR_SLOTS; i++)
         f.copy_of[i] = IR_NONE;
     uint32_t insns = 0;
@@ -146,14 +160,16 @@ static void pass_forwards(IrBlock *ir)
         uint8_t flags = ir_op_flags(o->op);
         insns += o->op == IR_INSN;
         const bool mem = o->op == IR_LD || o->op == IR_ST;
+        /* What back ends put in a call's place takes its operands from slots. */
+        const bool may_be_const = o->op != IR_CALL;
         if (mem)
             fold_address(&f, o);
         if (flags & IRF_USE_A)
-            facts_apply(&f, o, &o->a, !mem);
+            facts_apply(&f, o, &o->a, may_be_const && !mem);
         if (flags & IRF_USE_B)
-            facts_apply(&f, o, &o->b, true);
+            facts_apply(&f, o, &o->b, may_be_const);
         if (flags & IRF_USE_C)
-            facts_apply(&f, o, &o->c, true);
+            facts_apply(&f, o, &o->c, may_be_const);
         if (flags & IRF_PURE)
             fold_pure(&f, o);
         if (o->op == IR_BRCOND && fold_branch(&f, o)) {
@@ -171,18 +187,10 @@ static void pass_forwards(IrBlock *ir)
         facts_kill(&f, o->d);
         if (o->op == IR_MOV) {
             f.copy_of[o->d] = o->a;
+            set_add(f.sources, o->a);
             f.value[o->d] = (uint64_t)o->imm;
         }
     }
-}
-
-enum { SET_WORDS = IR_SLOTS / 64 };
-_Static_assert(IR_GLOBALS == 64, "globals are the first word of a slot set");
-
-static void set_add(uint64_t *set, uint16_t ref)
-{
-    if (ref < IR_SLOTS)
-        set[ref / 64] |= UINT64_C(1) << (ref % 64);
 }
 
 static void pass_backwards(IrBlock *ir, const Helper *helpers)

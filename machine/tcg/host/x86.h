@@ -23,7 +23,7 @@ enum {
     R_DCTX = R14,
     ENV_BIAS = 128,
     N_PIN_REGS = 8,
-    MAX_OP_BYTES = 384, /* of one op with its part out of line */
+    MAX_OP_BYTES = 768, /* of one op with its part out of line */
     MAX_HELPERS = 256,
     MXCSR_DEFAULT = 0x1f80, /* nearest even, no traps, no flushing, no flags */
 };
@@ -87,6 +87,10 @@ typedef struct {
     bool copied;    /* … or has renewed the copy of what it wrote */
     uint32_t n_stubs;
     int8_t reg_of[IR_SLOTS];
+    struct {
+        uint8_t reg, home, guest; /* register, the slot pinned to it, and the slot it holds in this block */
+    } swap[N_PIN_REGS];
+    unsigned n_swaps;           /* in a loop: see x86_swap.c */
     uint8_t xmm_of[IR_GLOBALS]; /* register that may hold a copy of a slot, 0 = none */
     uint64_t xmm_used, xmm;     /* slots that have one, and those whose copy is valid here */
     Opnd flags_of;              /* what ZF tells of … */
@@ -166,6 +170,11 @@ static inline void gen_store_sext32(Gen *g, Opnd d, Opnd from)
 
 /* x86_thunk.c */
 void thunks_emit(CodeBuf *cb);
+/* x86_swap.c: a loop's own choice of slots in registers. */
+void swap_assign(Gen *g);
+void swap_in(Gen *g);
+void swap_out(Gen *g);
+void swap_in_again(Gen *g);
 /* x86_alu.c: the ops without effect but d. */
 void gen_alu(Gen *g, const IrOp *op);
 /* Emits a compare of a and b; returns the condition code under which `a cond b` holds. Uses rax. */
@@ -179,6 +188,7 @@ void gen_load(Gen *g, const IrOp *op);
 void gen_store(Gen *g, const IrOp *op);
 void gen_load_env(Gen *g, const IrOp *op);
 void gen_store_env(Gen *g, const IrOp *op);
+void gen_store_env_now(Gen *g, const IrOp *op);
 void stub_load(Gen *g, const Stub *s);
 void stub_store(Gen *g, const Stub *s);
 /* x86_exit.c */
@@ -197,6 +207,8 @@ void fp_init(CodeBuf *cb);
 /* Copies of floating-point slots in xmm registers; env always has the value too. */
 void fp_assign(Gen *g);
 void fp_reload(Gen *g, uint64_t slots);
+/* Is this store done by the slow path of the call behind it? */
+bool fp_defers(const Gen *g, const IrOp *op);
 /* Behind op: what has become of the copies. */
 void fp_after_op(Gen *g, const IrOp *op);
 void stub_fp_slow(Gen *g, const Stub *s);

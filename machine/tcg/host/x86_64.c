@@ -243,6 +243,7 @@ bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
     g.loops = false;
     for (uint32_t i = 0; i < tb->n_ops; i++)
         g.loops |= tb_jumps_to_self(m, tb, &tb->ops[i]);
+    swap_assign(&g);
     assign_temps(&g);
     fp_assign(&g);
     for (uint32_t i = 0; i < tb->n_exits; i++)

@@ -39,6 +39,7 @@ static unsigned pad_for_rel32(const uint8_t *at)
 /* What a loop needs in registers is loaded before it. */
 void gen_entry(Gen *g)
 {
+    swap_in(g);
     fp_reload(g, g->xmm);
     g->loop = g->a->p;
     em_alu_oi(g->a, EM_W, X_SUB, opnd_reg(R_BUDGET), g->tb->n_insns);
@@ -55,7 +56,7 @@ void gen_brcond(Gen *g, const IrOp *op)
         return;
     }
     /* If no steps are to be given back, the jump itself gets patched; no nop between it and the compare. */
-    if (left == 0 && !is_far(g, op)) {
+    if (left == 0 && !is_far(g, op) && !g->n_swaps) {
         size_t size = (size_t)(g->a->p - start);
         unsigned pad = pad_for_rel32(g->a->p + 2);
         memmove(start + pad, start, size);
@@ -97,21 +98,30 @@ static uint8_t *gen_chain_jump(Gen *g, const IrOp *op)
     return g->a->p - 4;
 }
 
+/* Out of the block to a known pc, by way of the jump cache or a slot whose stub comes later. */
+static void gen_jump_out(Gen *g, const IrOp *op)
+{
+    swap_out(g);
+    if (is_far(g, op))
+        gen_far_jump(g, op);
+    else
+        gen_stub(g, STUB_TAIL, op, gen_chain_jump(g, op));
+}
+
 void gen_goto(Gen *g, const IrOp *op)
 {
     gen_give_back(g, steps_left(g, op));
     if (is_self_loop(g, op))
         em_jmp(g->a, g->loop);
-    else if (is_far(g, op))
-        gen_far_jump(g, op);
     else
-        gen_stub(g, STUB_TAIL, op, gen_chain_jump(g, op));
+        gen_jump_out(g, op);
 }
 
 void stub_exit(Gen *g, const Stub *s)
 {
     em_bind32(g->a, s->at);
     if (s->kind == STUB_BUDGET) {
+        swap_out(g);
         gen_give_back(g, g->tb->n_insns);
         em_mov_ri(g->a, RAX, (int64_t)g->tb->pc);
         em_jmp(g->a, g->cb->exit_pc);
@@ -123,6 +133,7 @@ void stub_exit(Gen *g, const Stub *s)
             em_jmp(g->a, g->loop);
             return;
         }
+        swap_out(g);
         if (is_far(g, s->op)) {
             gen_far_jump(g, s->op);
             return;
@@ -157,6 +168,7 @@ static void gen_jump_entry(Gen *g)
 void gen_goto_ind(Gen *g, const IrOp *op)
 {
     em_mov_ro(g->a, RAX, gen_opnd(g, op, op->a));
+    swap_out(g);
     gen_give_back(g, steps_left(g, op));
     if (g->m->sw.jump_cache) {
         gen_jump_entry(g);
@@ -168,6 +180,7 @@ void gen_goto_ind(Gen *g, const IrOp *op)
 
 void gen_exit(Gen *g, const IrOp *op)
 {
+    swap_out(g);
     gen_give_back(g, steps_left(g, op));
     em_mov_ri(g->a, RAX, (int64_t)op->imm2);
     em_jmp(g->a, g->cb->exit_pc);
@@ -196,6 +209,7 @@ void gen_call_helper(Gen *g, const IrOp *op)
         em_8(g->a, op->exit);
         em_lea_rip(g->a, RAX, gen_tb_ptr(g));
     }
+    swap_out(g);
     em_call(g->a, g->cb->helper[op->off]);
     if (!noleave) {
         if (op->d < IR_GLOBALS)
@@ -203,6 +217,7 @@ void gen_call_helper(Gen *g, const IrOp *op)
         else
             em_jcc(g->a, CC_NE, g->cb->leave);
     }
+    swap_in_again(g);
     if (op->d != IR_NONE)
         em_mov_or(g->a, gen_slot(g, op->d), RAX);
 }

@@ -14,7 +14,7 @@
 #include "../guest/riscv/cpu.h"
 
 enum { XMM0, XMM1, FIRST_COPY = 2, N_XMM = 16 };
-enum { RM_RTZ = 1, RM_DYN = 7, FFLAGS_NX = 1, MXCSR_PE_BIT = 5 };
+enum { RM_RTZ = 1, RM_DYN = 7, FFLAGS_NX = 1, MXCSR_PE_BIT = 5, MXCSR_UNUSUAL = 0x1d };
 
 typedef enum { FP_NONE, FP_BIN, FP_FMA, FP_UN, FP_CMP, FP_SIGN, FP_TO_INT, FP_FROM_INT } FpKind;
 typedef struct {
@@ -85,6 +85,29 @@ static int64_t known_mode(const Gen *g, const IrOp *op, const FpInline *f)
     return before->imm;
 }
 
+static bool is_for_helper(const IrOp *op)
+{
+    return op->op == IR_STENV && op->b == IR_CONST &&
+           (op->off == HART_GUEST_OFF(rm) || op->off == HART_GUEST_OFF(rm_insn));
+}
+
+bool fp_defers(const Gen *g, const IrOp *op)
+{
+    const IrOp *end = g->tb->ops + g->tb->n_ops, *call = op;
+    if (!g->m->sw.inline_fp)
+        return false;
+    while (call < end && is_for_helper(call))
+        call++;
+    return call > op && call < end && call->op == IR_CALL && g->cb->fp[call->off];
+}
+
+/* Fields that only the helper of this call reads: stored when it is called. */
+static void store_deferred(Gen *g, const IrOp *op)
+{
+    while (op > g->tb->ops && fp_defers(g, op - 1))
+        gen_store_env_now(g, --op);
+}
+
 static bool operands_fit(const Gen *g, const IrOp *op, const FpInline *f)
 {
     const uint16_t ref[] = {op->a, op->b, op->c};
@@ -124,7 +147,7 @@ void fp_assign(Gen *g)
             if (ref[j] < IR_GLOBALS && g->reg_of[ref[j]] < 0)
                 uses[ref[j]]++;
     }
-    for (unsigned reg = FIRST_COPY; reg < N_XMM; reg++) {
+    for (unsigned reg = FIRST_COPY; reg < N_XMM && g->m->sw.fp_copies; reg++) {
         unsigned most = 0;
         for (unsigned slot = 1; slot < IR_GLOBALS; slot++)
             if (uses[slot] > uses[most])
@@ -296,8 +319,10 @@ static void fp_result(Gen *g, const IrOp *op, bool in_xmm0)
 bool gen_fp(Gen *g, const IrOp *op)
 {
     const FpInline *f = &inlines[g->cb->fp[op->off]];
-    if (f->kind == FP_NONE || !g->m->sw.inline_fp || !operands_fit(g, op, f))
+    if (f->kind == FP_NONE || !g->m->sw.inline_fp || !operands_fit(g, op, f)) {
+        store_deferred(g, op);
         return false;
+    }
     g->fp_slow = NULL;
     if (f->kind != FP_CMP && f->kind != FP_SIGN)
         check_mode(g, known_mode(g, op, f));
@@ -333,23 +358,64 @@ bool gen_fp(Gen *g, const IrOp *op)
     return true;
 }
 
+static void load_mxcsr(Gen *g)
+{
+    em_8(g->a, 0x0f); /* ldmxcsr [rip + …] */
+    em_8(g->a, 0xae);
+    em_8(g->a, 0x15);
+    em_rel32(g->a, g->cb->mxcsr);
+}
+
+/* fflags.NX from the MXCSR at [rsp - 8]. Changes rcx. */
+static void accrue_inexact(Gen *g)
+{
+    em_rm(g->a, 0, 0x8b, RCX, opnd_mem(RSP, -8));
+    em_shift_i(g->a, 0, X_SHR, RCX, MXCSR_PE_BIT);
+    em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), FFLAGS_NX);
+    em_alu_or(g->a, EM_W, X_OR, opnd_env((size_t)HART_GUEST_OFF(fflags)), RCX);
+}
+
 void stub_fp_inexact(Gen *g, const Stub *s)
 {
-    Asm *a = g->a;
-    em_bind32(a, s->at);
-    em_mov_ro(a, RDX, opnd_reg(RAX));
-    em_8(a, 0x0f); /* ldmxcsr [rip + …] */
-    em_8(a, 0xae);
-    em_8(a, 0x15);
-    em_rel32(a, g->cb->mxcsr);
+    em_bind32(g->a, s->at);
+    em_mov_ro(g->a, RDX, opnd_reg(RAX));
+    load_mxcsr(g);
     emit_core(g, s->op, &inlines[g->cb->fp[s->op->off]]);
-    em_rm(a, 0, 0x0fae, 3, opnd_mem(RSP, -8));
-    em_rm(a, 0, 0x8b, RCX, opnd_mem(RSP, -8));
-    em_shift_i(a, 0, X_SHR, RCX, MXCSR_PE_BIT);
-    em_alu_oi(a, 0, X_AND, opnd_reg(RCX), FFLAGS_NX);
-    em_alu_or(a, EM_W, X_OR, opnd_env((size_t)HART_GUEST_OFF(fflags)), RCX);
-    em_mov_ro(a, RAX, opnd_reg(RDX));
-    em_jmp(a, s->back);
+    em_rm(g->a, 0, 0x0fae, 3, opnd_mem(RSP, -8));
+    accrue_inexact(g);
+    em_mov_ro(g->a, RAX, opnd_reg(RDX));
+    em_jmp(g->a, s->back);
+}
+
+/* Zeros and subnormal numbers between doubles: the host's flags tell whether its result is the guest's. */
+static void second_try(Gen *g, const Stub *s)
+{
+    const IrOp *op = s->op;
+    const FpInline *f = &inlines[g->cb->fp[op->off]];
+    const bool has_result = f->kind == FP_BIN || f->kind == FP_FMA || f->kind == FP_UN;
+    const uint16_t ref[] = {op->a, op->b, op->c};
+    if (f->from != 'd' || f->to != 'd' || !has_result)
+        return;
+    em_alu_oi(g->a, EM_W, X_CMP, opnd_env((size_t)HART_GUEST_OFF(frm)), 0);
+    uint8_t *other_mode = em_jcc32(g->a, CC_NE);
+    for (unsigned i = 0; i < 3; i++) /* the jump here may have come before they were loaded */
+        if (ref[i] < IR_GLOBALS)
+            fp_reload(g, g->xmm_used & UINT64_C(1) << ref[i]);
+    load_mxcsr(g);
+    emit_core(g, op, f);
+    em_rm(g->a, 0, 0x0fae, 3, opnd_mem(RSP, -8));
+    em_rm(g->a, 0, 0xf6, 0, opnd_mem(RSP, -8));
+    em_8(g->a, MXCSR_UNUSUAL);
+    uint8_t *unusual = em_jcc32(g->a, CC_NE);
+    em_rm(g->a, EM_66, 0x0f2e, XMM0, opnd_reg(XMM0));
+    uint8_t *nan = em_jcc32(g->a, CC_P);
+    accrue_inexact(g);
+    em_rm(g->a, EM_66 | EM_W, 0x0f7e, XMM0, opnd_reg(RAX));
+    fp_result(g, op, true);
+    em_jmp(g->a, s->back);
+    em_bind32(g->a, other_mode);
+    em_bind32(g->a, unusual);
+    em_bind32(g->a, nan);
 }
 
 void stub_fp_slow(Gen *g, const Stub *s)
@@ -362,6 +428,8 @@ void stub_fp_slow(Gen *g, const Stub *s)
             break;
         at -= link;
     }
+    second_try(g, s);
+    store_deferred(g, s->op);
     gen_call_helper(g, s->op);
     fp_reload(g, g->xmm);
     em_jmp(g->a, s->back);

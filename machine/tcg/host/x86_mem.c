@@ -52,7 +52,9 @@ static void gen_slow_call(Gen *g, const IrOp *op, const uint8_t *thunk)
     em_rm(g->a, 0, 0xc6, 0, opnd_env(offsetof(Hart, site)));
     em_8(g->a, op->exit);
     em_lea_rip(g->a, RCX, gen_tb_ptr(g));
+    swap_out(g);
     em_call(g->a, thunk);
+    swap_in_again(g);
     g->called = true;
 }
 
@@ -160,6 +162,12 @@ void gen_load_env(Gen *g, const IrOp *op)
 }
 
 void gen_store_env(Gen *g, const IrOp *op)
+{
+    if (!fp_defers(g, op))
+        gen_store_env_now(g, op);
+}
+
+void gen_store_env_now(Gen *g, const IrOp *op)
 {
     Opnd value = gen_opnd(g, op, op->b);
     unsigned size = op->flags & MO_SIZE;

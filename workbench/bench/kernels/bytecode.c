@@ -2,7 +2,7 @@
 #include "kernel.h"
 
 enum { PUSH, LOAD, STORE, ADD, MUL, AND, SUB, JNZ, HALT };
-enum { LOOPS = 4500 * 1000 };
+enum { LOOPS = 9000 * 1000 };
 
 const char kernel_name[] = "bytecode";
 

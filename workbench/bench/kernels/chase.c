@@ -1,7 +1,7 @@
 /* chase.c: follows pointers in a random ring of 32 KiB. */
 #include "kernel.h"
 
-enum { NODES = 4096, STEPS = 200 * 1000 * 1000 };
+enum { NODES = 4096, STEPS = 400 * 1000 * 1000 };
 
 const char kernel_name[] = "chase";
 static void *node[NODES];

@@ -10,5 +10,5 @@ __attribute__((noinline, optimize("no-optimize-sibling-calls,no-inline"))) stati
 
 uint64_t kernel_run(void)
 {
-    return fib(36);
+    return fib(38);
 }

@@ -1,7 +1,7 @@
 /* heapsort.c: heap sort with the comparison behind a function pointer. */
 #include "kernel.h"
 
-enum { ITEMS = 100 * 1000, ROUNDS = 10 };
+enum { ITEMS = 100 * 1000, ROUNDS = 24 };
 
 const char kernel_name[] = "heapsort";
 static uint32_t item[ITEMS];

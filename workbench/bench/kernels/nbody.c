@@ -1,7 +1,7 @@
 /* nbody.c: planets of a made-up system under gravity, with a root and a quotient a pair. */
 #include "kernel.h"
 
-enum { BODIES = 5, STEPS = 500 * 1000 };
+enum { BODIES = 5, STEPS = 1200 * 1000 };
 
 const char kernel_name[] = "nbody";
 
