@@ -216,18 +216,20 @@ class Btf:
             out.setdefault(value, self._string(name))
         return out
 
-    def name(self, type_id: int) -> str:
+    def name(self, type_id: int, depth: int = 0) -> str:
         """Return a type as C writes it, as far as it has a name."""
         if type_id == 0:
             return "void"
+        if depth > _MAX_DEPTH:
+            raise KernelError(f"BTF: type {type_id} is of itself")
         at, kind, _, _, other = self._head(type_id)
         text = self._string(at)
         if kind in (STRUCT, UNION, ENUM, ENUM64):
             return f"{ {STRUCT: 'struct', UNION: 'union'}.get(kind, 'enum') } {text or '{…}'}"
         if kind == PTR:
             _, below = self.resolve(other)
-            return "function *" if below == FUNC_PROTO else f"{self.name(other)} *"
+            return "function *" if below == FUNC_PROTO else f"{self.name(other, depth + 1)} *"
         if kind == ARRAY:
             element, count = self.array(type_id)
-            return f"{self.name(element)}[{count}]"
-        return text or (self.name(other) if kind in _MODIFIERS else "?")
+            return f"{self.name(element, depth + 1)}[{count}]"
+        return text or (self.name(other, depth + 1) if kind in _MODIFIERS else "?")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from traces.lazy import Want
@@ -20,6 +21,7 @@ from traces.queries.tasks import want_calls
 from workbench.kernel.errors import KernelError
 from workbench.kernel.linux import Kernel, Task
 from workbench.replay.errors import EvalError, MemoryAccessError
+from workbench.replay.parts import BoardFactory, build_board
 from workbench.session import Session
 
 from .fill import Filler, Progress
@@ -66,6 +68,11 @@ class Trace(Session):
 
     _progress: Progress | None = None
     _jobs: int | None = None
+
+    @classmethod
+    def open(cls, path: str | Path, backend: str = "jit", board_factory: BoardFactory = build_board) -> Trace:
+        """Open a trace at its start; as ``Session.open``."""
+        return cls.of(super().open(path, backend, board_factory))
 
     @classmethod
     def of(cls, session: Session) -> Trace:

@@ -1,0 +1,182 @@
+"""The worked questions of docs/queries.md, executed as they stand there, on a boot of Debian's kernel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machine.config import Images, MachineConfig
+from machine.images import unpack
+from workbench import Trace
+from workbench.guests.fetch import Guest
+from workbench.kernel.dmesg import messages
+from workbench.replay.recorder import Recorder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+PAGE = Path(__file__).parents[3] / "docs" / "queries.md"
+_BLOCK = re.compile(r"^## (\d+)\. .*?^```(sql|python)\n(.*?)^```", re.M | re.S)
+BLOCKS = {int(number): (language, text) for number, language, text in _BLOCK.findall(PAGE.read_text())}
+STEPS = 1_500_000_000
+
+
+@pytest.fixture(scope="module")
+def boot(tmp_path_factory: pytest.TempPathFactory, debian_guest: Guest) -> Iterator[Trace]:
+    path = tmp_path_factory.mktemp("questions") / "boot.trace"
+    config = MachineConfig(
+        memory_bytes=512 << 20, append="console=ttyS0 wb.poweroff", seed=1, options={"entropy": "seed"}
+    )
+    images = Images(
+        kernel=unpack(debian_guest.kernel.read_bytes(), "kernel"), initrd=debian_guest.initrd.read_bytes()
+    )
+    recorder = Recorder(config, images, path)
+    assert recorder.run(steps=STEPS, timeout_s=600).reason == "poweroff"
+    recorder.board.engine.close()
+    with Trace.open(path) as t:
+        yield t
+
+
+def ask(t: Trace, number: int) -> Any:
+    language, text = BLOCKS[number]
+    if language == "sql":
+        return t.sql(text)
+    names: dict[str, Any] = {"t": t}
+    exec(text, names)
+    return names["answer"]
+
+
+def test_the_page_has_twelve() -> None:
+    assert sorted(BLOCKS) == list(range(1, 13))
+
+
+def test_who_enabled_the_interrupt(boot: Trace) -> None:
+    rows = ask(boot, 1)
+    who = {row["enabled"]: row["who"] for row in rows}
+    assert who["0x20"].startswith("riscv_intc_irq_unmask")  # the timer's bit
+    for row in rows:
+        boot.goto(row["icount"])
+        before = boot.reg("sie")
+        boot.goto(row["icount"] + 1)
+        assert boot.reg("sie") & ~before == int(row["enabled"], 16)
+
+
+def test_longest_time_with_interrupts_off(boot: Trace) -> None:
+    worst = ask(boot, 2)[0]
+    assert worst["steps"] > 1000
+    boot.goto(worst["icount"] + 1)
+    assert boot.reg("sstatus") & 2 == 0
+    boot.goto(worst["icount"] + worst["steps"])
+    assert boot.reg("sstatus") & 2 == 0
+    boot.stepi()
+    assert boot.reg("sstatus") & 2 == 2
+
+
+def test_slowest_initcall(boot: Trace) -> None:
+    rows = ask(boot, 3)
+    assert rows[0]["initcall"] == "load_system_certificate_list"
+    assert rows[0]["steps"] > rows[-1]["steps"] > 0
+    assert len(rows) == 10
+
+
+def test_last_write_to_the_device(boot: Trace) -> None:
+    row = ask(boot, 4)[0]
+    # 0x5555 is the finisher's word for "power off"
+    assert (row["offset"], row["value"]) == (0, 0x5555)
+    assert boot.end - row["icount"] < 5
+
+
+def test_last_writer_of_a_variable(boot: Trace) -> None:
+    icount, who, value = ask(boot, 5)
+    assert who.startswith("tick_do_update_jiffies64")
+    jiffies = boot.sym("jiffies")
+    boot.goto(icount)
+    assert boot.kernel.memory.word(jiffies) != value
+    boot.goto(icount + 1)
+    assert boot.kernel.memory.word(jiffies) == value
+    boot.goto("end")
+    assert boot.kernel.memory.word(jiffies) == value
+
+
+def test_history_of_a_variable(boot: Trace) -> None:
+    values = [value for _, value, _ in ask(boot, 6)]
+    # cleared with all of .bss; then scheduling, freeing initmem, running, then power off: enum system_states
+    assert values[0] == 0
+    assert values == sorted(values)
+    assert set(values) >= {1, 2, 3, 5}
+
+
+def test_files_that_process_1_opened(boot: Trace) -> None:
+    paths = [row["path"] for row in ask(boot, 7)]
+    assert "/proc/cmdline" in paths  # its script reads the command line
+
+
+def test_programs_that_ran(boot: Trace) -> None:
+    programs = [str(row["program"]).rpartition("/")[2] for row in ask(boot, 8) if row["ret"] == 0]
+    assert programs.count("mount") >= 1 or "busybox" in programs
+    # the script mounts three file systems, and powers off in the end
+    mounted = boot.sql(
+        "select json_extract(args, '$[1]') d, ret from syscalls where name = 'mount' order by icount"
+    )
+    assert [(row["d"], row["ret"]) for row in mounted] == [("/proc", 0), ("/sys", 0), ("/dev", 0)]
+    last = boot.sql(
+        "select name, hex(json_extract(args, '$[2]')) w, ret from syscalls order by icount desc limit 1"
+    )
+    assert last == [{"name": "reboot", "w": "0x4321fedc", "ret": None}]
+
+
+def test_longest_page_faults(boot: Trace) -> None:
+    rows = ask(boot, 9)
+    assert [row["steps"] for row in rows] == sorted((row["steps"] for row in rows), reverse=True)
+    fault = rows[0]
+    boot.goto(fault["icount"] + 1)
+    assert boot.reg("stval") == int(fault["address"], 16)
+    assert boot.reg("scause") == fault["cause"]
+
+
+def test_who_allocated_the_object(boot: Trace) -> None:
+    icount, name = ask(boot, 10)
+    assert 0 < icount < boot.end
+    assert name.startswith(("copy_process", "dup_task_struct", "kernel_clone"))
+
+
+def test_log_before_the_console(boot: Trace) -> None:
+    log = ask(boot, 11)
+    assert log.startswith("[    0.000000] ")
+    assert "Linux version" in log
+    # the console's driver prints what was logged: the log has at least the console's first line
+    text = b"".join(row.data for row in boot.trace.console()).decode(errors="replace").replace("\r", "")
+    assert log.splitlines()[0] in text
+
+
+def test_the_log_in_memory_is_what_the_console_printed(boot: Trace) -> None:
+    kernel = boot.at("end").kernel
+    printed = b"".join(row.data for row in boot.trace.console()).decode(errors="replace").replace("\r", "")
+    shown = [line for line in printed.splitlines() if line.startswith("[")]
+    logged = [line for m in messages(kernel) if m.level < 7 for line in str(m).splitlines()]
+    assert shown == logged
+
+
+def test_busiest_task(boot: Trace) -> None:
+    rows = ask(boot, 12)
+    assert rows[0]["steps"] > boot.end // 10
+    assert sum(row["steps"] for row in rows) <= boot.end
+    for row in rows[:2]:
+        switch = boot.switches.where(next_pid=row["pid"]).last()
+        boot.goto(switch.icount + 200)
+        assert boot.kernel.task(boot.kernel.current(0)).pid == row["pid"]
+
+
+def test_tasks_are_those_that_ran(boot: Trace) -> None:
+    moment = boot.at("99%")
+    tasks = {task.pid: task.comm for task in moment.ps()}
+    assert tasks[0] == "swapper/0"
+    assert tasks[1] == "init"
+    assert tasks[2] == "kthreadd"
+    for row in boot.sql("select distinct next_pid pid from switches"):
+        assert row["pid"] >= 0
+    assert moment.p("init_task.comm") == "swapper/0"
+    assert moment.p("task->pid") == moment.task.pid
