@@ -148,6 +148,8 @@ typedef struct {
     X(chain, 1, "direct jumps between blocks")                                                               \
     X(jump_cache, 1, "look-up of indirect jumps in generated code")                                          \
     X(pin, 1, "hot guest registers in host registers")                                                       \
+    X(loop_pins, 1, "a loop's own registers in host registers")          \
+    X(fp_copies, 1, "floating-point registers in host registers")        \
     X(inline_mem, 1, "softmmu fast path in generated code")                                                  \
     X(inline_fp, 1, "floating point on the host's unit")                                                     \
     X(superblock, 1, "blocks follow direct jumps")
