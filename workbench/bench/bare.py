@@ -19,7 +19,7 @@ def contenders(name: str, qemu: str | None) -> list[Contender]:
     image = ("--bios", "none", "--kernel", str(kernel_path(name)), "-m", MEMORY, "--no-input")
     found = [Contender("ours", (sys.executable, "-m", "workbench", "run", *image), expect)]
     if qemu:
-        peer = (qemu, "-M", "virt", "-m", MEMORY, "-nographic", "-bios", "none")
+        peer: tuple[str, ...] = (qemu, "-M", "virt", "-m", MEMORY, "-nographic", "-bios", "none")
         peer += ("-kernel", str(kernel_path(name)))
         found += [
             Contender("qemu", peer, expect),
@@ -28,8 +28,12 @@ def contenders(name: str, qemu: str | None) -> list[Contender]:
     return found
 
 
+def _labelled(progress: Callable[[str], None], name: str) -> Callable[[str], None]:
+    return lambda text: progress(f"{name}: {text}")
+
+
 def run(names: Sequence[str], rounds: int, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Measure these kernels; return figures by kernel, and the ratios of wall times (above 1: ours is faster).
+    """Measure these kernels; return figures by kernel, and the ratios of wall and of CPU times (above 1: ours is faster).
 
     Raises:
         BenchError: a contender failed.
@@ -37,13 +41,14 @@ def run(names: Sequence[str], rounds: int, progress: Callable[[str], None]) -> d
     peer = shutil.which("qemu-system-riscv64")
     kernels: dict[str, Any] = {}
     for name in names:
-        found = interleave(
-            contenders(name, peer), rounds, lambda text, name=name: progress(f"{name}: {text}")
-        )
+        found = interleave(contenders(name, peer), rounds, _labelled(progress, name))
         figures = {k: f.summary() for k, f in found.items()}
-        ours = figures["ours"]["wall_s"]
-        ratios = {k: round(f["wall_s"] / ours, 2) for k, f in figures.items() if k != "ours"}
-        kernels[name] = {"figures": figures, "ratios": ratios}
+        ours = figures["ours"]
+        ratios, of_cpu = (
+            {k: round(f[time] / ours[time], 2) for k, f in figures.items() if k != "ours"}
+            for time in ("wall_s", "cpu_s")
+        )
+        kernels[name] = {"figures": figures, "ratios": ratios, "cpu_ratios": of_cpu}
     return {"benchmark": "kernels", "kernels": kernels}
 
 
@@ -61,7 +66,7 @@ def run_switches(
         command = (sys.executable, "-m", "workbench.bench.child", str(kernel_path(name)))
         ways = [Contender("all on", command, expect)]
         ways += [Contender(s, (*command, s), expect) for s in switches]
-        found = interleave(ways, rounds, lambda text, name=name: progress(f"{name}: {text}"))
+        found = interleave(ways, rounds, _labelled(progress, name))
         cpu = {k: f.summary()["cpu_s"] for k, f in found.items()}
         table[name] = {"cpu_s": cpu["all on"], "off": {s: round(cpu[s] / cpu["all on"], 2) for s in switches}}
     return {"benchmark": "switches", "kernels": table}

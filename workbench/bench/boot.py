@@ -34,7 +34,7 @@ def contenders(
         Contender("replay", (*ours, "replay", trace), expect),
     ]
     if qemu:
-        peer = (qemu, "-M", "virt", "-m", MEMORY, "-nographic", "-no-reboot")
+        peer: tuple[str, ...] = (qemu, "-M", "virt", "-m", MEMORY, "-nographic", "-no-reboot")
         peer += ("-kernel", str(kernel), "-initrd", str(initrd), "-append", append)
         log = str(work / "qemu.rr")
         found += [
@@ -61,12 +61,10 @@ def run(name: str, rounds: int, work: Path, progress: Callable[[str], None]) -> 
     peer = shutil.which("qemu-system-riscv64")
     ways = contenders(folder / "Image", folder / "initrd.cpio.gz", work, peer, append, expect)
     figures = {k: f.summary() for k, f in interleave(ways, rounds, progress).items()}
-    wall = {k: f["wall_s"] for k, f in figures.items()}
-    ratios = {
-        "record / run (cost)": wall["record"] / wall["run"],
-        "record / replay": wall["record"] / wall["replay"],
-    }
-    for rival in ("qemu", "qemu -icount", "qemu rr=record"):
-        if rival in wall:
-            ratios[f"{rival} / record"] = wall[rival] / wall["record"]
-    return {"benchmark": name, "figures": figures, "ratios": {k: round(v, 2) for k, v in ratios.items()}}
+    pairs = [("record", "run"), ("record", "replay")]
+    pairs += [(rival, "record") for rival in ("qemu", "qemu -icount", "qemu rr=record") if rival in figures]
+    ratios, of_cpu = (
+        {f"{a} / {b}": round(figures[a][time] / figures[b][time], 2) for a, b in pairs}
+        for time in ("wall_s", "cpu_s")
+    )
+    return {"benchmark": name, "figures": figures, "ratios": ratios, "cpu_ratios": of_cpu}
