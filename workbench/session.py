@@ -22,6 +22,7 @@ from workbench.replay.playback import Playback
 from workbench.replay.recorder import Recorder
 from workbench.replay.stoppers import Names, Stopper, Stoppers
 from workbench.replay.timeline import Timeline
+from workbench.symbolcache import trace_symbols
 from workbench.symbols import Symbols
 
 __all__ = ["Breakpoint", "Session", "Stop"]
@@ -139,7 +140,7 @@ class Session(Changing):
     def symbols(self) -> Symbols:
         """The kernel's symbols, empty where it has none; more can be added."""
         if self._symbols is None:
-            self._symbols = _kernel_symbols(self.trace)
+            self._symbols = trace_symbols(self.trace)
         return self._symbols
 
     @property
@@ -212,21 +213,6 @@ def _unpacked_images(trace: TraceReader) -> Iterator[tuple[str, bytes]]:
                 yield role, unpack(data, role)
         except (TraceError, MachineError):
             continue
-
-
-def _kernel_symbols(trace: TraceReader) -> Symbols:
-    from workbench.kallsyms import find_symbols
-
-    found = Symbols()
-    for role, data in _unpacked_images(trace):
-        try:
-            if data[:4] == b"\x7fELF":
-                found.add(Symbols.from_elf(data, role))
-            elif role == "kernel":
-                found.add(find_symbols(data))
-        except WorkbenchError:
-            continue
-    return found
 
 
 def _kernel_lines(trace: TraceReader) -> Lines:

@@ -6,7 +6,7 @@ import io
 import re
 import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ class Symbols:
     """A set of symbols, found by name and by address in a few microseconds each."""
 
     def __init__(self, symbols: Iterable[Symbol] = ()) -> None:
-        self._all: list[Symbol] = []
+        self._all: Sequence[Symbol] = []
         self._starts: list[int] = []
         self._by_name: dict[str, int] = {}
         self._names: list[str] | None = None
@@ -51,6 +51,13 @@ class Symbols:
         self._all = sorted({*self._all, *added}, key=_naming_order)
         self._starts = [symbol.address for symbol in self._all]
         self._names = self._text = None
+
+    @classmethod
+    def ordered(cls, symbols: Sequence[Symbol], starts: list[int], by_name: dict[str, int]) -> Symbols:
+        """Return symbols that were in another set, in its order and with its names' meanings; neither is checked."""
+        made = cls()
+        made._all, made._starts, made._by_name = symbols, starts, by_name
+        return made
 
     def __len__(self) -> int:
         return len(self._all)
