@@ -33,7 +33,7 @@ def _labelled(progress: Callable[[str], None], name: str) -> Callable[[str], Non
 
 
 def run(names: Sequence[str], rounds: int, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Measure these kernels; return figures by kernel, and the ratios of wall and of CPU times (above 1: ours is faster).
+    """Measure these kernels; return figures by kernel, with ratios of wall and CPU times (above 1: ours is faster).
 
     Raises:
         BenchError: a contender failed.
