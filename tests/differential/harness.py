@@ -54,6 +54,7 @@ SCSRS = {
     "senvcfg": 0x10A,
     "scounteren": 0x106,
 }
+CTX_BYTES = 1024  # of a hart
 # Offsets in the context.
 CTX_IN, CTX_OUT, CTX_LEFT, CTX_COUNT, CTX_DIGEST, CTX_PATIENCE, CTX_END, CTX_STATUS, CTX_SAVED, CTX_LOG = (
     0, 8, 16, 24, 32, 40, 48, 56, 64, 128,
@@ -110,9 +111,6 @@ def _source() -> str:
     )
     log_clear = "; ".join(f"sd zero, {CTX_LOG + 8 * i}(s5)" for i in range(4 * LOGGED_TRAPS))
     return f"""
-    csrr t0, mhartid; beqz t0, first
-parked: wfi; j parked
-first:
     la t0, handler; csrw mtvec, t0
     li t0, {ARENA >> 2}; csrw 0x3b0, t0; li t0, {ARENA + ARENA_BYTES >> 2}; csrw 0x3b1, t0
     li t0, {TABLES >> 2 | (TABLE_BYTES // 8 - 1)}; csrw 0x3b2, t0
@@ -121,7 +119,7 @@ first:
     li t0, 0x6000; csrw mstatus, t0
     csrw medeleg, zero; csrw mideleg, zero; csrw mcounteren, zero
 next:
-    li s5, {CTX}
+    csrr t0, mhartid; slli t0, t0, 10; li s5, {CTX}; add s5, s5, t0
     ld t0, {CTX_LEFT}(s5); bnez t0, go; j finished
 go:
     addi t0, t0, -1; sd t0, {CTX_LEFT}(s5)
@@ -143,7 +141,7 @@ place: ld a0, 0(s2); sd a0, 0(s3); addi s2, s2, 8; addi s3, s3, 8; bltu s3, s4, 
     li t0, {CODE}; csrw mepc, t0
     csrw mscratch, s5
     li t1, {CLINT_MTIME}; ld t0, 0(t1); ld t2, {CTX_PATIENCE}(s5); add t0, t0, t2
-    li t1, {CLINT_MTIMECMP}; sd t0, 0(t1)
+    csrr t1, mhartid; slli t1, t1, 3; li t2, {CLINT_MTIMECMP}; add t1, t1, t2; sd t0, 0(t1)
     mv x31, s0
     {load_x}
     mret
@@ -184,7 +182,7 @@ done:
     {keep_saved}
     csrr x5, mscratch; sd x5, {8 * 31}(x30)
     mv s5, x31; mv s1, x30
-    li t1, {CLINT_MTIMECMP}; li t0, -1; sd t0, 0(t1)
+    csrr t1, mhartid; slli t1, t1, 3; li t2, {CLINT_MTIMECMP}; add t1, t1, t2; li t0, -1; sd t0, 0(t1)
     csrr t0, mstatus; sd t0, {OUT_MSTATUS}(s1)
     li t1, 0x6000; csrs mstatus, t1
     {store_f}
@@ -209,8 +207,11 @@ same: slli a3, a3, 1; addi a0, a0, 8; addi a1, a1, 8; bltu a1, a2, rewritten
     ld t0, {CTX_IN}(s5); addi t0, t0, {RECORD_BYTES}; sd t0, {CTX_IN}(s5)
     j next
 finished:
+    csrr t0, mhartid; beqz t0, last
+parked: wfi; j parked
+last:
     li t0, {FINISHER}; li t1, 0x5555; sw t1, 0(t0)
-    j finished
+    j last
 """
 
 
@@ -248,13 +249,22 @@ _CODE, _LABELS = assemble(_source(), BASE)
 assert len(_CODE) <= CTX - BASE
 
 
-def image(starts: list[Start], template: bytes, patience: int) -> bytes:
-    """Return the contents of RAM, from its start, for a run of these sequences; ``patience`` in ticks of 100 ns."""
+def image(starts: list[Start], template: bytes, patience: int, harts: int = 1) -> bytes:
+    """Return the contents of RAM, from its start, for a run of these sequences.
+
+    Args:
+        patience: of the watchdog, in ticks of 100 ns.
+        harts: among which the sequences are shared out, in equal parts; all have the one arena and its page tables.
+    """
     assert len(starts) <= MAX_SEQUENCES and len(template) == ARENA_BYTES
     size = RECORDS_IN - BASE + RECORD_BYTES * len(starts)
     out = bytearray(size)
     out[: len(_CODE)] = _CODE
-    struct.pack_into("<6Q", out, CTX - BASE, RECORDS_IN, RECORDS_OUT, len(starts), 0, 0, patience)
+    each = len(starts) // harts
+    for hart in range(harts):
+        at = RECORD_BYTES * each * hart
+        ctx = CTX - BASE + CTX_BYTES * hart
+        struct.pack_into("<6Q", out, ctx, RECORDS_IN + at, RECORDS_OUT + at, each, 0, 0, patience)
     out[TEMPLATE - BASE : TEMPLATE - BASE + ARENA_BYTES] = template
     out[TABLES - BASE : TABLES - BASE + TABLE_BYTES] = _tables()
     for i, start in enumerate(starts):
