@@ -25,7 +25,7 @@ _INPUTS_AROUND: Final = 3
 #: What may differ between two runs of one configuration.
 _FREE: Final = frozenset(("seed",))
 
-Trap = tuple[int, int, int, int]  # icount, cause, pc, hart
+Trap = tuple[int, int, int, int]  # icount, cause, epc, hart
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Difference:
         state: the first position at which their states differ, None if they never do.
         path: the position at which they take different steps, None if they never do.
         sides: both runs there.
+        traps: the first trap that is not the same in both, as each has it: ``position: cause at place``; empty for
+            a run that has no more.
     """
 
     start: int
@@ -53,6 +55,7 @@ class Difference:
     state: int | None
     path: int | None
     sides: tuple[Side, Side] | None
+    traps: tuple[str, str] | None = None
 
 
 def compare(a: Session, b: Session, progress: Callable[[str], None] | None = None) -> Difference:
@@ -70,10 +73,12 @@ def compare(a: Session, b: Session, progress: Callable[[str], None] | None = Non
     if state is None and a.end == b.end:
         return Difference(start, end, None, None, None)
     low = start if state is None else max(start, state - 1)
-    path = _first_step(both, low, end, progress)
+    common, first = _first_trap(both, low, end, progress)
+    path = _first_step(both, common, first, end)
     at = path if path is not None else state
     sides = None if at is None else (_side(a, at), _side(b, at))
-    return Difference(start, end, state, path, sides)
+    traps = None if first is None else (_trap_text(a, first[0]), _trap_text(b, first[1]))
+    return Difference(start, end, state, path, sides, traps)
 
 
 def _check_machines(a: TraceReader, b: TraceReader) -> None:
@@ -122,14 +127,12 @@ def _first_state(both: tuple[Session, Session], start: int, end: int) -> int | N
 
 
 def _first_step(
-    both: tuple[Session, Session], start: int, end: int, progress: Callable[[str], None] | None
+    both: tuple[Session, Session], low: int, first: tuple[Trap | None, Trap | None] | None, end: int
 ) -> int | None:
     """Return the position at which the runs take different steps, or None."""
-    low, high = _around_first_trap(both, start, end, progress)
-    if high is None:
-        if all(s.end == end for s in both):
-            return None if _same_step(both, end) else _halve(both, low, end)
-        return end if _same_step(both, end) else _halve(both, low, end)
+    if first is None:
+        return None if _same_step(both, end) else _halve(both, low, end)
+    high = min(trap[0] for trap in first if trap is not None)
     return high if _same_step(both, high) else _halve(both, low, high)
 
 
@@ -145,7 +148,7 @@ def _halve(both: tuple[Session, Session], low: int, high: int) -> int:
 
 
 def _same_step(both: tuple[Session, Session], at: int) -> bool:
-    """Tell whether both runs stand before the same instruction of the same hart, with as many traps behind them."""
+    """Tell whether both runs stand before the same instruction of the same hart, with the same stack."""
     seen = []
     for session in both:
         session.timeline.goto(at)
@@ -155,23 +158,34 @@ def _same_step(both: tuple[Session, Session], at: int) -> bool:
     return seen[0] == seen[1]
 
 
-def _around_first_trap(
+def _first_trap(
     both: tuple[Session, Session], start: int, end: int, progress: Callable[[str], None] | None
-) -> tuple[int, int | None]:
-    """Return where the last common trap was, and the first that only one run has or has otherwise."""
+) -> tuple[int, tuple[Trap | None, Trap | None] | None]:
+    """Return the position behind the last common trap, and the first that is not the same, as each run has it."""
     streams = [_traps(session, start, end) for session in both]
     low = start
+    waiting: tuple[list[Trap], list[Trap]] = ([], [])
     for (upto, ours), (_, theirs) in zip(*streams, strict=False):
-        for one, other in zip(ours, theirs, strict=False):
-            if one != other:
-                return low, min(one[0], other[0])
-            low = one[0] + 1
-        if len(ours) != len(theirs):
-            extra = max(ours, theirs, key=len)[min(len(ours), len(theirs))]
-            return low, extra[0]
+        waiting[0].extend(ours)
+        waiting[1].extend(theirs)
+        while waiting[0] and waiting[1]:
+            if waiting[0][0] != waiting[1][0]:
+                return low, (waiting[0][0], waiting[1][0])
+            low = waiting[0].pop(0)[0] + 1
+            waiting[1].pop(0)
         if progress is not None:
-            progress(f"the same traps up to {upto:_}")
+            progress(f"compared up to {upto:_}")
+    if waiting[0] or waiting[1]:
+        return low, (next(iter(waiting[0]), None), next(iter(waiting[1]), None))
     return low, None
+
+
+def _trap_text(session: Session, trap: Trap | None) -> str:
+    if trap is None:
+        return ""
+    icount, cause, pc, hart = trap
+    place = f"{pc:#x} {session.symbols.format(pc)}".strip()
+    return f"{icount:_}: {cause_name(cause)} on hart {hart} at {place}"
 
 
 def _traps(session: Session, start: int, end: int) -> Iterator[tuple[int, list[Trap]]]:
@@ -192,7 +206,7 @@ def _traps(session: Session, start: int, end: int) -> Iterator[tuple[int, list[T
             board.engine.set_probes(())
             board.on_records = None
         session.playback.keep()
-        yield upto, [(row[0], row[8], row[1], row[4]) for row in RECORD.iter_unpack(bytes(found))]
+        yield upto, [(row[0], row[8], row[9], row[4]) for row in RECORD.iter_unpack(bytes(found))]
         at = upto
 
 

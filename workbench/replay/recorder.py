@@ -127,6 +127,8 @@ class Recorder:
         self._rolled_at = -1
         #: called between steps, soon after ``pause``, while the machine stands still
         self.on_pause: Callable[[], None] | None = None
+        #: how it ended, once it has
+        self.result: RecordResult | None = None
         self._pausing = False
         #: texts on the console that make the machine pause
         self.pause_at: tuple[bytes, ...] = ()
@@ -171,6 +173,8 @@ class Recorder:
                 if self._pausing and self.on_pause is not None and not self._why:
                     self._pausing = False
                     self.on_pause()
+                    if self.result is not None:  # whoever looked around went on to the machine's end
+                        return self.result
                     if not self._why:
                         continue
                 if steps is not None and self.board.icount >= steps:
@@ -236,7 +240,7 @@ class Recorder:
         log = self._log
         if log is None:
             raise RuntimeError("the recording has not begun or has ended")
-        result = self._finish(log, stop)
+        result = self.result = self._finish(log, stop)
         log.close(result.icount)
         self._log = None
         sys.setswitchinterval(self._switch_s)
