@@ -46,7 +46,7 @@ class DirtyBitmap:
             raise BlockError(
                 errno.EINVAL, f"bitmap '{name}': granularity {granularity} is not a power of two"
             )
-        if len(name.encode()) > 1023:
+        if len(name.encode(errors="surrogateescape")) > 1023:
             raise BlockError(errno.EINVAL, "bitmap name is longer than 1023 bytes")
         self.name = name
         self.size = size

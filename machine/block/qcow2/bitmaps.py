@@ -37,7 +37,7 @@ class Entry:
 
     def encode(self) -> bytes:
         """Return the entry as it is on disk."""
-        name = self.name.encode()
+        name = self.name.encode(errors="surrogateescape")
         head = _DIR.pack(
             self.table_offset,
             self.table_entries,
@@ -68,7 +68,7 @@ async def read_directory(node: Qcow2Image) -> list[Entry]:
             raise ImageFormatError(f"{node.filename}: bitmap directory entry {len(entries)} is invalid")
         if table & (node.cluster - 1) or n * 8 > MAX_DIRECTORY:
             raise ImageFormatError(f"{node.filename}: table of bitmap {len(entries)} is invalid")
-        name = data[at + 24 + extra_len : end].decode(errors="replace")
+        name = data[at + 24 + extra_len : end].decode(errors="surrogateescape")
         entries.append(Entry(name, table, n, flags, gran, data[at + 24 : at + 24 + extra_len]))
         at = end + (-end % 8)
     if len(entries) != count:

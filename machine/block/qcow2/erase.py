@@ -61,10 +61,14 @@ async def discard_range(node: Qcow2Image, start: int, stop: int, *, full: bool) 
         UnsupportedError: a version 2 image with a backing file can't say "reads as zero".
     """
     cluster = node.cluster
-    for base in range(start & ~(cluster - 1), stop, cluster):
+    following = start & ~(cluster - 1)
+    while following < stop:
+        base = following
         l1_index, _ = node.mapping.split(base)
-        if full and not node.mapping.table_offset(l1_index):
+        if not node.mapping.table_offset(l1_index) and (full or node.backing is None):
+            following = (l1_index + 1) * node.mapping.table_span  # nothing is allocated up to there
             continue
+        following = base + cluster
         async with node.lock:
             await node.claim_free(base, base + cluster, False)
             word, bitmap = await node.mapping.entry(base)

@@ -50,7 +50,7 @@ class Snapshot:
         """Return the entry as it is on disk."""
         icount = self.icount & NO_ICOUNT
         extra = _EXTRA.pack(self.vm_size, self.disk_size, icount) + self.extra
-        ident, name = self.id.encode(), self.name.encode()
+        ident, name = self.id.encode(errors="surrogateescape"), self.name.encode(errors="surrogateescape")
         data = _ENTRY.pack(
             self.l1_offset, self.l1_entries, len(ident), len(name), self.sec, self.nsec, self.clock_ns,
             min(self.vm_size, 0xFFFF_FFFF), len(extra),
@@ -80,8 +80,8 @@ async def load(node: Qcow2Image) -> list[Snapshot]:
         text = rest[extra_len:]
         found.append(
             Snapshot(
-                id=text[:id_len].decode(errors="replace"),
-                name=text[id_len:].decode(errors="replace"),
+                id=text[:id_len].decode(errors="surrogateescape"),
+                name=text[id_len:].decode(errors="surrogateescape"),
                 l1_offset=l1o,
                 l1_entries=l1n,
                 sec=sec,

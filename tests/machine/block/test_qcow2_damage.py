@@ -244,3 +244,29 @@ def test_i18_mutated_images_end_in_errors_not_in_hangs(changes: list[tuple[int, 
             graph.run(call)
         except BlockError:
             continue
+
+
+def test_emptying_and_shrinking_a_giant_takes_no_time_for_what_is_not_there(graph: Graph) -> None:
+    """Dropping clusters once walked every cluster of a huge virtual size, found by mutated headers."""
+    node = memory_image(graph, size=1 << 50, cluster_size=65536 * 16)
+    graph.run(node.pwrite(1 << 49, b"x"))
+    graph.run(snapshots.create(node, "keeps the slow way"))
+    graph.run(node.make_empty())
+    assert graph.run(node.read(1 << 49, 1)) == b"\0"
+    graph.run(snapshots.delete(node, "keeps the slow way"))
+    graph.run(node.truncate(1 << 40))
+    result = graph.run(check.check(node))
+    assert (result.corruptions, result.leaks) == (0, 0), result.messages
+
+
+def test_names_that_are_no_utf8_survive_a_rewrite(graph: Graph) -> None:
+    """Such names once grew when they were decoded and encoded again, and no longer fitted their length field."""
+    node = memory_image(graph, size=M)
+    graph.run(snapshots.create(node, "good"))
+    node.snapshots[0].name = b"\xff\xfe\x80".decode(errors="surrogateescape")
+    graph.run(snapshots.create(node, "other"))
+    assert snapshots.Snapshot("1", node.snapshots[0].name).encode().count(b"\xff\xfe\x80") == 1
+    graph.run(graph.close_node(node))
+    opened = graph.run(graph.open({"driver": "qcow2", "file": "disk"}))
+    assert isinstance(opened, Qcow2Node)
+    assert opened.snapshots[0].name.encode(errors="surrogateescape") == b"\xff\xfe\x80"
