@@ -34,6 +34,10 @@ bool softmmu_init_hart(Hart *h);
 void softmmu_deinit_hart(Hart *h);
 /* Stores to this page must take the slow path from now on. */
 void softmmu_page_watched(Machine *m, uint64_t page);
+/* Translates an access of `size` bytes within one page; false: the trap is taken. */
+bool softmmu_translate(Hart *h, uint64_t vaddr, uint32_t size, Access acc, uint64_t *paddr);
+/* Before bytes of a watched page change. Returns whether the present fetch translation went. */
+bool softmmu_page_will_change(Machine *m, const Hart *cur, uint64_t page, uint32_t offset, uint32_t size);
 void softmmu_forget_tb(Machine *m, const TB *tb);
 void softmmu_clear_jump_caches(Machine *m);
 /* Takes the dirty bits: page indexes in ascending order. */
