@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from workbench.runner import Runner, RunResult
     from workbench.terminal import HostConsole, Key
 
-KEYS_HELP = "\r\nCtrl-A x: end · Ctrl-A c: debug what has run so far · Ctrl-A Ctrl-A: send Ctrl-A\r\n"
+KEYS_HELP = "\r\nCtrl-A x: end · Ctrl-A c: debug the machine as it stands · Ctrl-A Ctrl-A: send Ctrl-A\r\n"
 #: The reason of a run that the user ended by Ctrl-A x.
 ENDED = "ended"
 
@@ -53,7 +53,7 @@ def end_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def record(out: str, **options: Any) -> int:
     """Run a machine with a trace.
 
-    Its console is this terminal: Ctrl-A x ends, Ctrl-A c opens the REPL on what has run so far, Ctrl-A Ctrl-A
+    Its console is this terminal: Ctrl-A x ends, Ctrl-A c opens the REPL on the machine as it stands, Ctrl-A Ctrl-A
     sends Ctrl-A. What is piped in is console input, too, unless --no-input.
     """
     return run_machine(out, options)
@@ -85,7 +85,7 @@ def run_machine(out: str | None, options: dict[str, Any]) -> int:
     else:
         from workbench.replay.recorder import Recorder
 
-        live = Recorder(
+        live = recorder = Recorder(
             config,
             images,
             out,
@@ -94,6 +94,7 @@ def run_machine(out: str | None, options: dict[str, Any]) -> int:
             echo=console.write,
             backend=options["backend"],
         )
+        recorder.on_pause = lambda: debug_now(recorder, console, options["backend"])
     console.on_key = lambda key: on_key(key, live, console)
     with console, interrupts_to(live):
         ended = live.run(options["until"], options["fail"], options["steps"], options["timeout"])
@@ -136,24 +137,22 @@ def on_key(key: Key, live: Recorder | Runner, console: HostConsole) -> None:
     elif key is Key.HELP or isinstance(live, Runner):
         console.write(KEYS_HELP.encode())
     else:
-        live.commit()
-        debug_so_far(live.path, console)
+        live.pause()
 
 
-def debug_so_far(path: Path, console: HostConsole) -> None:
-    """Open the REPL on what a recording has committed; the machine waits, and goes on after ``quit``."""
+def debug_now(recorder: Recorder, console: HostConsole, backend: str) -> None:
+    """Open the REPL on a recording that stands still: backwards in what was recorded, forwards it goes on."""
     from workbench.output import note
     from workbench.repl.app import App
     from workbench.session import Session
 
     console.cooked()
-    note(f"\n{path} so far; 'quit' goes on with the recording")
+    note(f"\n{recorder.path}: the machine stands still; 'quit' goes on with the recording")
     try:
-        with Session.open(path) as session:
-            session.goto(session.end)
+        with Session.attach(recorder, backend) as session:
             App(session).run()
     finally:
-        note("the recording goes on")
+        note("the recording goes on" if recorder.recording else "the recording has ended")
         console.raw()
 
 

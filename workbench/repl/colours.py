@@ -5,24 +5,22 @@ from __future__ import annotations
 import re
 
 _RESET = "\x1b[0m"
+#: What is coloured, the first that matches at a place: headings, the line of the pc, registers that changed,
+#: symbols, mnemonics behind an address.
 _RULES = (
-    (re.compile(r"^── .*$", re.MULTILINE), "\x1b[2m"),
-    (re.compile(r"^=> .*$", re.MULTILINE), "\x1b[32m"),
-    (re.compile(r"\S+ [0-9a-f]{16}\*"), "\x1b[1;31m"),
-    (re.compile(r"<[^<>\n]+>"), "\x1b[33m"),
+    (r"^── .*$", "\x1b[2m"),
+    (r"^=>", "\x1b[1;32m"),
+    (r"(?<![^\s])\S+ [0-9a-f]{16}\*", "\x1b[1;31m"),
+    (r"<[^<>\n]+>", "\x1b[33m"),
+    (r"(?<=:  )[a-z][a-z0-9._]*(?= |$)", "\x1b[36m"),
 )
+_PATTERN = re.compile("|".join(f"({pattern})" for pattern, _ in _RULES), re.MULTILINE)
+#: Kinds of results that have colours.
+KINDS = ("asm", "context")
 
 
 def coloured(text: str, kind: str) -> str:
-    """Return text with the escapes that colour it: ``asm`` by Pygments, ``context`` by what panes are made of."""
-    if kind == "context":
-        for pattern, colour in _RULES:
-            text = pattern.sub(lambda match, on=colour: f"{on}{match[0]}{_RESET}", text)  # type: ignore[misc]
+    """Return text with the escapes that colour it; of a kind that has no colours, as it is."""
+    if kind not in KINDS:
         return text
-    from pygments import highlight
-    from pygments.formatters import TerminalFormatter
-    from pygments.lexers.asm import GasLexer
-    from pygments.lexers.special import OutputLexer
-
-    lexer = GasLexer() if kind == "asm" else OutputLexer()
-    return str(highlight(text, lexer, TerminalFormatter()))
+    return _PATTERN.sub(lambda match: f"{_RULES[(match.lastindex or 1) - 1][1]}{match[0]}{_RESET}", text)

@@ -289,12 +289,19 @@ def test_console_keys_end_debug_and_send(tmp_path: Path, echo_elf: bytes, termin
     terminal.send(b"\x03\x01\x01")  # Ctrl-C and an escaped Ctrl-A are the guest's
     terminal.until("\x03\x01")
     terminal.send(b"\x01c")
-    terminal.until("so far; 'quit' goes on")
+    terminal.until("stands still; 'quit' goes on")
     terminal.until(r"M [^)]*\)")
     terminal.send(b"info inputs\r")
     terminal.until("uart0")
+    terminal.send(b"goto start\r")
+    terminal.until(r"\(0 h0 M _start\)")
+    terminal.send(b"goto end\r")
+    terminal.until(r"\([1-9]\d* h0 M [^)]*\)")
+    terminal.send(b"send typed\r")
+    terminal.until("input before the next step")
     terminal.send(b"quit\r")
     terminal.until("the recording goes on")
+    terminal.until("typed")
     terminal.send(b"z")
     terminal.until("z")
     terminal.send(b"\x01x")
@@ -304,7 +311,7 @@ def test_console_keys_end_debug_and_send(tmp_path: Path, echo_elf: bytes, termin
     typed = workbench(
         "query", out, "select hex(payload) x from inputs where kind = 'rx' order by id", "--csv"
     ).stdout
-    assert "".join(typed.split()[1:]) == b"ab\x03\x01z".hex().upper()
+    assert "".join(typed.split()[1:]) == b"ab\x03\x01typed\nz".hex().upper()
 
 
 def test_bytes_piped_in_are_console_input_and_replay_the_same(tmp_path: Path, echo_elf: bytes) -> None:
