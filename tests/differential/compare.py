@@ -22,8 +22,8 @@ RUNS: dict[str, Run] = {
 def conclusive(sequence: Sequence_, pair: tuple[str, str], a: Outcome, b: Outcome) -> bool:
     """Is a difference one? Not if the watchdog ended one of them: the peer's clock is real time.
 
-    Nor if the peer aborted over it; nor if the sequence has written over its code without FENCE.I: only ours then executes the new code at once.
-    SPEC: unprivileged, Zifencei
+    Nor if the peer aborted over it; nor if the sequence has written over its code without FENCE.I: only ours then
+    executes the new code at once. SPEC: unprivileged, Zifencei
     """
     if harness.BROKEN in (a.status, b.status):
         return False

@@ -1,12 +1,10 @@
-/* csr.c: control and status registers. RISCV_CSRS is the one list of them: number, name and behaviour; access
- * checks, reads, writes and the debuggers' names follow from it. The lowest privilege and read-only-ness are
+/* csr.c: control and status registers. RISCV_CSRS is the one list of what they do: access checks, reads and
+ * writes follow from it; names to print are riscv.h's. The lowest privilege and read-only-ness are
  * in the number itself. SPEC: privileged 1.12, 2.1
  *
  * A write that decides on translation, interrupts or timers is marked in the list; helper_csr then compares
  * what it decides before and after, and ends the TB only if the next instruction could see a difference.
  */
-#include <string.h>
-
 #include "../../core/probe.h"
 #include "csr.h"
 #include "riscv.h"
@@ -390,7 +388,6 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
 typedef struct {
     uint16_t number;
     uint8_t gate, effects;
-    const char *name;
     uint32_t field; /* offset in GuestHart, where read or write is NULL */
     uint64_t mask;
     uint64_t (*read)(Hart *h, uint32_t csr);
@@ -398,11 +395,11 @@ typedef struct {
 } Csr;
 
 #define CSR_FIELD(num, name, gate, fx, field, mask)                                                          \
-    [IDX_##name] = {num, GATE_##gate, fx, #name, offsetof(GuestHart, field), mask, NULL, NULL},
+    [IDX_##name] = {num, GATE_##gate, fx, offsetof(GuestHart, field), mask, NULL, NULL},
 #define CSR_LEGAL(num, name, gate, fx, field, write)                                                         \
-    [IDX_##name] = {num, GATE_##gate, fx, #name, offsetof(GuestHart, field), 0, NULL, write},
+    [IDX_##name] = {num, GATE_##gate, fx, offsetof(GuestHart, field), 0, NULL, write},
 #define CSR_FUNC(num, name, gate, fx, read, write)                                                           \
-    [IDX_##name] = {num, GATE_##gate, fx, #name, 0, 0, read, write},
+    [IDX_##name] = {num, GATE_##gate, fx, 0, 0, read, write},
 #define CSR_ENUM(num, name, ...)  IDX_##name,
 #define CSR_INDEX(num, name, ...) [num] = IDX_##name,
 
@@ -550,24 +547,4 @@ int riscv_csr_write_debug(Hart *h, uint32_t csr, uint64_t value)
     csr_write(h, c, value);
     riscv_regime_changed(h);
     return 0;
-}
-
-uint32_t riscv_csr_count(void)
-{
-    return N_CSRS - 1;
-}
-uint32_t riscv_csr_number(uint32_t i)
-{
-    return i < N_CSRS - 1 ? csrs[i + 1].number : ~0u;
-}
-const char *riscv_csr_name(uint32_t i)
-{
-    return i < N_CSRS - 1 ? csrs[i + 1].name : NULL;
-}
-int riscv_csr_by_name(const char *name)
-{
-    for (uint32_t i = 1; i < N_CSRS; i++)
-        if (!strcmp(csrs[i].name, name))
-            return csrs[i].number;
-    return -1;
 }

@@ -78,12 +78,6 @@ bool riscv_pmpaddr_write(GuestHart *g, uint32_t entry, uint64_t value);
 /* Recomputes the entries' ranges from pmpcfg and pmpaddr; returns whether any differs. */
 bool riscv_pmp_update(GuestHart *g);
 
-/* csr.c: the list of CSRs, for register tables. i counts from 0; a name that is none gives -1. */
-uint32_t riscv_csr_count(void);
-uint32_t riscv_csr_number(uint32_t i);
-const char *riscv_csr_name(uint32_t i);
-int riscv_csr_by_name(const char *name);
-
 /* Ends the TB after this instruction, unless something stronger ends it already. */
 static inline void riscv_leave_after(Hart *h)
 {

@@ -253,3 +253,16 @@ def test_every_csr_has_one_name_and_debuggers_read_it(cpu: OneStep) -> None:
     for name in names:
         assert 0 <= cpu.engine.get_reg(0, name) <= NONE
     assert cpu["misa"] == 2 << 62 | 0x14112F
+
+
+def test_disassembler_has_a_name_for_every_csr_there_is(cpu: OneStep) -> None:
+    cpu["mstatus"] = FS
+    there = [n for n in range(4096) if cpu.step(csr(RS, n, rs1=0)) is None]
+    names = {}
+    for number in there:
+        _, text = cpu.engine.disasm(csr(RS, number, rs1=0).to_bytes(4, "little"), CODE)
+        names[number] = text.split(", ")[1]
+    assert not [hex(n) for n, name in names.items() if name.startswith("0x")]
+    assert len(set(names.values())) == len(there)
+    assert names[0x144] == "sip" and names[0x3A2] == "pmpcfg2" and names[0xDA0] == "scountovf"
+    assert len(there) == 150
