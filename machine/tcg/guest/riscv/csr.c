@@ -398,10 +398,9 @@ typedef struct {
     [IDX_##name] = {num, GATE_##gate, fx, offsetof(GuestHart, field), mask, NULL, NULL},
 #define CSR_LEGAL(num, name, gate, fx, field, write)                                                         \
     [IDX_##name] = {num, GATE_##gate, fx, offsetof(GuestHart, field), 0, NULL, write},
-#define CSR_FUNC(num, name, gate, fx, read, write)                                                           \
-    [IDX_##name] = {num, GATE_##gate, fx, 0, 0, read, write},
-#define CSR_ENUM(num, name, ...)  IDX_##name,
-#define CSR_INDEX(num, name, ...) [num] = IDX_##name,
+#define CSR_FUNC(num, name, gate, fx, read, write) [IDX_##name] = {num, GATE_##gate, fx, 0, 0, read, write},
+#define CSR_ENUM(num, name, ...)                   IDX_##name,
+#define CSR_INDEX(num, name, ...)                  [num] = IDX_##name,
 
 enum { IDX_NONE, RISCV_CSRS(CSR_ENUM, CSR_ENUM, CSR_ENUM) N_CSRS };
 static const Csr csrs[N_CSRS] = {RISCV_CSRS(CSR_FIELD, CSR_LEGAL, CSR_FUNC)};
