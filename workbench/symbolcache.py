@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 _MAGIC = b"workbench-symbols 1\n"
 _KINDS = {"func": "f", "object": "o", "other": "x"}
 _WORDS = {letter: word for word, letter in _KINDS.items()}
+_MASK = (1 << 64) - 1
+_TRAP_HANDLER = "handle_exception"
+#: Linux moves itself by multiples of this. Spec: Linux, arch/riscv/mm/init.c
+_KASLR_ALIGN = 2 << 20
 #: The roles of images that hold programs; of one name, the first role's symbol counts.
 ROLES = ("kernel", "bios")
 
@@ -47,11 +51,39 @@ def trace_symbols(trace: TraceReader) -> Symbols:
         if cached is None:
             cached = _find(trace, role)
             save(hashes[role], cached)
+        if role == "kernel":
+            cached = moved(cached, slide(trace, cached))
         if len(found):
             found.add(cached)
         else:
             found = cached
     return found
+
+
+def slide(trace: TraceReader, symbols: Symbols) -> int:
+    """Return by how much a kernel runs above the address that it was linked for (KASLR), in bytes.
+
+    Linux has its trap handler in stvec all along; that of the last checkpoint is held against its symbol.
+    """
+    linked = symbols.lookup(_TRAP_HANDLER)
+    rows = trace.checkpoints()
+    if linked is None or not rows:
+        return 0
+    try:
+        stvec = trace.checkpoint_state(rows[-1].id)["harts"][0]["stvec"]
+    except (TraceError, KeyError, IndexError, TypeError):
+        return 0
+    if not isinstance(stvec, int) or not stvec >> 63:
+        return 0  # the page tables were not on yet
+    distance = (stvec & ~3) - linked
+    return 0 if distance % _KASLR_ALIGN else distance
+
+
+def moved(symbols: Symbols, distance: int) -> Symbols:
+    """Return symbols at other addresses."""
+    if not distance:
+        return symbols
+    return Symbols(row._replace(address=row.address + distance & _MASK) for row in symbols)
 
 
 def _find(trace: TraceReader, role: str) -> Symbols:

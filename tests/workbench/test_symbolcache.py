@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.symbolcache import cache_path, decode, encode, load, save
+from workbench.symbolcache import cache_path, decode, encode, load, moved, save, slide
 from workbench.symbols import Symbol, Symbols
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1, max_size=8)
@@ -67,3 +69,24 @@ def test_without_a_cache_folder_symbols_are_found_anew(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     save(b"\x01" * 16, Symbols([Symbol(16, 4, "start", "func")]))
     assert load(b"\x01" * 16) is None
+
+
+@pytest.mark.parametrize(
+    ("stvec", "distance"),
+    [
+        (0xFFFF_FFFF_8000_1000, 0),
+        (0xFFFF_FFFF_9020_1001, 0x1020_0000),
+        (0x8000_1000, 0),
+        (0xFFFF_FFFF_9020_1100, 0),
+        ("nonsense", 0),
+    ],
+)
+def test_kernel_that_moved_itself_is_found_by_its_trap_handler(stvec: Any, distance: int) -> None:
+    known = Symbols([Symbol(0xFFFF_FFFF_8000_1000, 4, "handle_exception", "func")])
+    trace: Any = SimpleNamespace(
+        checkpoints=lambda: [SimpleNamespace(id=7)],
+        checkpoint_state=lambda number: {"harts": [{"stvec": stvec}]} if number == 7 else {},
+    )
+    found = moved(known, slide(trace, known))
+    assert found.lookup("handle_exception") == 0xFFFF_FFFF_8000_1000 + distance
+    assert slide(trace, Symbols()) == 0
