@@ -37,8 +37,9 @@ class MachineConfig:
         ns_per_step: virtual nanoseconds of one step.
         idle: ``jump`` (virtual time jumps to the next deadline) or ``ask`` (idle time is an input:
             a console or network is attached).
-        seed: of chaos mode's generator, and of the entropy device when ``entropy`` is ``seed``.
-        entropy: ``host`` (asked of the gate) or ``seed`` (the generator's bytes, still through the gate).
+        seed: of chaos mode's generator, and of entropy where that is seeded.
+        options: what has no field of its own. ``entropy``: ``host`` (asked of the gate, the default) or ``seed`` (the
+            generator's bytes, still through the gate, and a fixed wall clock).
     """
 
     memory_bytes: int = 512 << 20

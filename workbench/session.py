@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from machine.errors import MachineError
-from traces.errors import TraceError
+from traces.errors import PositionError, TraceError, TraceWriteError
 from traces.position import parse_position
 from traces.reader import TraceReader
+from traces.writer import TraceWriter
 from workbench.errors import WorkbenchError
 from workbench.lines import Lines, elf_rows
 from workbench.replay.changing import Changing
@@ -34,7 +35,8 @@ Breakpoint = Stopper
 class Session(Changing):
     """An open trace with a machine in it. Make one with ``open``; a context manager.
 
-    Every motion leaves the machine at the state at ``cursor``. Nothing of a session changes the trace.
+    Every motion leaves the machine at the state at ``cursor``. Of a trace that is there, a session changes nothing but
+    bookmarks.
     """
 
     def __init__(self, trace: TraceReader, playback: Playback) -> None:
@@ -48,6 +50,8 @@ class Session(Changing):
         self._symbols: Symbols | None = None
         self._lines: Lines | None = None
         self._notes: dict[str, int] = {}
+        #: whether every bookmark could be written into the trace
+        self.bookmarks_kept = True
 
     @classmethod
     def open(
@@ -182,10 +186,28 @@ class Session(Changing):
         """Return where the console shows a text for the first time, or None."""
         return next(iter(self._console.positions(text.encode())), None)
 
-    def bookmark(self, name: str, icount: int | None = None) -> int:
-        """Name a position, the cursor by default, for this session; returns it."""
-        self._notes[name] = self.cursor if icount is None else icount
-        return self._notes[name]
+    def bookmark(self, name: str, icount: int | None = None, note: str = "") -> int:
+        """Name a position, the cursor by default; returns it.
+
+        It is written into the trace, and into a live recording; where the trace can't be written it is this session's.
+
+        Raises:
+            PositionError: outside of the history.
+        """
+        at = self.cursor if icount is None else icount
+        if not self.start <= at <= self.end:
+            raise PositionError(f"position {at} is outside of {self.start}..{self.end}")
+        self._notes[name] = at
+        if self._live is not None:
+            self._live.recorder.bookmark(name, at, note)
+            return at
+        try:
+            with TraceWriter.amend(self.trace.path) as writer:
+                writer.bookmark(name, at, note)
+                writer.finish()
+        except TraceWriteError:
+            self.bookmarks_kept = False
+        return at
 
     # the rest
 

@@ -271,6 +271,11 @@ class Recorder:
             self._log.progress(self.board.icount)
             self._log.flush()
 
+    def bookmark(self, name: str, icount: int, note: str = "") -> None:
+        """Name a position in the trace."""
+        if self._log is not None:
+            self._log.bookmark(name, icount, note)
+
     # the console sink and the drives' store, as the board sees them
 
     def write(self, port: str, data: bytes, icount: int, vtime_ns: int) -> None:
