@@ -87,10 +87,21 @@ class FakeWritten:
 
 
 class FakeEngine:
-    reg_names = ("pc", *(f"x{i}" for i in range(1, 32)), *(f"f{i}" for i in range(32)), "priv", *CSRS)
+    reg_names = (
+        "pc",
+        *(f"x{i}" for i in range(1, 32)),
+        *(f"f{i}" for i in range(32)),
+        "priv",
+        "traps",
+        *CSRS,
+    )
 
     def __init__(self, session: FakeSession) -> None:
         self._session = session
+
+    @property
+    def current_hart(self) -> int:
+        return self._session.hart
 
     def get_reg(self, hart: int, name: str) -> int:
         return self._session.reg(name)

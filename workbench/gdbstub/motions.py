@@ -13,6 +13,9 @@ from workbench.gdbstub.points import Points
 SIGINT, SIGTRAP, SIGABRT = 2, 5, 6
 #: A stop for one of these reasons ends a range step; an ordinary step goes on in it.
 _STEP = "step"
+#: ``sret`` and ``mret``, as they lie in memory.
+_TRAP_RETURNS = (b"\x73\x00\x20\x10", b"\x73\x00\x20\x30")
+_MACHINE = 3
 
 
 class Action(NamedTuple):
@@ -91,12 +94,39 @@ class Motions:
         return Action(letter, argument, self._link.thread(thread) if thread else None)
 
     def _step(self) -> Any:
-        self._link.session.hart = self._link.hart
-        return self._link.session.stepi(1)
+        """Step the selected hart; an interrupt that it takes here is passed over, an exception is stepped into."""
+        session, hart = self._link.session, self._link.hart
+        engine = session.board.engine
+        session.hart = hart
+        if engine.current_hart != hart:
+            return session.step(1)
+        traps = engine.get_reg(hart, "traps")
+        stop = session.stepi(1)
+        if stop.reason != _STEP or engine.get_reg(hart, "traps") == traps or not self._interrupted():
+            return stop
+        session.reverse_stepi(1)
+        session.hart = hart
+        return session.step(1)
 
     def _step_back(self) -> Any:
-        self._link.session.hart = self._link.hart
-        return self._link.session.reverse_stepi(1)
+        """Step the selected hart backwards; an interrupt that it has returned from is passed over."""
+        session, hart = self._link.session, self._link.hart
+        session.hart = hart
+        stop = session.reverse_stepi(1)
+        code = self._link.peek.read(stop.pc, 4)
+        if stop.reason != _STEP or (
+            stop.hart == hart and not (code in _TRAP_RETURNS and self._interrupted())
+        ):
+            return stop
+        session.stepi(1)
+        session.hart = hart
+        return session.reverse_step(1)
+
+    def _interrupted(self) -> bool:
+        """Tell whether the last trap of the selected hart, into the mode that it is in, was an interrupt."""
+        engine, hart = self._link.session.board.engine, self._link.hart
+        cause = "mcause" if engine.get_reg(hart, "priv") == _MACHINE else "scause"
+        return bool(engine.get_reg(hart, cause) >> 63)
 
     def _step_range(self, low: int, high: int) -> Any:
         """Step until pc leaves a range; at least once."""

@@ -82,6 +82,31 @@ def test_reverse_stepi_over_a_trap_goes_back_to_where_it_came_from(guest: Path) 
     assert "again 1" in text
 
 
+def test_steps_pass_over_interrupts_both_ways(guest: Path) -> None:
+    script = [
+        "goto 50%",
+        "wb catch interrupt",
+        "reverse-continue",
+        "wb delete",
+        "python at = int(gdb.parse_and_eval('$pc'))",
+        "when",
+        "stepi",
+        "python print('inside', int(gdb.parse_and_eval('$pc')) == int(gdb.parse_and_eval('(long)&trap_entry')))",
+        "when",
+        "reverse-stepi",
+        "when",
+        "python print('back', int(gdb.parse_and_eval('$pc')) == at)",
+        "reverse-stepi",
+        "when",
+    ]
+    text = run_gdb(guest, script)
+    assert "inside False" in text and "back True" in text
+    before, behind, after, earlier = (int(p.replace("_", "")) for p in positions(text)[-4:])
+    assert behind > before + 10
+    assert after == behind - 1
+    assert before - 1 <= earlier <= before
+
+
 def test_watchpoint_and_reverse_continue_find_the_last_writer(guest: Path) -> None:
     script = [
         "goto end",
