@@ -246,6 +246,24 @@ class LazyStore:
             if state is not None:
                 db.execute("INSERT INTO lazy_state VALUES (?, ?, ?, ?)", (*key, high, json.dumps(state)))
 
+    def drop_indexes(self, table: str) -> list[str]:
+        """Drop a table's indexes but that by position, before very many rows; returns the SQL that makes them again."""
+        with self._transaction() as db:
+            made = db.execute(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
+                " AND name != ?",
+                (table, f"{table}_icount"),
+            ).fetchall()
+            for name, _ in made:
+                db.execute(f'DROP INDEX "{name}"')
+        return [sql for _, sql in made]
+
+    def make_indexes(self, statements: Iterable[str]) -> None:
+        """Make indexes that ``drop_indexes`` dropped."""
+        with self._transaction() as db:
+            for statement in statements:
+                db.execute(statement)
+
     def put_cache(self, key: str, data: bytes) -> None:
         """Keep something that was found out about the run (symbols, types)."""
         with self._transaction() as db:

@@ -14,12 +14,7 @@ from .base import (
     HART,
     ICOUNT,
     OP,
-    PC,
-    PRIV,
     PROBE,
-    VALUE,
-    A,
-    B,
     Names,
     ProbeNeed,
     Record,
@@ -29,8 +24,6 @@ from .base import (
     signed,
 )
 
-#: A hole in the stack of calls larger than this is another stack, in bytes.
-_STACK = 1 << 14
 _USER = 0
 _ECALL_U = 8
 
@@ -56,43 +49,80 @@ def calls(records: Iterator[Record], state: State, names: Names) -> Stretch:
     """
     rows: list[list[Any]] = []
     late: list[tuple[int, int, int]] = []
-    # by stack: open calls, outermost first: [stack pointer, return address, icount, row or -1]
-    stacks: dict[str, list[list[int]]] = {
-        key: [[*f[:3], -1] for f in s] for key, s in state.get("open", {}).items()
-    }
-    symbol = names.symbol
-    for r in records:
-        sp = r[VALUE]
-        key = str((sp - 1) >> 14) if sp < 0 else f"{r[CONTEXT]}/{r[PRIV]}"
+    # by stack: open calls, outermost first: (stack pointer, return address, icount, row or -1)
+    stacks = _load_stacks(state)
+    symbols: dict[int, str] = {}
+    # one name for each word of a record: this loop sees millions of them
+    for (
+        icount,
+        pc,
+        probe,
+        _,
+        hart,
+        _,
+        _,
+        priv,
+        target,
+        ret,
+        sp,
+        _,
+        context,
+        a0,
+        a1,
+        a2,
+        a3,
+        a4,
+        a5,
+        a6,
+        a7,
+    ) in records:
+        key = (sp - 1) >> 14 if sp < 0 else (context, priv)
         stack = stacks.get(key)
-        if stack is None:
-            if r[PROBE]:
-                continue
-            stack = stacks[key] = []
-        if r[PROBE] == 0:
-            while stack and stack[-1][0] < sp:
+        if probe == 0:
+            if stack is None:
+                stack = stacks[key] = []
+            while stack and (stack[-1][0] < sp or (stack[-1][0] == sp and stack[-1][1] == ret)):
                 stack.pop()
-            while stack and stack[-1][0] == sp and stack[-1][1] == r[B]:
-                stack.pop()
-            stack.append([sp, r[B], r[ICOUNT], len(rows)])
-            rows.append(
-                [r[ICOUNT], r[HART], len(stack) - 1, r[PC], r[A], symbol(r[A]), None, *r[A0 : A0 + 8], None]
-            )
+            name = symbols.get(target)
+            if name is None:
+                name = symbols[target] = names.symbol(target)
+            depth = len(stack)
+            stack.append((sp, ret, icount, len(rows)))
+            rows.append([icount, hart, depth, pc, target, name, None, a0, a1, a2, a3, a4, a5, a6, a7, None])
             continue
-        for at in range(len(stack) - 1, -1, -1):
-            frame = stack[at]
-            if frame[0] > sp:
-                break
-            if frame[0] == sp and frame[1] == r[A]:
-                if frame[3] >= 0:
-                    row = rows[frame[3]]
-                    row[6], row[15] = r[ICOUNT], r[A0]
-                else:
-                    late.append((r[ICOUNT], r[A0], frame[2]))
-                del stack[at:]
-                break
-    state["open"] = {key: [f[:3] for f in stack] for key, stack in stacks.items() if stack}
+        if stack is None:
+            continue
+        at = len(stack) - 1
+        while at >= 0 and stack[at][0] < sp:
+            at -= 1
+        while at >= 0 and stack[at][0] == sp and stack[at][1] != target:
+            at -= 1
+        if at >= 0 and stack[at][0] == sp:
+            _, _, began, place = stack[at]
+            if place >= 0:
+                row = rows[place]
+                row[6] = icount
+                row[15] = a0
+            else:
+                late.append((icount, a0, began))
+            del stack[at:]
+    _save_stacks(state, stacks)
     return Stretch(rows, late)  # type: ignore[arg-type]
+
+
+#: Open calls of one stack; a kernel's stacks are told apart by address, others by task and mode.
+_Stacks = dict[int | tuple[int, int], list[tuple[int, int, int, int]]]
+
+
+def _load_stacks(state: State) -> _Stacks:
+    out: _Stacks = {}
+    for key, frames in state.get("open", []):
+        out[key if isinstance(key, int) else (key[0], key[1])] = [(f[0], f[1], f[2], -1) for f in frames]
+    return out
+
+
+def _save_stacks(state: State, stacks: _Stacks) -> None:
+    state["open"] = [(key, [frame[:3] for frame in frames]) for key, frames in stacks.items() if frames]
 
 
 def want_calls(target: int | None = None) -> Want:

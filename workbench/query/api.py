@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from traces.queries.memory import want_mem
 from traces.queries.tasks import want_calls
 from workbench.kernel.errors import KernelError
 from workbench.kernel.linux import Kernel, Task
+from workbench.kernel.symbols import pack, symbols_in_memory, unpack
 from workbench.replay.errors import EvalError, MemoryAccessError
 from workbench.replay.parts import BoardFactory, build_board
 from workbench.session import Session
+from workbench.symbols import Symbols
 
 from .fill import Filler, Progress
 from .rows import Row, Rows
@@ -68,6 +69,8 @@ class Trace(Session):
 
     _progress: Progress | None = None
     _jobs: int | None = None
+    _searched = False
+    _asker: Sql | None = None
 
     @classmethod
     def open(cls, path: str | Path, backend: str = "jit", board_factory: BoardFactory = build_board) -> Trace:
@@ -86,24 +89,51 @@ class Trace(Session):
     def asking(self, *, jobs: int | None = None, progress: Progress | None = None) -> Trace:
         """Set how questions are answered: by how many processes (None: as many as pay), and who is told how far."""
         self._jobs, self._progress = jobs, progress
-        if "filler" in self.__dict__:
+        if self._asker is not None:
             self.filler.jobs, self.filler.progress = jobs, progress
         return self
 
-    @cached_property
+    @property
     def filler(self) -> Filler:
-        """The lazy tables."""
-        return Filler.of(self, jobs=self._jobs, progress=self._progress)
+        """The lazy tables: of the trace that the session has now, as a branch has one of its own."""
+        return self.asker.filler
 
-    @cached_property
+    @property
     def asker(self) -> Sql:
         """SQL over recorded and lazy tables."""
-        return Sql(self.filler, lambda: self.board.engine)
+        if self._asker is None or self._asker.filler.trace is not self.trace:
+            self._forget()
+            filler = Filler.of(self, jobs=self._jobs, progress=self._progress)
+            self._asker = Sql(filler, lambda: self.board.engine)
+        return self._asker
+
+    def _forget(self) -> None:
+        if self._asker is not None:
+            self._asker.filler.close()
+            self._asker = None
+
+    def __enter__(self) -> Trace:
+        return self
+
+    @property
+    def symbols(self) -> Symbols:
+        """The kernel's symbols: of its files, else as they are found in the guest's memory at the cursor."""
+        found = super().symbols
+        if not len(found) and not self.__dict__.get("_searched"):
+            self._searched = True
+            kept = self.filler.store.get_cache("kallsyms")
+            if kept is not None:
+                found.add(unpack(kept))
+            elif in_memory := symbols_in_memory(self.board.engine):
+                found.add(in_memory)
+                self.filler.store.put_cache("kallsyms", pack(found))
+            else:
+                self._searched = False  # not unpacked yet: a later position may have them
+        return found
 
     def close(self) -> None:
         """Free the machine and the files."""
-        if "filler" in self.__dict__:
-            self.filler.close()
+        self._forget()
         super().close()
 
     # rows

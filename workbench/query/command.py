@@ -7,6 +7,7 @@ from typing import Any
 
 from traces.reader import TraceReader
 from workbench.output import Table, progress_printer
+from workbench.symbolcache import trace_symbols
 from workbench.symbols import Symbols
 
 from .fill import Filler, Progress
@@ -38,9 +39,7 @@ def run_query(path: str | Path, text: str, *, jobs: int | None = None, writable:
     machine: list[Any] = []
 
     def symbols() -> Symbols:
-        from workbench.session import _kernel_symbols
-
-        return _kernel_symbols(trace)
+        return trace_symbols(trace)
 
     def engine() -> Any:
         from workbench.replay.playback import Playback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _MAX_STRETCH: Final = 1 << 26
 #: More rows than this are not filled unless bounds or filters are given.
 MAX_ROWS: Final = 30_000_000
 _ROW_BYTES: Final = 60
+#: From so many rows on it is quicker to make indexes anew than to keep them.
+_MANY_ROWS: Final = 1_000_000
 _SYMBOLS: Final = (
     "init_task",
     "__start_BTF",
@@ -79,7 +82,7 @@ class Filler:
         self.backend = backend
         self.jobs = jobs
         self.progress = progress
-        identity = f"{trace.meta.get('created', '')} {trace.final_icount} {trace.meta.get('end_digest', '')}"
+        identity = f"{trace.meta.get('created', '')} {trace.meta.get('parent', '')} {trace.config}"
         self.store = LazyStore.open(trace.path, identity, writable)
         self._symbols = symbols
 
@@ -162,14 +165,28 @@ class Filler:
         done = rows = 0
         state: dict[str, Any] = {}
         at: int | None = None
-        for harvest in executor.run(job, stretches):
-            if at != harvest.low:
-                state = self.store.state_at(want, harvest.low) or {}
-            rows += self._keep(query, want, harvest, names, state)
-            at = harvest.high
-            done += harvest.high - harvest.low
-            if self.progress is not None:
-                self.progress(query.name, done, total)
+        indexes = (
+            self.store.drop_indexes(query.name)
+            if total * query.per_step > _MANY_ROWS and not want.filter
+            else []
+        )
+        # millions of rows are made and none of them is in a cycle: looking for cycles would cost a third of the time
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for harvest in executor.run(job, stretches):
+                if at != harvest.low:
+                    state = self.store.state_at(want, harvest.low) or {}
+                rows += self._keep(query, want, harvest, names, state)
+                at = harvest.high
+                done += harvest.high - harvest.low
+                if self.progress is not None:
+                    self.progress(query.name, done, total)
+        finally:
+            if collecting:
+                gc.enable()
+            if indexes:
+                self.store.make_indexes(indexes)
         return Filled(done, rows)
 
     def _keep(

@@ -14,6 +14,8 @@ from machine.images import unpack
 from workbench import Trace
 from workbench.guests.fetch import Guest
 from workbench.kernel.dmesg import messages
+from workbench.kernel.symbols import pack, symbols_in_memory
+from workbench.kernel.symbols import unpack as unpack_symbols
 from workbench.replay.recorder import Recorder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -158,6 +160,15 @@ def test_the_log_in_memory_is_what_the_console_printed(boot: Trace) -> None:
     shown = [line for line in printed.splitlines() if line.startswith("[")]
     logged = [line for m in messages(kernel) if m.level < 7 for line in str(m).splitlines()]
     assert shown == logged
+
+
+def test_symbols_are_found_in_memory_without_any_file(boot: Trace) -> None:
+    boot.goto("90%")
+    of_image = set(boot.symbols)
+    assert set(symbols_in_memory(boot.board.engine)) == of_image
+    assert set(unpack_symbols(pack(boot.symbols))) == of_image
+    boot.goto(0)
+    assert boot.reg("stvec") == 0
 
 
 def test_busiest_task(boot: Trace) -> None:
