@@ -37,11 +37,16 @@ class Live:
         recorder.commit_here()
 
     def advance(
-        self, timeline: Timeline, probes: Sequence[Probe], limit: int | None, texts: Sequence[bytes] = ()
+        self,
+        timeline: Timeline,
+        probes: Sequence[Probe],
+        limit: int | None,
+        texts: Sequence[bytes] = (),
+        arrives: bool = False,
     ) -> Met:
         """Record on from now until a probe is hit or a text is printed, but not past a position.
 
-        The timeline's cursor is there then.
+        The timeline's cursor is there then. ``arrives``: the motion began before now, so a breakpoint here counts.
 
         Returns:
             what was hit, or ``limit``, ``interrupted``, or ``end`` where the machine has ended.
@@ -50,7 +55,7 @@ class Live:
         engine, began = recorder.board.engine, recorder.board.icount
         recorder.pause_at = tuple(texts)
         arm(engine, probes, stopping=True)
-        engine.skip_probes_at(began)
+        engine.skip_probes_at(None if arrives else began)
         try:
             stop = recorder.advance(limit)
             reason = reason_name(stop)

@@ -185,21 +185,27 @@ class Moving(Looking):
         stoppers = [s for s in self._stoppers if s.enabled] if stopping else []
         probes = [p for s in stoppers for p in s.probes] + list(extra)
         known = self.end if limit is None else min(limit, self.end)
-        if self.cursor < known:
+        arrives = self.cursor < known
+        if arrives:
             printed = self._console.next(stoppers, self.cursor, known)
             met = self.timeline.forward(probes, known if printed is None else printed.icount)
             found = found_by(met, stoppers, printed)
             if found.reason != "limit" or self._live is None or known == limit:
                 return found
-        return self._record_on(limit, stoppers, probes)
+        return self._record_on(limit, stoppers, probes, arrives)
 
-    def _record_on(self, limit: int | None, stoppers: list[Stopper], probes: list[Probe]) -> Found:
-        """From now on, record; stop at a stopper, one of the motion's own probes, the limit or the machine's end."""
+    def _record_on(
+        self, limit: int | None, stoppers: list[Stopper], probes: list[Probe], arrives: bool
+    ) -> Found:
+        """From now on, record; stop at a stopper, one of the motion's own probes, the limit or the machine's end.
+
+        A breakpoint at now itself stops a motion that arrives here, and is left behind by one that begins here.
+        """
         live, began = self._live, self.cursor
         if live is None:
             return Found("limit")
         texts = [s.console for s in stoppers if s.console]
-        met = live.advance(self.timeline, probes, limit, texts)
+        met = live.advance(self.timeline, probes, limit, texts, arrives)
         if live.result is not None:
             self._live = None
         printed = self._console.next(stoppers, began, self.end)
