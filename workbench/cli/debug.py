@@ -158,9 +158,10 @@ def gdb(
     Beside gdb's own commands there are 'goto POSITION', 'when', and 'wb COMMAND' for every command of the REPL.
     """
     from workbench.gdbstub.launch import run_gdb
+    from workbench.repl.shell import Shell
 
     with open_session(trace, backend, symbols) as session:
-        return run_gdb(session, program, arguments)
+        return run_gdb(session, Shell(session).monitor, program, arguments)
 
 
 COMMANDS = (debug, gdbserver, gdb)

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from workbench import guests
 from workbench.errors import MissingToolError
 from workbench.gdbstub.server import Server
-from workbench.repl.shell import Shell
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -43,18 +42,24 @@ def _knows_riscv(path: str) -> bool:
     return done.returncode == 0 and "Undefined item" not in done.stderr
 
 
-def run_gdb(session: Session, program: str | None = None, arguments: Sequence[str] = ()) -> int:
+def run_gdb(
+    session: Session,
+    monitor: Callable[[str], str],
+    program: str | None = None,
+    arguments: Sequence[str] = (),
+) -> int:
     """Run gdb on a session, on this terminal; return its exit code.
 
     Args:
-        session: what is debugged. program: the gdb to run. arguments: more options for it.
+        session: what is debugged. monitor: runs a line of ``monitor`` and returns its text.
+        program: the gdb to run. arguments: more options for it.
 
     Raises:
         MissingToolError: there is no gdb.
     """
     path = find_gdb(program)
     helpers = files("workbench.gdbstub") / "helpers.py"
-    with Server(session, "127.0.0.1", 0, Shell(session).monitor) as server, as_file(helpers) as script:
+    with Server(session, "127.0.0.1", 0, monitor) as server, as_file(helpers) as script:
         sources = Path(
             guests.__file__
         ).parent  # where the built-in guest's line tables say that its files are

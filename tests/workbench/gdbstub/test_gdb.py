@@ -270,3 +270,64 @@ def test_linux_by_its_functions_from_the_first_step_on(debian_guest: Any, tmp_pa
     assert float(re.findall(r"took ([\d.]+)", text)[0]) < 3
     digests = re.findall(r"^[0-9a-f]{32,}$", text, re.MULTILINE)
     assert len(digests) == 2 and digests[0] == digests[1]
+
+
+def test_live_recording_goes_back_and_on_and_takes_writes(builtin_image: bytes, tmp_path: Path) -> None:
+    """gdb on a machine that is being recorded: its writes are inputs, and the trace replays with them."""
+    kernel, trace = tmp_path / "builtin.elf", tmp_path / "live.trace"
+    kernel.write_bytes(builtin_image)
+    workbench = [sys.executable, "-m", "workbench"]
+    options = [
+        "-o",
+        str(trace),
+        "--kernel",
+        str(kernel),
+        "--append",
+        "safe",
+        "--listen",
+        "127.0.0.1:0",
+        "--once",
+    ]
+    server = subprocess.Popen(
+        [*workbench, "gdbserver", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr is not None
+    address = server.stderr.readline().split()[-1]
+    script = [
+        f"target remote {address}",
+        "break tick_record",
+        "continue",
+        "continue",
+        "monitor when",
+        "reverse-continue",
+        "monitor when",
+        "continue",
+        "monitor when",
+        "set var ticks = 1000",
+        "delete",
+        "continue",
+        'printf "ticks %d\\n", ticks',
+        "reverse-continue",
+    ]
+    command = [
+        "gdb-multiarch",
+        "-nx",
+        "-batch",
+        "-ex",
+        "set confirm off",
+        "-ex",
+        "set architecture riscv:rv64",
+    ]
+    for line in script:
+        command += ["-ex", line]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    out, _ = server.communicate(timeout=60)
+    text = done.stdout + done.stderr
+    second, first, again = (int(p.replace("_", "")) for p in positions(text)[:3])
+    assert first < second == again, text
+    assert int(re.findall(r"ticks (\d+)", text)[0]) > 1000
+    assert "an input of the recording" in text
+    assert "all tasks ended" in out
+    assert list(tmp_path.glob("*.branch*")) == []
+    verified = subprocess.run([*workbench, "replay", "--verify", str(trace)], capture_output=True, text=True)
+    assert verified.returncode == 0 and "verified: " in verified.stdout

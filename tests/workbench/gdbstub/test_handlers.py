@@ -314,3 +314,20 @@ def test_hostile_packets_get_a_reply_or_a_detach(session: Any, letter: str, rest
 )
 def test_packets_of_nearly_the_right_shape_get_a_reply(session: Any, packet: str) -> None:
     assert isinstance(Client(session)(packet), str)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.from_regex(
+        r"(X[0-9a-f]{1,9},[0-9a-f]{1,3}:|M[0-9a-f]{1,9},[0-9a-f]{1,3}:|G|P[0-9a-f]{1,4}=|vCont;r|Q|q|vCont;"
+        r"|Z[0-4],[0-9a-f]{1,9},[0-9a-f]{1,2};X?|qXfer:(threads|memory-map|exec-file):read:)[0-9a-f,:;=X]{0,24}",
+        fullmatch=True,
+    )
+)
+def test_writes_conditions_and_settings_of_nearly_the_right_shape_get_a_reply(
+    session: Any, packet: str
+) -> None:
+    client = Client(session)
+    assert isinstance(client(packet), str)
+    client.handlers.close()
+    assert session.stoppers == []

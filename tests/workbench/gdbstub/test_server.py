@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from workbench.errors import UsageError
 from workbench.gdbstub.packets import Packet, PacketReader, Signal, encode
@@ -174,3 +176,16 @@ def test_stock_gdb_steps_and_continues_in_both_directions(running: Running) -> N
     assert "position 600 of 600" in text
     assert '"hart 1"' in text or "hart 1" in text
     assert "branch at" in text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=60), st.sampled_from([b"$", b"#", b"}", b"\x03", b"+", b"-", b"$g#67"]))
+    )
+)
+def test_hostile_bytes_leave_the_server_answering(running: Running, parts: list[bytes]) -> None:
+    with running.connect() as wire:
+        wire.socket.sendall(b"".join(part for part in parts if b"k" not in part and b"vKill" not in part))
+    with running.connect() as wire:
+        assert wire.ask(b"qC").startswith(b"QC")

@@ -62,7 +62,7 @@ def test_panes_are_chosen_by_name(shell: Shell) -> None:
     assert shell.context.panes == ("code",)
     assert list(json.loads(shell.run_line("context --json"))) == ["code"]
     shell.run_line("context off")
-    assert shell.context.panes == ()
+    assert not shell.context.panes
     for line in ("context nonsense", "context only", "context only x"):
         with pytest.raises(CommandError):
             shell.run_line(line)
