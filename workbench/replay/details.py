@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from machine.arch.riscv64 import CSR_NUMBERS, PRIVILEGES, X_NAMES, cause_name
 from machine.tcg.engine import ProbeKind
+from workbench.kernel.syscalls import NAMES as SYSCALLS
 
 from .consolesearch import Printed
 from .stoppers import Detail, Stopper
@@ -84,9 +85,4 @@ def _of_record(stopper: Stopper, row: tuple[Any, ...]) -> Detail:
 
 def syscall_number(name: str) -> int | None:
     """Return the number of one of Linux's system calls, or None."""
-    try:
-        from traces.queries.tasks import syscall_number as lookup  # type: ignore[attr-defined,unused-ignore]
-    except ImportError:
-        return None
-    found: int | None = lookup(name)
-    return found
+    return next((number for number, known in SYSCALLS.items() if known == name), None)
