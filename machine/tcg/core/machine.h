@@ -88,6 +88,7 @@ typedef struct {
 } Chain;
 
 struct TB {
+    TB *hash_next;          /* beside what a look-up compares */
     uint64_t pc, paddr; /* of the first instruction */
     uint64_t paddr2;    /* of the second page if the last instruction crosses, else ~0 */
     uint32_t flags;     /* GuestOps.tb_flags */
@@ -101,7 +102,6 @@ struct TB {
     uint8_t *code;        /* host code (executable address), or NULL while cold */
     const uint8_t *entry; /* where a jump to this block goes: its code, or out while cold */
     uint32_t code_size;
-    TB *hash_next;
     TB *page_next[2]; /* TBs of the same physical page */
     TB *in_tb;        /* incoming chains: first holder … */
     uint16_t in_slot;

@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum {
-    HASH_BITS = 16,
+    HASH_BITS = 17,
     CHUNK_BYTES = 1 << 20,
 };
 
