@@ -10,6 +10,7 @@ from itertools import islice
 from workbench.errors import CommandError
 from workbench.output import Result, Style, Table, Text
 from workbench.query.api import Trace
+from workbench.query.command import shown_progress
 from workbench.query.profile import profile as costs
 from workbench.query.rows import Row, Rows
 from workbench.repl.context import Context
@@ -23,6 +24,11 @@ _HEX: dict[str, Style] = {
     "value": "hex",
     "vaddr": "hex16",
 }
+
+
+def _asking(context: Context) -> Trace:
+    """Return the session as one that answers questions, and shows on a terminal how far it is."""
+    return Trace.of(context.session).asking(progress=shown_progress())
 
 
 def _place(context: Context, arguments: str) -> tuple[int, int]:
@@ -55,7 +61,7 @@ def last_write(context: Context, arguments: str) -> Result:
     and firmware write is not.
     """
     address, size = _place(context, arguments)
-    row = Trace.of(context.session).last_write(address, size)
+    row = _asking(context).last_write(address, size)
     return _write(context, row, f"no instruction writes to {address:#x} before the cursor")
 
 
@@ -63,7 +69,7 @@ def last_write(context: Context, arguments: str) -> Result:
 def next_write(context: Context, arguments: str) -> Result:
     """Tell the first store from the cursor on to an address: where, by whom, what."""
     address, size = _place(context, arguments)
-    row = Trace.of(context.session).next_write(address, size)
+    row = _asking(context).next_write(address, size)
     return _write(context, row, f"no instruction writes to {address:#x} from the cursor on")
 
 
@@ -71,7 +77,7 @@ def next_write(context: Context, arguments: str) -> Result:
 def history(context: Context, arguments: str) -> Result:
     """List all values of a variable over the run, each with its writer: ``history jiffies``."""
     address, size = _place(context, arguments)
-    rows = [(v.icount, v.value, v.pc, v.symbol) for v in Trace.of(context.session).history(address, size)]
+    rows = [(v.icount, v.value, v.pc, v.symbol) for v in _asking(context).history(address, size)]
     return Table(("icount", "value", "pc", "writer"), rows, _HEX, empty="No instruction ever writes there.")
 
 
@@ -95,7 +101,7 @@ def calls(context: Context, arguments: str) -> Result:
     name, limit = _count(arguments)
     if not name:
         raise CommandError("calls: a function is needed; 'sql select … from calls' asks for all of them")
-    trace = Trace.of(context.session)
+    trace = _asking(context)
     address = trace.symbols.lookup(name)
     rows = trace.calls(context.number(name) if address is None else address).after(trace.cursor)
     columns = ("icount", "pc", "caller", "a0", "a1", "a2", "ret", "steps")
@@ -113,7 +119,7 @@ def calls(context: Context, arguments: str) -> Result:
 def traps(context: Context, arguments: str) -> Result:
     """List exceptions and interrupts from the cursor on, 20 or COUNT of them."""
     _, limit = _count(arguments)
-    trace = Trace.of(context.session)
+    trace = _asking(context)
     columns = ("icount", "hart", "cause", "is_interrupt", "epc", "tval", "from_priv", "ret_icount")
     return _table(trace.traps.after(trace.cursor), columns, limit, name=True)
 
@@ -124,7 +130,7 @@ def syscalls(context: Context, arguments: str) -> Result:
     words = arguments.split()
     if not all(word.isdecimal() for word in words) or len(words) > 2:
         raise CommandError("syscalls: a pid and a count, both numbers")
-    trace = Trace.of(context.session)
+    trace = _asking(context)
     rows = trace.syscalls.after(trace.cursor)
     if words:
         rows = rows.where(pid=int(words[0]))
@@ -136,7 +142,7 @@ def syscalls(context: Context, arguments: str) -> Result:
 def switches(context: Context, arguments: str) -> Result:
     """List switches between tasks from the cursor on, 20 or COUNT of them."""
     _, limit = _count(arguments)
-    trace = Trace.of(context.session)
+    trace = _asking(context)
     columns = ("icount", "hart", "prev_pid", "prev_comm", "next_pid", "next_comm")
     return _table(trace.switches.after(trace.cursor), columns, limit)
 
@@ -151,7 +157,7 @@ def profile(context: Context, arguments: str) -> Result:
     limit = int(words.pop()) if len(words) in (1, 3) and words[-1].isdecimal() else 20
     if len(words) not in (0, 2):
         raise CommandError("profile: two positions, as in 'profile 10% 20%', and a count")
-    trace = Trace.of(context.session)
+    trace = _asking(context)
     low, high = (trace.parse_position(word) for word in words or ("start", "end"))
     rows = [(c.symbol, c.steps, f"{c.share:.2%}") for c in costs(trace, low, high)[:limit]]
     return Table(("symbol", "steps", "share"), rows)
