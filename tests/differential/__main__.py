@@ -32,9 +32,11 @@ def main() -> int:
         print(coverage_table(tally.vectors))
     print(
         f"seeds {options.seed} to {seed - 1}: {tally.sequences} sequences, {tally.instructions} instructions, "
-        f"{tally.traps} traps, {tally.inconclusive} inconclusive, {len(tally.failures)} differences, "
+        f"{tally.traps} traps, {tally.inconclusive.total()} inconclusive, {len(tally.failures)} differences, "
         f"{time.monotonic() - began:.0f} s"
     )
+    for why, count in tally.inconclusive.most_common():
+        print(f"  inconclusive: {count}: {why}")
     return 1 if tally.failures else 0
 
 

@@ -19,16 +19,16 @@ RUNS: dict[str, Run] = {
 }
 
 
-def conclusive(sequence: Sequence_, pair: tuple[str, str], a: Outcome, b: Outcome) -> bool:
-    """Is a difference one? Not if the watchdog ended one of them: the peer's clock is real time.
-
-    Nor if the peer aborted over it; nor if the sequence has written over its code without FENCE.I: only ours then
-    executes the new code at once. SPEC: unprivileged, Zifencei
-    """
+def inconclusive(sequence: Sequence_, pair: tuple[str, str], a: Outcome, b: Outcome) -> str:
+    """Return why a difference would be none, or nothing."""
     if harness.BROKEN in (a.status, b.status):
-        return False
-    rewritten = (a.rewritten | b.rewritten) & ~sequence.may_rewrite()
-    return "watchdog" not in (a.status, b.status) and not ("qemu" in pair and rewritten)
+        return "the peer aborted"
+    if "watchdog" in (a.status, b.status):
+        return "the watchdog's time, which is real on the peer"
+    if "qemu" in pair and (a.rewritten | b.rewritten) & ~sequence.may_rewrite():
+        # Only ours then executes the new code at once. SPEC: unprivileged, Zifencei
+        return "code was written over without FENCE.I"
+    return ""
 
 
 def differences(a: Outcome, b: Outcome) -> dict[str, tuple[int | str, int | str]]:
@@ -57,6 +57,7 @@ class Failure:
             f"seed {self.sequence.seed} (template {self.fill_seed}): {self.pair[0]} differs from {self.pair[1]}"
         ]
         lines.append(f"  mstatus {s.mstatus:#x}, fcsr {s.fcsr:#x}, satp {s.satp:#x}, menvcfg {s.menvcfg:#x}")
+        lines[-1] += f", medeleg {s.medeleg:#x}"
         if s.satp:
             lines.append("  PTEs " + " ".join(f"{p:x}" for p in s.ptes))
         lines += [f"  {line}" for line in disassemble(start)]
@@ -121,6 +122,7 @@ def _smaller(sequence: Sequence_) -> Iterator[Sequence_]:
         replace(start, menvcfg=1 << 61),
         replace(start, mstatus=0x6000 | start.mstatus & 0x1800),
         replace(start, fcsr=0),
+        replace(start, medeleg=0),
     ]
     yield from (replace(sequence, start=other) for other in simpler if other != start)
 
@@ -134,7 +136,7 @@ def shrink(sequence: Sequence_, pair: tuple[str, str], fill: bytes) -> Sequence_
         failing = [
             c
             for c, x, y in zip(candidates, a, b, strict=True)
-            if conclusive(c, pair, x, y) and differences(x, y)
+            if not inconclusive(c, pair, x, y) and differences(x, y)
         ]
         if not failing:
             break
@@ -149,7 +151,7 @@ class Tally:
     vectors: Counter[str] = field(default_factory=Counter)
     sequences: int = 0
     traps: int = 0
-    inconclusive: int = 0
+    inconclusive: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     @property
@@ -183,8 +185,8 @@ def compare(
     for other in against:
         for s, a, b in zip(sequences, ours, RUNS[other](starts, fill), strict=True):
             pair = ("jit", other)
-            if not conclusive(s, pair, a, b):
-                tally.inconclusive += 1
+            if why := inconclusive(s, pair, a, b):
+                tally.inconclusive[why] += 1
                 continue
             found = differences(a, b)
             if not found:

@@ -55,6 +55,8 @@ ADUE = 1 << 61
 #: It takes memory types from PTEs without being asked to.
 PBMTE = 1 << 62
 MODES = (8, 9, 10)
+#: All but calls, and breakpoints: stval is the address of one, or 0 (privileged, 4.1.9).
+DELEGABLE = 0xB0F7
 NOP, ECALL, SRET, FENCE_I = 0x13, 0x73, 0x1020_0073, 0x100F
 
 
@@ -147,11 +149,15 @@ class Generator:
         groups: dict[str, list[Pattern]] = {}
         for p in pool:
             groups.setdefault(p.extension, []).append(p)
-        self.groups = list(groups.values())
-        self.weights = [len(group) ** 0.5 for group in self.groups]
+        self.all_groups = list(groups.values())
+        # The supervisor's handler skips four bytes: what it skips to must be an instruction, and not of an extension
+        # that the peer lacks.
+        self.wide_groups = [
+            wide for group in groups.values() if (wide := [p for p in group if p.width == 32])
+        ]
         self.plain = [p for p in pool if p.extension in ("I", "M", "Zbb") and p.args.name in ("r", "i")]
         self.plain = [p for p in self.plain if p.trans not in LOADS | {"jalr"}]
-        self.supervisor = self.paged = False
+        self.supervisor = self.paged = self.wide = False
         #: In S-mode from start to end, with TVM clear: the peer lets U-mode execute SFENCE.W.INVAL and
         #: SFENCE.INVAL.IR, and gives no encoding in mtval for SINVAL.VMA. SPEC: privileged, Svinval and 3.1.16
         self.svinval = False
@@ -160,14 +166,14 @@ class Generator:
         rng = self.rng
         self.supervisor = rng.random() < 0.5
         start = self._start()
-        self.paged = start.satp != 0
+        self.paged, self.wide = start.satp != 0, start.medeleg != 0
         self.svinval = self.supervisor and not start.mstatus >> 20 & 1 and rng.random() < 0.3
         items: list[Item] = []
         size = 0
         while len(items) < self.length:
             item = self._item()
             size += item.size
-            if size > harness.MAX_CODE_BYTES - 8:
+            if size > harness.SUPERVISOR_HANDLER - CODE - 8:
                 break
             items.append(item)
         return Sequence_(self.seed, tuple(items), start)
@@ -217,7 +223,13 @@ class Generator:
             ptes = [self._pte(i) for i in range(harness.N_PTES)]
             x[PAGED_BASE[0]] = PAGED_BASE[1]
         menvcfg = rng.choice((0, 0, 0xF1, rng.choice((0x10, 0x30, 0x40, 0x80)))) | ADUE | PBMTE
-        return Start(b"", x, [self.floating() for _ in range(32)], fcsr, mstatus, satp, menvcfg, ptes)
+        # A user's code page is none to the supervisor's handler. Calls are not delegated: one ends the sequence.
+        delegates = rng.random() < 0.4 and not (satp and not self.supervisor)
+        medeleg = rng.getrandbits(16) & DELEGABLE if delegates else 0
+        if mstatus >> 22 & 1:
+            medeleg &= ~(1 << 2)  # the handler's SRET would trap to the handler
+        f = [self.floating() for _ in range(32)]
+        return Start(b"", x, f, fcsr, mstatus, satp, menvcfg, medeleg, ptes)
 
     def _pte(self, index: int) -> int:
         rng = self.rng
@@ -258,7 +270,8 @@ class Generator:
             return self._status()
         if kind < 0.06 and self.supervisor and not self.svinval:
             return self._return()
-        p = rng.choice(rng.choices(self.groups, self.weights)[0])
+        groups = self.wide_groups if self.wide else self.all_groups
+        p = rng.choice(rng.choices(groups, [len(group) ** 0.5 for group in groups])[0])
         if p.extension == "Svinval" and not self.svinval:
             return self._one(self.plain[0])
         if p.trans in BRANCHES or p.trans == "jal":

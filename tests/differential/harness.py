@@ -29,6 +29,8 @@ RECORDS_OUT = BASE + 0x90_0000
 RECORD_BYTES = 1024
 MAX_SEQUENCES = 8000
 MAX_CODE_BYTES = 320
+#: Behind a sequence's code, in its place: the handler of delegated traps, which goes on four bytes further.
+SUPERVISOR_HANDLER = CODE + MAX_CODE_BYTES - 32
 LOGGED_TRAPS = 8
 
 FINISHER = 0x10_0000
@@ -37,8 +39,8 @@ CLINT_MTIME = 0x200_BFF8
 MASK64 = (1 << 64) - 1
 
 # Offsets in a record that goes in.
-IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_CODE = (
-    0, 256, 512, 520, 528, 536, 544, 640,
+IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_MEDELEG, IN_CODE = (
+    0, 256, 512, 520, 528, 536, 544, 608, 640,
 )  # fmt: skip
 # Offsets in a record that comes out.
 OUT_TRAPS, OUT_F, OUT_FCSR, OUT_ARENA, OUT_TRAP_DIGEST, OUT_STATUS = 0, 256, 512, 520, 528, 536
@@ -98,7 +100,7 @@ def _source() -> str:
     keep_x = "; ".join(f"sd x{i}, {8 * i}(x30)" for i in range(1, 30) if i not in saved)
     keep_saved = "; ".join(f"ld x5, {CTX_SAVED + o}(x31); sd x5, {8 * r}(x30)" for r, o in saved.items())
     seeds = "; ".join(
-        f"csrw {n}, zero" for n in ("sepc", "scause", "stval", "sscratch", "stvec", "sie", "0x10a", "0x106")
+        f"csrw {n}, zero" for n in ("sepc", "scause", "stval", "sscratch", "sie", "0x10a", "0x106")
     )
     keep_scsrs = "; ".join(
         f"csrr t0, {number:#x}; sd t0, {OUT_SCSRS + 8 * i}(s1)" for i, number in enumerate(SCSRS.values())
@@ -137,6 +139,7 @@ place: ld a0, 0(s2); sd a0, 0(s3); addi s2, s2, 8; addi s3, s3, 8; bltu s3, s4, 
     ld t0, {IN_FCSR}(s0); csrw fcsr, t0
     ld t0, {IN_SATP}(s0); csrw satp, t0; sfence.vma
     ld t0, {IN_MENVCFG}(s0); csrw menvcfg, t0
+    ld t0, {IN_MEDELEG}(s0); csrw medeleg, t0; li t0, {SUPERVISOR_HANDLER}; csrw stvec, t0
     ld t0, {IN_MSTATUS}(s0); csrw mstatus, t0
     li t0, {CODE}; csrw mepc, t0
     csrw mscratch, s5
@@ -226,13 +229,16 @@ class Start:
     mstatus: int
     satp: int = 0
     menvcfg: int = 0
+    medeleg: int = 0
     ptes: list[int] = field(default_factory=lambda: [0] * N_PTES)
 
     def pack(self) -> bytes:
-        assert len(self.code) <= MAX_CODE_BYTES
+        assert len(self.code) <= SUPERVISOR_HANDLER - CODE
         head = struct.pack("<32Q32Q", self.mstatus, *self.x[1:], *self.f)
-        head += struct.pack("<12Q", self.fcsr, CODE + len(self.code) - 4, self.satp, self.menvcfg, *self.ptes)
-        return (head.ljust(IN_CODE, b"\0") + self.code).ljust(RECORD_BYTES, b"\0")
+        last = CODE + len(self.code) - 4
+        head += struct.pack("<13Q", self.fcsr, last, self.satp, self.menvcfg, *self.ptes, self.medeleg)
+        code = self.code.ljust(SUPERVISOR_HANDLER - CODE, b"\0") + _HANDLER
+        return (head.ljust(IN_CODE, b"\0") + code).ljust(RECORD_BYTES, b"\0")
 
 
 def _tables() -> bytes:
@@ -245,6 +251,11 @@ def _tables() -> bytes:
     return bytes(out)
 
 
+_HANDLER, _ = assemble(
+    """csrrw x31, sscratch, x31; csrr x31, sepc; addi x31, x31, 4; csrw sepc, x31
+    csrrw x31, sscratch, x31; sret""",
+    SUPERVISOR_HANDLER,
+)
 _CODE, _LABELS = assemble(_source(), BASE)
 assert len(_CODE) <= CTX - BASE
 
