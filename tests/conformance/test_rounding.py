@@ -65,7 +65,7 @@ def rounded(value: Fraction, fmt: str, mode: int) -> tuple[int, bool]:
 
 def root(value: Fraction, fmt: str, mode: int) -> tuple[int, bool]:
     """The rounded square root of a positive number, which is never subnormal and seldom rational."""
-    fraction, exponent, _ = FORMATS[fmt]
+    fraction = FORMATS[fmt][0]
     # sqrt(v) * 2^shift with `fraction` bits and many more behind: a root that is cut still rounds as itself,
     # when a bit that stands for the rest is put behind it.
     shift = 2 * fraction + 1100
