@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +35,27 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
     linux = [k for k in LINUX if name in ("all", k)]
     if switches and not kernels:
         raise click.UsageError("--switches goes with kernels")
-    results = _measure(kernels, [] if switches else linux, rounds, switches)
+    results = []
+    for result in _measure(kernels, [] if switches else linux, rounds, switches):
+        results.append(result)
+        for table in [] if as_json else _tables(result):
+            output.emit(table)
     if as_json:
         output.emit(output.Record({"results": results}), "json")
-        return
-    for result in results:
-        for table in _tables(result):
-            output.emit(table)
 
 
-def _measure(kernels: list[str], linux: list[str], rounds: int, switches: bool) -> list[dict[str, Any]]:
+def _measure(kernels: list[str], linux: list[str], rounds: int, switches: bool) -> Iterator[dict[str, Any]]:
+    """Yield each result when it is there: all of them take minutes."""
     from workbench import output
     from workbench.bench import bare, boot
 
-    results = []
     if kernels and switches:
-        results.append(bare.run_switches(kernels, bare.switch_names(), rounds, output.note))
+        yield bare.run_switches(kernels, bare.switch_names(), rounds, output.note)
     elif kernels:
-        results.append(bare.run(kernels, rounds, output.note))
+        yield bare.run(kernels, rounds, output.note)
     with tempfile.TemporaryDirectory(prefix="workbench-bench-") as work:
-        results += [boot.run(name, rounds, Path(work), output.note) for name in linux]
-    return results
+        for name in linux:
+            yield boot.run(name, rounds, Path(work), output.note)
 
 
 def _tables(result: dict[str, Any]) -> list[Any]:
