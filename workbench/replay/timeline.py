@@ -213,14 +213,19 @@ class Timeline:
             self.scanned.add(probe, low, met.step + 1, met.step if index in met.probes else None)
 
     def first_vtime(self, vtime_ns: int, low: int, high: int) -> int:
-        """Return the first position in ``low..high`` whose virtual time is at least ``vtime_ns``; moves the cursor."""
+        """Return the first position in ``low..high`` whose virtual time is at least ``vtime_ns``; moves the cursor.
+
+        Raises:
+            PositionError: interrupted on the way.
+        """
+        self.playback.interrupted = False
         while low < high:
-            self._travel(low)
+            self._reach(low)
             gap = vtime_ns - self.playback.board.vtime_ns
             if gap <= 0:
                 return low
             guess = min(low + -(-gap // self.playback.config.ns_per_step), high)
-            self._travel(guess)
+            self._reach(guess)
             if self.playback.board.vtime_ns <= vtime_ns or guess == low + 1:
                 low = guess
                 if self.playback.board.vtime_ns >= vtime_ns:
@@ -232,12 +237,16 @@ class Timeline:
     def _bisect_vtime(self, vtime_ns: int, low: int, high: int) -> tuple[int, int]:
         while low + 1 < high:
             middle = (low + high) // 2
-            self._travel(middle)
+            self._reach(middle)
             if self.playback.board.vtime_ns < vtime_ns:
                 low = middle
             else:
                 high = middle
         return high, high
+
+    def _reach(self, target: int) -> None:
+        if not self._travel(target):
+            raise PositionError("interrupted: the search for a virtual time is not at its end")
 
     def _travel(self, target: int) -> bool:
         """Go to a position by the shortest way; False if interrupted, the cursor then being on the way."""
