@@ -12,7 +12,7 @@ import click
 from workbench.bench.kernels import KERNELS
 
 LINUX = ("boot", "shell")
-BENCHMARKS = ("all", "kernels", *LINUX, *KERNELS)
+BENCHMARKS = ("all", "kernels", *LINUX, "timetravel", *KERNELS)
 _COLUMNS = ("wall_s", "cpu_s", "spread", "peak_mib", "mips", "rounds")
 
 
@@ -62,6 +62,9 @@ def _tables(result: dict[str, Any]) -> list[Any]:
     """Return what a result looks like as text."""
     from workbench.output import Table
 
+    if result["benchmark"] == "timetravel":
+        figures = [(k, v["value"], v["at_most"], v["unit"], v["met"]) for k, v in result["figures"].items()]
+        return [Table(("timetravel", "value", "at most", "unit", "met"), figures)]
     if result["benchmark"] == "switches":
         rows = [(k, v["cpu_s"], *v["off"].values()) for k, v in result["kernels"].items()]
         names = next(iter(result["kernels"].values()))["off"]

@@ -83,10 +83,9 @@ def open_branch(
     """
     trace, node = playback.trace, playback.keep()
     pages = playback.tree.difference(node, playback.tree.root)
-    playback.tree.fetch(node, pages)
     origin = Origin(
         state=node.state(),
-        pages={index: playback.tree.contents(node, index) for index in sorted(pages)},
+        pages=dict(sorted(playback.tree.contents_of(node, pages))),
         meta={
             "parent": trace_id(trace),
             "parent_path": trace.path.name,

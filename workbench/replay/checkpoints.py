@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from traces.errors import TraceError
@@ -20,6 +20,8 @@ from .parts import PAGE_BYTES
 
 #: Most nodes in memory.
 _MAX_KEPT: Final = 512
+#: Pages of the trace that are read at once.
+_BATCH: Final = 4096
 #: Checkpoints of the trace whose whole tables of pages are kept.
 _MAX_FOLDED: Final = 4
 
@@ -195,30 +197,32 @@ class CheckpointTree:
         """Return the trace's own checkpoints, by position, without the one at reset."""
         return list(self._file_at.values())
 
-    def fetch(self, node: Node, pages: Iterable[int]) -> None:
-        """Read from the trace, all at once, what pages hold at a node."""
-        left = list(pages)
+    def contents_of(self, node: Node, pages: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield what pages hold at a node; those of the trace are read many at a time."""
+        held: dict[int, bytes] = {}
+        chain: list[dict[int, bytes]] = []
         at: Node | None = node
-        while at is not None and not isinstance(at, FileNode):
-            left = [index for index in left if at.page(index) is None]
+        while isinstance(at, MemoryNode):
+            chain.append(at.contents)
             at = at.parent
-        if at is not None:
-            names = self._names(at)
-            at.store.fetch(names[index] for index in left if index in names)
-
-    def contents(self, node: Node, index: int) -> bytes:
-        """Return what a page holds at a node."""
-        at: Node | None = node
-        while at is not None and not isinstance(at, FileNode):
-            data = at.page(index)
+        for each in reversed(chain):
+            held.update(each)
+        names = self._names(at) if isinstance(at, FileNode) else {}
+        left = []
+        for index in pages:
+            data = held.get(index)
             if data is not None:
-                return data
-            at = at.parent
-        if at is not None:
-            name = self._names(at).get(index)
-            if name is not None:
-                return at.store.page(name)
-        return self._initial.get(index, ZERO_PAGE)
+                yield index, data
+            elif index in names:
+                left.append(index)
+            else:
+                yield index, self._initial.get(index, ZERO_PAGE)
+        if isinstance(at, FileNode):
+            for start in range(0, len(left), _BATCH):
+                batch = left[start : start + _BATCH]
+                at.store.fetch(names[index] for index in batch)
+                for index in batch:
+                    yield index, at.store.page(names[index])
 
     def _names(self, node: FileNode) -> dict[int, bytes]:
         """Return ``{page: hash}`` of all that a checkpoint of the trace differs from reset in."""

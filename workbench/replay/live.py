@@ -57,7 +57,10 @@ class Live:
         arm(engine, probes, stopping=True)
         engine.skip_probes_at(None if arrives else began)
         try:
+            recorder.resume()
             stop = recorder.advance(limit)
+            while reason_name(stop) == "interrupted" and not recorder.pausing and not recorder.ended:
+                stop = recorder.advance(limit)  # what it stopped for is over
             reason = reason_name(stop)
             met = met_by(engine, probes) if reason == "breakpoint" else Met(reason)
         finally:

@@ -151,9 +151,7 @@ class Playback:
         self.touched = False
         board = self.board
         touched = self._since_base | self.tree.difference(self._base, node)
-        self.tree.fetch(node, touched)
-        for index in touched:
-            data = self.tree.contents(node, index)
+        for index, data in self.tree.contents_of(node, touched):
             try:
                 if bytes(board.ram_page(index)) != data:
                     board.load_ram_page(index, data)

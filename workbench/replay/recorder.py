@@ -125,6 +125,7 @@ class Recorder:
         self._switch_s = 0.0
         self._rolls = 0
         self._rolled_at = -1
+        self._quiet, self._given_at = False, -1
         #: called between steps, soon after ``pause``, while the machine stands still
         self.on_pause: Callable[[], None] | None = None
         #: how it ended, once it has
@@ -171,7 +172,7 @@ class Recorder:
             while True:
                 stop = self.advance(steps)
                 if self._pausing and self.on_pause is not None and not self._why:
-                    self._pausing = False
+                    self.resume()
                     self.on_pause()
                     if self.result is not None:  # whoever looked around went on to the machine's end
                         return self.result
@@ -226,6 +227,15 @@ class Recorder:
         return self._log is not None
 
     @property
+    def pausing(self) -> bool:
+        """Whether ``pause`` was called since ``resume``."""
+        return self._pausing
+
+    def resume(self) -> None:
+        """Forget what ``pause`` asked for."""
+        self._pausing = self.gate.pausing = False
+
+    @property
     def ended(self) -> bool:
         """Whether something has ended the recording: a pattern, a limit, an interruption."""
         return bool(self._why)
@@ -254,7 +264,7 @@ class Recorder:
             log.abandon()
 
     def pause(self) -> None:
-        """Stand still soon and call ``on_pause``; from a signal handler, another thread or a console's source."""
+        """Stand still soon (``advance`` returns, ``run`` calls ``on_pause``); from a signal handler, another thread or a console's source."""
         self._pausing = True
         self.gate.pausing = True
         self.board.interrupt()
@@ -358,10 +368,12 @@ class Recorder:
         if reason == "poweroff" and "poweroff" not in self._watch.named:
             log.bookmark("poweroff", board.icount, "the machine was switched off")
         self._collect()
+        # where nothing was taken at the last position, the machine stands as it arrived there
+        quiet = self._quiet and self._given_at == gate.count
+        if (not settled or quiet) and board.icount != self._checkpoint_at:
+            self._checkpoint(log)
         if settled and reason_name(stop) not in ("until", "interrupted"):
             log.end_digest(board.save_state(), copy_pages(board, self._checkpoint_dirty))
-        elif not settled and board.icount != self._checkpoint_at:
-            self._checkpoint(log)
         return RecordResult(reason, code, board.icount, board.vtime_ns, self._matched, self.path)
 
     def _start_trace(self) -> TraceLog:
@@ -441,6 +453,11 @@ class Recorder:
         self._watch.flush()
         if now >= self._stop_at_time:
             self.interrupt("timeout")
+        if icount >= 0:
+            clock = getattr(self.board, "clock", None)
+            due = None if clock is None else clock.next()
+            self._given_at = self.gate.count
+            self._quiet = clock is not None and (due is None or due > self.board.vtime_ns)
         if icount >= 0 and now >= self._progress_at and self._log is not None:
             self._progress_at = now + _PROGRESS_S
             self._log.progress(icount)
@@ -455,12 +472,6 @@ class Recorder:
 
 def _with_drive_hashes(config: MachineConfig) -> MachineConfig:
     """Return the configuration with the content hash and size of every drive."""
-    from machine.hw.rawdisk import file_hash
+    from machine.drives import identify_drive
 
-    drives = []
-    for drive in config.drives:
-        path = Path(drive.file)
-        if not drive.hash:
-            drive = replace(drive, hash=file_hash(path), size_bytes=path.stat().st_size)
-        drives.append(drive)
-    return replace(config, drives=tuple(drives))
+    return replace(config, drives=tuple(identify_drive(drive) for drive in config.drives))

@@ -30,7 +30,6 @@ def bare() -> Bare:
     return Bare(PROGRAM)
 
 
-
 def evaluate(text: str, bare: Bare) -> int:
     memory = Bare(PROGRAM).engine.read_phys
     return Evaluator(lambda name: REGISTERS[name], memory).value(parse(text, bare.labels.get))
@@ -123,7 +122,9 @@ def test_what_is_no_condition_says_so(text: str, bare: Bare) -> None:
 
 
 def test_happenings_can_be_asked_for(bare: Bare) -> None:
-    code = compile_condition("$value == 1 && $old != $addr && $size && $paddr && $icount > 0", lambda name: None)
+    code = compile_condition(
+        "$value == 1 && $old != $addr && $size && $paddr && $icount > 0", lambda name: None
+    )
     assert code.startswith(bytes([0x26, 0x10, 0x00]))
-    with pytest.raises(EvalError, match="longer|too long"):
+    with pytest.raises(EvalError, match=r"longer|too long"):
         compile_condition("||".join(["$value == 0x123456789"] * 400), lambda name: None)

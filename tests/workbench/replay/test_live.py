@@ -123,3 +123,18 @@ def test_pauses_change_nothing_of_the_run(tmp_path: Path, backend: str) -> None:
     with TraceReader.open(plain) as a, TraceReader.open(paused) as b:
         assert a.meta["end_reason"] == b.meta["end_reason"]
     assert verified(paused, backend)[0] == result.icount
+
+
+def test_the_end_is_reached_from_its_checkpoint_alone(tmp_path: Path, backend: str) -> None:
+    path = tmp_path / "boot.trace"
+    end = record(path, backend=backend).icount
+    with TraceReader.open(path) as trace:
+        last = trace.checkpoints()[-1]
+        assert last.icount == end
+        with Replayer(trace, backend) as whole:
+            whole.run_to(end)
+            digest = whole.playback.digest()
+        with Replayer(trace, backend, from_checkpoint=last.id) as there:
+            assert there.icount == end
+            assert there.playback.digest() == digest
+            assert there.verify().digests == 2

@@ -37,9 +37,7 @@ def to(session: Session, name: str) -> int:
 @pytest.mark.parametrize(("over", "by"), [(False, "insn"), (True, "insn"), (True, "line")])
 def test_reverse_steps_undo_steps(session: Session, over: bool, by: str) -> None:
     places = [to(session, "pool_put")]
-    forward, backward = (
-        (session.next, session.reverse_next) if over else (session.step, session.reverse_step)
-    )
+    forward, backward = (session.next, session.reverse_next) if over else (session.step, session.reverse_step)
     for _ in range(25):
         assert forward(by=by).reason == "step"
         places.append(session.cursor)

@@ -111,7 +111,7 @@ def test_a_tree_of_differences_holds_every_state(data: st.DataObject) -> None:
         assert at in tree.positions()
     for a in tree.positions():
         assert tree.nearest(a) is nodes[a]
-        held = {p: tree.contents(nodes[a], p) for p in range(8)}
+        held = dict(tree.contents_of(nodes[a], range(8)))
         assert held == {p: states[a].get(p, ZERO_PAGE) for p in range(8)}
         for b in tree.positions():
             differ = {p for p in range(8) if states[a].get(p) != states[b].get(p)}

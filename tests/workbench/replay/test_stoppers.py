@@ -75,7 +75,12 @@ def test_a_watchpoint_names_the_last_writer_both_ways(session: Session) -> None:
     assert len(forwards) > 3
     for stop in forwards:
         assert stop.detail is not None and stop.detail.value is not None and stop.detail.old is not None
-        assert (stop.reason, stop.detail.address, stop.detail.size, stop.detail.access) == ("watchpoint", cell, 8, "w")
+        assert (stop.reason, stop.detail.address, stop.detail.size, stop.detail.access) == (
+            "watchpoint",
+            cell,
+            8,
+            "w",
+        )
     values = [(s.detail.old, s.detail.value) for s in forwards if s.detail]
     assert all(new == old + 1 for old, new in values[1:] if old is not None and new is not None)
     backwards = all_hits(session, backwards=True)
