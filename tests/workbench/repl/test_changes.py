@@ -89,6 +89,10 @@ def test_write_opens_a_branch_and_the_trace_stays_as_it_is(recorded: Path) -> No
         shell = Shell(session)
         (row,) = json.loads(shell.run_line("branch --json"))
         assert row["leaves at"] == told["position"]
+        assert f"differ from position {told['position']:_} on" in shell.run_line(f"diff {row['branch']}")
+        assert "The same run" in shell.run_line(f"diff {recorded}")
+        with pytest.raises(CommandError):
+            shell.run_line("diff")
         shell.run_line(f"branch {row['branch']}")
         assert shell.context.session.trace.meta["parent"]
         shell.run_line("branch parent")

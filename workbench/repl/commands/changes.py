@@ -128,3 +128,35 @@ def _number(context: Context, text: str, name: str) -> int:
     if not text:
         raise CommandError(f"{name}: an input's number is needed; 'info inputs' lists them")
     return context.count(text)
+
+
+@command("diff", group="changes", usage="TRACE", completes="file", touches_host=True)
+def diff(context: Context, arguments: str) -> Result:
+    """Find where another run of the same configuration, such as a branch, parts from this one.
+
+    A name without a folder is looked for beside this trace, too.
+    """
+    from workbench.replay.comparing import compare
+    from workbench.session import Session
+
+    if not arguments:
+        raise CommandError("diff: another trace is needed; 'branch' lists this one's branches")
+    here = Path(context.session.trace.path)
+    other = Path(arguments).expanduser()
+    if not other.exists() and other.name == arguments:
+        other = here.parent / arguments
+    with Session.open(here) as mine, Session.open(other) as theirs:
+        found = compare(mine, theirs)
+    value = {"start": found.start, "end": found.end, "state": found.state, "path": found.path}
+    if found.state is None and found.path is None:
+        return Text(f"The same run over positions {found.start:_} to {found.end:_}.", value)
+    lines = []
+    if found.state is not None:
+        lines.append(f"The states differ from position {found.state:_} on.")
+    if found.path is None:
+        lines.append(f"The steps are the same up to {found.end:_}.")
+    else:
+        lines.append(f"The runs part at position {found.path:_}; 'goto {found.path}' goes there.")
+    for name, side in zip((here.name, other.name), found.sides or (), strict=False):
+        lines.append(f"{name}: {side.does}")
+    return Text("\n".join(lines), value)
