@@ -264,7 +264,10 @@ class Recorder:
             log.abandon()
 
     def pause(self) -> None:
-        """Stand still soon (``advance`` returns, ``run`` calls ``on_pause``); from a signal handler, another thread or a console's source."""
+        """Stand still soon: ``advance`` returns, ``run`` calls ``on_pause``.
+
+        May be called from a signal handler, another thread or a console's source.
+        """
         self._pausing = True
         self.gate.pausing = True
         self.board.interrupt()
