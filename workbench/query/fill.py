@@ -85,6 +85,7 @@ class Filler:
         identity = f"{trace.meta.get('created', '')} {trace.meta.get('parent', '')} {trace.config}"
         self.store = LazyStore.open(trace.path, identity, writable)
         self._symbols = symbols
+        self._types: Btf | None = None
 
     @classmethod
     def of(cls, session: Session, **options: Any) -> Filler:
@@ -101,16 +102,19 @@ class Filler:
 
     def types(self, kernel: Kernel) -> Btf:
         """Return the kernel's types: those that the trace keeps, else from memory; then it keeps them."""
+        if self._types is not None:
+            return self._types
         kept = self.store.get_cache("btf")
         if kept is not None:
             try:
-                return Btf(zlib.decompress(kept))
+                self._types = Btf(zlib.decompress(kept))
+                return self._types
             except zlib.error:
                 pass  # a damaged copy is found again in memory
         data = kernel.btf_bytes()
-        types = Btf(data)
+        self._types = Btf(data)
         self.store.put_cache("btf", zlib.compress(data, 1))
-        return types
+        return self._types
 
     def ensure(self, want: Want, low: int | None = None, high: int | None = None) -> Filled:
         """Make sure that all wanted rows of an interval are there.
