@@ -32,7 +32,7 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
     from workbench import output
 
     kernels = list(KERNELS) if name in ("all", "kernels") else [k for k in KERNELS if k == name]
-    linux = [k for k in LINUX if name in ("all", k)]
+    linux = [k for k in (*LINUX, "timetravel") if name in ("all", k)]
     if switches and not kernels:
         raise click.UsageError("--switches goes with kernels")
     results = []
@@ -47,7 +47,7 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
 def _measure(kernels: list[str], linux: list[str], rounds: int, switches: bool) -> Iterator[dict[str, Any]]:
     """Yield each result when it is there: all of them take minutes."""
     from workbench import output
-    from workbench.bench import bare, boot
+    from workbench.bench import bare, boot, timetravel
 
     if kernels and switches:
         yield bare.run_switches(kernels, bare.switch_names(), rounds, output.note)
@@ -55,7 +55,10 @@ def _measure(kernels: list[str], linux: list[str], rounds: int, switches: bool) 
         yield bare.run(kernels, rounds, output.note)
     with tempfile.TemporaryDirectory(prefix="workbench-bench-") as work:
         for name in linux:
-            yield boot.run(name, rounds, Path(work), output.note)
+            if name == "timetravel":
+                yield timetravel.run(Path(work), output.note)
+            else:
+                yield boot.run(name, rounds, Path(work), output.note)
 
 
 def _tables(result: dict[str, Any]) -> list[Any]:
