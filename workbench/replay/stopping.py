@@ -31,7 +31,7 @@ class Stopping(Moving):
         Args:
             addr: its virtual address, in every address space and on every hart.
             temporary: delete it when it stops a motion. enabled: whether it stops any.
-            physical: ``addr`` is a physical address.
+            physical: refused, as the engine watches execution by virtual addresses.
             condition: an expression that must not be 0, gdb's byte code, or several of these of which one must hold.
             hits_ignored: how many hits don't stop.
 

@@ -25,6 +25,8 @@ _LADDER: Final = (4_000_000, 1_000_000, 200_000, 40_000, 8_000, 1_600, 320, 64)
 _LADDER_SHARE: Final = 4
 #: The first stretch that reverse-continue scans is at least this long, in steps; later ones double.
 _FIRST_SCAN: Final = 50_000
+#: A search backwards leaves a checkpoint where it begins if the way back there would be longer than this, in steps.
+_WAY_BACK: Final = 4_000_000
 #: Checkpoints in memory are left at least this often on long ways where the trace has none, in steps.
 _FAR: Final = 1 << 26
 
@@ -134,6 +136,8 @@ class Timeline:
         """
         self.playback.interrupted = False
         began = self.cursor
+        if probes and began - self.playback.tree.nearest(began).icount > _WAY_BACK:
+            self.playback.keep()  # so that an interrupted search is back here at once
         try:
             step = self._search(probes, limit, began)
             if self.playback.interrupted:

@@ -206,6 +206,7 @@ def test_a_search_is_not_done_twice(session: Session) -> None:
         lambda s: s.add_catch("reg", "x0"),
         lambda s: s.add_catch("mmio", "nothing"),
         lambda s: s.add_breakpoint(0, condition="1 +"),
+        lambda s: s.add_breakpoint(0x8020_0000, physical=True),
     ],
 )
 def test_what_cannot_stop_is_refused(session: Session, wrong: Any) -> None:
