@@ -21,6 +21,18 @@ class BlockError(Exception):
         self.errno = errno
 
 
+class BlobStore(Protocol):
+    """Where a node's saved state keeps contents, by the raw BLAKE2b-256 hash of them."""
+
+    def put(self, data: bytes) -> bytes:
+        """Keep the data and return its hash."""
+        ...
+
+    def get(self, digest: bytes) -> bytes:
+        """Return what was put. Raises KeyError or an error of the store's when it has it not."""
+        ...
+
+
 class BlockNode(Protocol):
     """A disk. Offsets and sizes are bytes, in range: the device has checked them."""
 
@@ -41,16 +53,8 @@ class BlockNode(Protocol):
 
     def load_state(self, state: dict[str, Any]) -> None: ...
 
-
-class BlobStore(Protocol):
-    """Where a node's saved state keeps contents, by the raw BLAKE2b-256 hash of them."""
-
-    def put(self, data: bytes) -> bytes:
-        """Keep the data and return its hash."""
-        ...
-
-    def get(self, digest: bytes) -> bytes:
-        """Return what was put. Raises KeyError or an error of the store's when it has it not."""
+    def set_blob_store(self, store: BlobStore | None) -> None:
+        """Let saved states name contents in a store; without one they hold them."""
         ...
 
 

@@ -72,6 +72,15 @@ class FakeWires:
     def cancel(self, owner: str, name: str) -> None:
         self.clock.cancel(owner, name)
 
+    def stall(self, ns: int) -> None:
+        self.vtime_ns += ns
+
+    def set_quantum(self, steps: int) -> None:
+        self.quantum = steps
+
+    def latency(self, ns: int) -> int:
+        return ns
+
     def ask(self, source: str, kind: str, request: bytes) -> bytes:
         self.asked.append((source, kind, request))
         return self.answer

@@ -49,6 +49,9 @@ class MemoryDisk:
     def load_state(self, state: dict[str, Any]) -> None:
         return
 
+    def set_blob_store(self, store: object) -> None:
+        raise AssertionError("the device never asks for a store")
+
 
 class Rig(Driver):
     """A driver of one disk."""
