@@ -98,7 +98,20 @@ def _broken_pipe() -> int:
 
 
 def _add_commands() -> None:
-    from workbench.cli import bench, debug, doctor, guest, hunt, img, machine, nbd, query, replay, replicate, trace
+    from workbench.cli import (
+        bench,
+        debug,
+        doctor,
+        guest,
+        hunt,
+        img,
+        machine,
+        nbd,
+        query,
+        replay,
+        replicate,
+        trace,
+    )
 
     for module in (machine, replay, debug, query, trace, hunt, guest, img, nbd, replicate, bench, doctor):
         for command in module.COMMANDS:
