@@ -55,8 +55,9 @@ class Points:
 
     def _add(self, point: Point, conditions: list[bytes]) -> Any:
         session = self._link.session
-        more: dict[str, Any] = {"physical": self._link.physical, "condition": conditions or None}
+        more: dict[str, Any] = {"condition": conditions or None}
         if point.kind in _ACCESS:
+            more["physical"] = self._link.physical
             return session.add_watchpoint(point.address, point.size, _ACCESS[point.kind], **more)
         return session.add_breakpoint(point.address, **more)
 

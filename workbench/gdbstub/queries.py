@@ -131,7 +131,7 @@ class Queries:
         return b"OK"
 
     def set_physical(self, text: str) -> bytes:
-        """``Qqemu.PhyMemMode:0|1``: whether addresses of memory and of new points are physical."""
+        """``Qqemu.PhyMemMode:0|1``: whether addresses of memory and of new watchpoints are physical."""
         if text not in ("0", "1"):
             return ERROR_ARGUMENT
         self._link.physical = text == "1"

@@ -211,8 +211,9 @@ def test_physical_memory_mode_is_qemus(client: Client, session: Any) -> None:
     assert client("Qqemu.PhyMemMode:1") == "OK"
     assert client("qqemu.PhyMemMode") == "1"
     assert client("m10,2") == "5a5a"
+    client(f"Z2,{BASE:x},4")
     client(f"Z0,{BASE:x},4")
-    assert session.stoppers[0].physical
+    assert [point.physical for point in session.stoppers] == [True, False]
     assert client("Qqemu.PhyMemMode:2") == "E16"
 
 

@@ -60,9 +60,11 @@ def test_registers_and_csrs_are_watched_by_name(shell: Shell, session: Any) -> N
 
 
 def test_conditions_and_physical_addresses_reach_the_session(shell: Shell, session: Any) -> None:
-    shell.run_line("break -p *0x80000020 if $a0 == 3 && $priv == 1")
-    point = session.stoppers[0]
-    assert (point.address, point.physical, point.condition) == (BASE + 0x20, True, "$a0 == 3 && $priv == 1")
+    shell.run_line("break *0x80000020 if $a0 == 3 && $priv == 1")
+    shell.run_line("watch -p 0x80001000 4")
+    point, watched = session.stoppers
+    assert (point.address, point.condition) == (BASE + 0x20, "$a0 == 3 && $priv == 1")
+    assert (watched.physical, watched.size) == (True, 4)
     assert "if $a0 == 3" in shell.run_line("info breakpoints")
     with pytest.raises(CommandError, match="condition is missing"):
         shell.run_line("break leaf if")

@@ -26,15 +26,14 @@ _WORD_BYTES = 8
 @command(
     *("break", "b", "br", "hbreak", "hb"),
     group="breakpoints",
-    usage="[-p] [SYMBOL|*ADDRESS|FILE:LINE] [if CONDITION]",
+    usage="[SYMBOL|*ADDRESS|FILE:LINE] [if CONDITION]",
     completes="address",
     library="session.add_breakpoint(session.eval({text}))",
 )
 def break_(context: Context, arguments: str) -> Result:
     """Set a breakpoint: at a symbol, an address (``*0x80200000``) or a source line; without one, at the pc.
 
-    It stops motions in both directions, on every hart, in every address space. ``-p`` makes the address a
-    physical one. A condition (``if $a0 == 3 && $priv == 1``) is evaluated in the machine, at full speed.
+    It stops motions in both directions, on every hart, in every address space. A condition (``if $a0 == 3 && $priv == 1``) is evaluated in the machine, at full speed.
     """
     return _break(context, arguments, temporary=False)
 
@@ -49,8 +48,8 @@ def tbreak(context: Context, arguments: str) -> Result:
 def watch(context: Context, arguments: str) -> Result:
     """Stop at writes: forwards behind the store, backwards before it, so that ``rc`` finds the last writer.
 
-    PLACE is a symbol, an address with a SIZE in bytes (8 by default), ``*(u32 *)ADDRESS``, or a register
-    or CSR (``watch $a0``, ``watch $satp``). A condition may ask for $value, $old, $addr and $size.
+    PLACE is a symbol, an address with a SIZE in bytes (8 by default; ``-p``: a physical one),
+    ``*(u32 *)ADDRESS``, or a register or CSR (``watch $a0``, ``watch $satp``). A condition may ask for $value, $old, $addr and $size.
     """
     return _watch(context, arguments, "w")
 
@@ -147,15 +146,10 @@ def _what(context: Context, point: Any) -> str:
 
 def _break(context: Context, arguments: str, temporary: bool) -> Result:
     rest, condition = _split_condition(arguments)
-    rest, physical = _take_physical(rest)
     address = place_of(context, rest)
     if address & 1:
         raise CommandError(f"breakpoint at {address:#x}: instructions lie at even addresses")
-    point = _add(
-        lambda: context.session.add_breakpoint(
-            address, temporary=temporary, physical=physical, condition=condition
-        )
-    )
+    point = _add(lambda: context.session.add_breakpoint(address, temporary=temporary, condition=condition))
     word = "Temporary breakpoint" if temporary else "Breakpoint"
     value = {"number": point.number, "address": f"{address:#x}", "temporary": temporary}
     return Text(f"{word} {point.number} at {context.place(address)}", value)
