@@ -33,7 +33,8 @@ _WORD_BYTES = 8
 def break_(context: Context, arguments: str) -> Result:
     """Set a breakpoint: at a symbol, an address (``*0x80200000``) or a source line; without one, at the pc.
 
-    It stops motions in both directions, on every hart, in every address space. A condition (``if $a0 == 3 && $priv == 1``) is evaluated in the machine, at full speed.
+    It stops motions in both directions, on every hart, in every address space. A
+    condition (``if $a0 == 3 && $priv == 1``) is evaluated in the machine, at full speed.
     """
     return _break(context, arguments, temporary=False)
 
@@ -49,7 +50,8 @@ def watch(context: Context, arguments: str) -> Result:
     """Stop at writes: forwards behind the store, backwards before it, so that ``rc`` finds the last writer.
 
     PLACE is a symbol, an address with a SIZE in bytes (8 by default; ``-p``: a physical one),
-    ``*(u32 *)ADDRESS``, or a register or CSR (``watch $a0``, ``watch $satp``). A condition may ask for $value, $old, $addr and $size.
+    ``*(u32 *)ADDRESS``, or a register or CSR (``watch $a0``, ``watch $satp``).
+    A condition may ask for $value, $old, $addr and $size.
     """
     return _watch(context, arguments, "w")
 
