@@ -243,7 +243,7 @@ class Generator:
             flags = flags ^ rng.choice((0, 0, 1 << rng.randint(0, 7), rng.getrandbits(8)))
             if rng.random() < 0.2 and index == 4:  # the one page that no access crosses into
                 page, flags = (
-                    rng.choice((harness.CTX, harness.TABLES, 0x1000_0000, 0x5000_0000)),
+                    rng.choice((harness.CTX, 0x1000_0000, 0x5000_0000)),
                     flags | 0xC0,
                 )
             if rng.random() < 0.1:

@@ -4,7 +4,8 @@ Beside the lists here, sequences keep away from these: sepc keeps bit 0 (privile
 keeps 64 bits (4.1.5: it has 32); a PTE's memory type is taken without menvcfg.PBMTE (Svpbmt), and reserved bits are
 ignored while Svnapot or Svpbmt is there (4.4.1); A is set before the PMP refuses the access (4.3.2 allows it);
 an access that goes on in another page is held against the PMP as if it went on behind the first (3.7.1), and its
-mtval is the whole access's address (3.1.16: the faulting part's); AMOs of a machine with one hart fault like loads
+mtval is the whole access's address (3.1.16: the faulting part's); an SC of another width than its LR fails
+(unprivileged, 8.2 leaves it open); AMOs of a machine with one hart fault like loads
 (unprivileged, 8.4: like stores).
 """
 
