@@ -143,6 +143,9 @@ def _difference_text(found: Difference, names: tuple[str, str]) -> str:
         for title, rows in (("inputs before", side.before), ("inputs from here on", side.after)):
             shown = ", ".join(f"{row.id}: {row.source} {row.kind} at {row.icount:_}" for row in rows)
             lines.append(f"  {title}: {shown or 'none'}")
+    if found.traps is not None:
+        lines.append("the first interrupt or exception that is not the same:")
+        lines += [f"  {name}: {text or 'none'}" for name, text in zip(names, found.traps, strict=True)]
     return "\n".join(lines)
 
 
@@ -152,6 +155,7 @@ def _difference_record(found: Difference, names: tuple[str, str]) -> dict[str, A
         "end": found.end,
         "state": found.state,
         "path": found.path,
+        "traps": list(found.traps or ()),
         "runs": [_side_record(name, side) for name, side in zip(names, found.sides or (), strict=False)],
     }
 

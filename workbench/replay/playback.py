@@ -288,6 +288,10 @@ def trace_config(trace: TraceReader) -> MachineConfig:
     Raises:
         TraceError: it is of other semantics, or no machine.
     """
+    if "semantics" not in trace.meta and not trace.clean and not trace.final_icount:
+        raise TraceError(
+            f"{trace.path}: the recording was cut off before anything was written; record it again"
+        )
     if trace.meta.get("semantics") != str(SEMANTICS):
         raise TraceError(
             f"{trace.path}: was recorded by a machine of semantics {trace.meta.get('semantics', 'unknown')},"
