@@ -33,7 +33,7 @@ class BlobPacker:
     """Compresses blobs; its contexts are kept between calls, so one thread uses a packer at a time."""
 
     def __init__(self) -> None:
-        self._pages = zstandard.ZstdCompressor(level=-1)
+        self._pages = zstandard.ZstdCompressor(level=-5)
         self._images = zstandard.ZstdCompressor(level=-3)
 
     def pack(self, data: bytes) -> tuple[str, bytes]:

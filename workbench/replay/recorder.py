@@ -42,8 +42,8 @@ class RecordLimits:
         max_checkpoints: most checkpoints kept; beyond, they are thinned.
     """
 
-    rolling_steps: int = 1 << 24
-    checkpoint_every: int = 8
+    rolling_steps: int = 1 << 25
+    checkpoint_every: int = 4
     budget_bytes: int = 256 << 20
     max_checkpoints: int = 256
 
