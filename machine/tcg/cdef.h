@@ -1,10 +1,11 @@
-/* cdef.h: the only C API that Python sees. Read by the C compiler (through api.h) and by cffi: no preprocessor. */
+/* cdef.h: the only C API that Python sees. Read by the C compiler (through api.h) and by cffi: no
+ * preprocessor. */
 typedef struct Machine Machine;
 
 /* life */
 uint32_t wb_abi(void);
-Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step, uint64_t quantum,
-                   const char *guest); /* NULL: no memory, or no such guest */
+Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step,
+                   uint64_t quantum, const char *guest); /* NULL: no memory, or no such guest */
 void wb_destroy(Machine *m);
 void wb_reset_hart(Machine *m, uint32_t hart, uint64_t pc, uint64_t arg0, uint64_t arg1);
 
@@ -35,7 +36,8 @@ void wb_request_stop(Machine *m);
 uint32_t wb_cur_hart(Machine *m);
 
 void wb_set_quantum(Machine *m, uint64_t steps); /* of the turns that begin from now on */
-/* scheduler state, part of a checkpoint: cur_hart, quantum_end, turn_start, quantum, and per hart steps, waiting, stopped */
+/* scheduler state, part of a checkpoint: cur_hart, quantum_end, turn_start, quantum, and per hart steps,
+ * waiting, stopped */
 void wb_sched_get(Machine *m, uint64_t *out); /* 4 + 3 * harts */
 void wb_sched_set(Machine *m, const uint64_t *in);
 int wb_hart_stopped(Machine *m, uint32_t hart);
@@ -44,9 +46,9 @@ void wb_hart_start(Machine *m, uint32_t hart);
 
 /* memory */
 uint8_t *wb_ram(Machine *m); /* to read only: stores go through wb_phys_write */
-int wb_phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size);        /* 0, or -1: not all RAM */
+int wb_phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size); /* 0, or -1: not all RAM */
 int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size);
-void wb_ram_clear(Machine *m); /* all zeros and clean; not while running */
+void wb_ram_clear(Machine *m);                                   /* all zeros and clean; not while running */
 int wb_ram_restore(Machine *m, uint32_t page, const void *data); /* one page, when a checkpoint is loaded */
 int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr); /* 0 r, 1 w, 2 x */
 /* pages (indexes in RAM) written since the last call with clear; returns how many; up to max are stored */
@@ -65,8 +67,9 @@ void wb_state_get(Machine *m, uint32_t hart, uint64_t *out);
 void wb_state_set(Machine *m, uint32_t hart, const uint64_t *in);
 void wb_irq_line(Machine *m, uint32_t hart, uint32_t line, int level);
 
-/* probes (core/probe.h): kinds by wb_probe_kind(), actions 0 stop, 1 note the last hit, 2 record, 3 count by pc; flags 1: the range is of
- * paddrs. Conditions are gdb agent expressions at code[spec.code], of spec.code_len bytes (0: none). */
+/* probes (core/probe.h): kinds by wb_probe_kind(), actions 0 stop, 1 note the last hit, 2 record, 3 count by
+ * pc; flags 1: the range is of paddrs. Conditions are gdb agent expressions at code[spec.code], of
+ * spec.code_len bytes (0: none). */
 typedef struct {
     uint8_t kind, action, flags;
     uint64_t lo, hi;
@@ -78,17 +81,18 @@ void wb_probe_skip(Machine *m, uint64_t icount);
 int wb_probe_stopped(Machine *m); /* which probe stopped the last run; -1: none */
 uint64_t wb_probe_hits(Machine *m, uint32_t probe);
 uint64_t wb_probe_last(Machine *m, uint32_t probe);
-/* What probes that count have counted: pairs of pc and count, some of them 0; valid until the next run. lost: not counted. */
+/* What probes that count have counted: pairs of pc and count, some of them 0; valid until the next run. lost:
+ * not counted. */
 const uint64_t *wb_probe_counts(Machine *m, uint32_t *n, uint64_t *lost);
-const void *wb_probe_records(Machine *m, uint32_t *n); /* takes them: valid until the next run; 128 bytes each */
+const void *wb_probe_records(Machine *m,
+                             uint32_t *n); /* takes them: valid until the next run; 128 bytes each */
 
 /* text */
 uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc, char *out, uint64_t size);
 uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size); /* of the TB at the hart's pc */
-uint64_t wb_stat(Machine *m, const char *name); /* ~0: no such counter */
+uint64_t wb_stat(Machine *m, const char *name);                           /* ~0: no such counter */
 
 /* host callbacks: 0; 1: nothing at this address; -1: failed. sbi_call NULL: no built-in SBI, ecalls trap */
-void wb_set_host(Machine *m, void *opaque,
-                 int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),
+void wb_set_host(Machine *m, void *opaque, int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),
                  int (*mmio_write)(void *, uint64_t, uint32_t, uint32_t, uint64_t),
                  int (*sbi_call)(void *, uint32_t));

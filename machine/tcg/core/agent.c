@@ -1,4 +1,5 @@
-/* agent.c: conditions of probes: the stack machine of gdb's agent expressions. SPEC: gdb manual, "Agent Expressions"
+/* agent.c: conditions of probes: the stack machine of gdb's agent expressions. SPEC: gdb manual, "Agent
+ * Expressions"
  *
  * Programs come from debuggers and are hostile: stack, steps and memory are bounded, and what fails is false.
  */
@@ -146,7 +147,8 @@ static uint32_t ax_operand_size(uint8_t op)
     case 0x25:
         return 8;
     default:
-        return (op >= 0x02 && op <= 0x15) || (op >= 0x17 && op <= 0x1a) || (op >= 0x27 && op <= 0x2b) || op == 0x33
+        return (op >= 0x02 && op <= 0x15) || (op >= 0x17 && op <= 0x1a) || (op >= 0x27 && op <= 0x2b) ||
+                       op == 0x33
                    ? 0
                    : 255;
     }

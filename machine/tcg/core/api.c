@@ -44,8 +44,8 @@ static bool create_harts(Machine *m, uint32_t n)
     return true;
 }
 
-Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step, uint64_t quantum,
-                   const char *guest)
+Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step,
+                   uint64_t quantum, const char *guest)
 {
     const GuestOps *ops = find_guest(guest);
     if (!ops || !n_harts || n_harts > WB_MAX_HARTS || !ns_per_step || !quantum || !ram_size ||
@@ -67,7 +67,8 @@ Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint6
 #define X(name, def, text) m->sw.name = (def);
     WB_SWITCHES(X)
 #undef X
-    void *ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *ram =
+        mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     m->ram = ram == MAP_FAILED ? NULL : ram;
     if (!m->ram || !probe_init(m) || !softmmu_init(m) || !tb_init(m) || !create_harts(m, n_harts)) {
         wb_destroy(m);
@@ -440,7 +441,8 @@ void wb_irq_line(Machine *m, uint32_t hart, uint32_t line, int level)
 
 /* ---- probes ---- */
 
-_Static_assert(sizeof(WbProbe) == sizeof(ProbeSpec) && offsetof(WbProbe, code_len) == offsetof(ProbeSpec, code_len),
+_Static_assert(sizeof(WbProbe) == sizeof(ProbeSpec) &&
+                   offsetof(WbProbe, code_len) == offsetof(ProbeSpec, code_len),
                "cdef.h and probe.h agree");
 
 int wb_probes_set(Machine *m, const WbProbe *specs, uint32_t n, const uint8_t *code, uint32_t code_len)
@@ -509,8 +511,8 @@ uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size)
     IrBlock *ir = calloc(1, sizeof(*ir));
     if (!ir)
         return 0;
-    m->guest->translate(h, ir, h->pc, m->guest->tb_flags(h), m->ram + ((paddr - m->ram_base) & WB_PAGE_MASK), NULL,
-                        m->tb_max_insns);
+    m->guest->translate(h, ir, h->pc, m->guest->tb_flags(h), m->ram + ((paddr - m->ram_base) & WB_PAGE_MASK),
+                        NULL, m->tb_max_insns);
     if (m->sw.optimise)
         ir_optimise(ir, m->guest->helpers);
     const uint64_t n = ir_dump(ir, out, size);

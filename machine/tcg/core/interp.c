@@ -83,7 +83,7 @@ static TB *jump_cache_find(const Hart *h, uint64_t pc)
     return h->m->sw.jump_cache && e->pc == pc ? e->tb : NULL;
 }
 
-#define OPERAND(ref) ((ref) == IR_CONST ? (uint64_t)o->imm : s[(ref)])
+#define OPERAND(ref)      ((ref) == IR_CONST ? (uint64_t)o->imm : s[(ref)])
 #define OPERAND_OR_0(ref) ((ref) == IR_NONE ? 0 : OPERAND(ref))
 #define PURE2(name)                                                                                          \
     case IR_##name:                                                                                          \

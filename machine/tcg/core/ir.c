@@ -225,7 +225,8 @@ static int ir_print_ref(char *buf, size_t size, uint16_t ref, int64_t imm)
         return snprintf(buf, size, " _");
     if (ref == IR_CONST)
         return snprintf(buf, size, " #%" PRId64, imm);
-    return ref < IR_GLOBALS ? snprintf(buf, size, " g%u", ref) : snprintf(buf, size, " t%u", ref - IR_GLOBALS);
+    return ref < IR_GLOBALS ? snprintf(buf, size, " g%u", ref)
+                            : snprintf(buf, size, " t%u", ref - IR_GLOBALS);
 }
 
 size_t ir_dump(const IrBlock *ir, char *buf, size_t size)

@@ -18,13 +18,13 @@
 #include <stdint.h>
 
 enum {
-    IR_GLOBALS = 64,      /* slots that are guest registers */
-    IR_SLOTS = 256,       /* globals and temporaries of one TB */
-    IR_MAX_INSNS = 96,    /* guest instructions in one TB */
-    IR_MAX_OPS = 1024,    /* ops in one TB */
-    IR_MAX_EXITS = 100,   /* chain slots (side exits and the final one) of one TB */
-    IR_CONST = 0xffff,    /* operand reference: the op's `imm` */
-    IR_NONE = 0xfffe,     /* operand reference: absent */
+    IR_GLOBALS = 64,    /* slots that are guest registers */
+    IR_SLOTS = 256,     /* globals and temporaries of one TB */
+    IR_MAX_INSNS = 96,  /* guest instructions in one TB */
+    IR_MAX_OPS = 1024,  /* ops in one TB */
+    IR_MAX_EXITS = 100, /* chain slots (side exits and the final one) of one TB */
+    IR_CONST = 0xffff,  /* operand reference: the op's `imm` */
+    IR_NONE = 0xfffe,   /* operand reference: absent */
 };
 
 /* Conditions of SETCC, BRCOND and SELECT. */
@@ -41,20 +41,20 @@ enum {
     MO_16 = 1,
     MO_32 = 2,
     MO_64 = 3,
-    MO_SIZE = 3,   /* log2 of the size in bytes */
-    MO_SIGN = 4,   /* a load sign-extends to 64 bits, else zero-extends */
-    MO_BOX = 8,    /* a load sets all bits above the value (NaN boxing) */
+    MO_SIZE = 3, /* log2 of the size in bytes */
+    MO_SIGN = 4, /* a load sign-extends to 64 bits, else zero-extends */
+    MO_BOX = 8,  /* a load sets all bits above the value (NaN boxing) */
 };
 
 /* Flags of one IR op, for the optimiser and the checker. */
 enum {
-    IRF_DEF = 1,       /* writes slot d */
-    IRF_USE_A = 2,     /* reads a */
-    IRF_USE_B = 4,     /* reads b */
-    IRF_USE_C = 8,     /* reads c */
-    IRF_PURE = 16,     /* no effect but d: removable when d is dead, foldable */
-    IRF_EXIT = 32,     /* may leave the TB: every global is live here */
-    IRF_END = 64,      /* never falls through */
+    IRF_DEF = 1,   /* writes slot d */
+    IRF_USE_A = 2, /* reads a */
+    IRF_USE_B = 4, /* reads b */
+    IRF_USE_C = 8, /* reads c */
+    IRF_PURE = 16, /* no effect but d: removable when d is dead, foldable */
+    IRF_EXIT = 32, /* may leave the TB: every global is live here */
+    IRF_END = 64,  /* never falls through */
     IRF_COMMUTES = 128,
 };
 
@@ -78,29 +78,26 @@ enum {
 #define IRB (IRP | IRF_USE_A | IRF_USE_B)
 #define IRU (IRP | IRF_USE_A)
 #define IRC IRF_COMMUTES
-#define IR_OPS(X)                                                                                  \
-    X(NOP, 0)                                                                                      \
-    X(INSN, 0)                                                                                     \
-    X(MOV, IRU)                                                                                    \
-    X(ADD, IRB | IRC) X(SUB, IRB) X(AND, IRB | IRC) X(OR, IRB | IRC) X(XOR, IRB | IRC)             \
-    X(SHL, IRB) X(SHR, IRB) X(SAR, IRB)                                                            \
-    X(ADD32S, IRB | IRC) X(SUB32S, IRB) X(SHL32S, IRB) X(SHR32S, IRB) X(SAR32S, IRB)               \
-    X(SEXT8, IRU) X(SEXT16, IRU) X(SEXT32, IRU)                                                    \
-    X(ZEXT8, IRU) X(ZEXT16, IRU) X(ZEXT32, IRU)                                                    \
-    X(MUL, IRB | IRC) X(MULHS, IRB | IRC) X(MULHU, IRB | IRC) X(MULHSU, IRB) X(MUL32S, IRB | IRC)  \
-    X(DIVS, IRB) X(DIVU, IRB) X(REMS, IRB) X(REMU, IRB)                                            \
-    X(DIVS32S, IRB) X(DIVU32S, IRB) X(REMS32S, IRB) X(REMU32S, IRB)                                \
-    X(SETCC, IRB)                                                                                  \
-    X(SELECT, IRF_DEF | IRF_PURE | IRF_USE_A | IRF_USE_B | IRF_USE_C)                              \
-    X(LD, IRF_DEF | IRF_USE_A | IRF_EXIT)                                                          \
-    X(ST, IRF_USE_A | IRF_USE_B | IRF_EXIT)                                                        \
-    X(LDENV, IRF_DEF)                                                                              \
-    X(STENV, IRF_USE_B)                                                                            \
-    X(CALL, IRF_DEF | IRF_USE_A | IRF_USE_B | IRF_USE_C | IRF_EXIT)                                \
-    X(BRCOND, IRF_USE_A | IRF_USE_B | IRF_EXIT)                                                    \
-    X(GOTO, IRF_EXIT | IRF_END)                                                                    \
-    X(GOTO_IND, IRF_USE_A | IRF_EXIT | IRF_END)                                                    \
-    X(EXIT, IRF_EXIT | IRF_END)
+#define IR_OPS(X)                                                                                            \
+    X(NOP, 0)                                                                                                \
+    X(INSN, 0)                                                                                               \
+    X(MOV, IRU)                                                                                              \
+    X(ADD, IRB | IRC)                                                                                        \
+    X(SUB, IRB) X(AND, IRB | IRC) X(OR, IRB | IRC) X(XOR, IRB | IRC) X(SHL, IRB) X(SHR, IRB) X(SAR, IRB)     \
+        X(ADD32S, IRB | IRC) X(SUB32S, IRB) X(SHL32S, IRB) X(SHR32S, IRB) X(SAR32S, IRB) X(SEXT8, IRU)       \
+            X(SEXT16, IRU) X(SEXT32, IRU) X(ZEXT8, IRU) X(ZEXT16, IRU) X(ZEXT32, IRU) X(MUL, IRB | IRC)      \
+                X(MULHS, IRB | IRC) X(MULHU, IRB | IRC) X(MULHSU, IRB) X(MUL32S, IRB | IRC) X(DIVS, IRB)     \
+                    X(DIVU, IRB) X(REMS, IRB) X(REMU, IRB) X(DIVS32S, IRB) X(DIVU32S, IRB) X(REMS32S, IRB)   \
+                        X(REMU32S, IRB) X(SETCC, IRB)                                                        \
+                            X(SELECT, IRF_DEF | IRF_PURE | IRF_USE_A | IRF_USE_B | IRF_USE_C)                \
+                                X(LD, IRF_DEF | IRF_USE_A | IRF_EXIT)                                        \
+                                    X(ST, IRF_USE_A | IRF_USE_B | IRF_EXIT) X(LDENV, IRF_DEF)                \
+                                        X(STENV, IRF_USE_B)                                                  \
+                                            X(CALL, IRF_DEF | IRF_USE_A | IRF_USE_B | IRF_USE_C | IRF_EXIT)  \
+                                                X(BRCOND, IRF_USE_A | IRF_USE_B | IRF_EXIT)                  \
+                                                    X(GOTO, IRF_EXIT | IRF_END)                              \
+                                                        X(GOTO_IND, IRF_USE_A | IRF_EXIT | IRF_END)          \
+                                                            X(EXIT, IRF_EXIT | IRF_END)
 
 typedef enum {
 #define X(name, flags) IR_##name,
@@ -113,15 +110,15 @@ typedef enum {
 enum { JH_NONE, JH_CALL, JH_RET };
 
 typedef struct {
-    uint8_t op;     /* IrOpcode */
-    uint8_t cond;   /* IrCond */
-    uint8_t flags;  /* MO_* or JH_* */
-    uint8_t exit;   /* chain slot of BRCOND and GOTO, counted up from 0 in order of emission;
-                       of LD, ST and CALL: the site, that is the index of their instruction */
+    uint8_t op;    /* IrOpcode */
+    uint8_t cond;  /* IrCond */
+    uint8_t flags; /* MO_* or JH_* */
+    uint8_t exit;  /* chain slot of BRCOND and GOTO, counted up from 0 in order of emission;
+                      of LD, ST and CALL: the site, that is the index of their instruction */
     uint16_t d, a, b, c;
-    int32_t off;    /* see the op; of BRCOND, GOTO, GOTO_IND and EXIT: the site */
-    int64_t imm;    /* the value of an operand that is IR_CONST; pc of INSN */
-    uint64_t imm2;  /* target pc of BRCOND, GOTO, EXIT */
+    int32_t off;   /* see the op; of BRCOND, GOTO, GOTO_IND and EXIT: the site */
+    int64_t imm;   /* the value of an operand that is IR_CONST; pc of INSN */
+    uint64_t imm2; /* target pc of BRCOND, GOTO, EXIT */
 } IrOp;
 
 /* What is being translated. The front end appends, the optimiser rewrites in place. */
@@ -129,7 +126,7 @@ typedef struct {
     IrOp ops[IR_MAX_OPS];
     uint32_t n_ops;
     uint32_t n_insns;
-    uint32_t n_temps;   /* temporaries in use, from slot IR_GLOBALS up */
+    uint32_t n_temps; /* temporaries in use, from slot IR_GLOBALS up */
     uint32_t n_exits;
     uint16_t insn_pc[IR_MAX_INSNS]; /* offset in the page of each instruction | 1 if 4 bytes long */
 } IrBlock;
@@ -139,7 +136,7 @@ IrOp *ir_emit(IrBlock *ir, IrOpcode op);
 uint16_t ir_temp(IrBlock *ir);
 void ir_insn(IrBlock *ir, uint64_t pc, int len);
 void ir_op2(IrBlock *ir, IrOpcode op, uint16_t d, uint16_t a, uint16_t b);
-void ir_op2i(IrBlock *ir, IrOpcode op, uint16_t d, uint16_t a, int64_t imm); /* b = imm */
+void ir_op2i(IrBlock *ir, IrOpcode op, uint16_t d, uint16_t a, int64_t imm);  /* b = imm */
 void ir_op2ri(IrBlock *ir, IrOpcode op, uint16_t d, int64_t imm, uint16_t b); /* a = imm */
 void ir_op1(IrBlock *ir, IrOpcode op, uint16_t d, uint16_t a);
 void ir_movi(IrBlock *ir, uint16_t d, int64_t imm);
@@ -153,7 +150,8 @@ void ir_stenv(IrBlock *ir, uint8_t mo, int32_t byte_off, uint16_t b);
 void ir_stenvi(IrBlock *ir, uint8_t mo, int32_t byte_off, int64_t imm);
 /* d, a, b, c: slots, IR_NONE, or one of a, b, c IR_CONST with its value in imm. */
 void ir_call(IrBlock *ir, int helper, uint16_t d, uint16_t a, uint16_t b, uint16_t c, int64_t imm);
-void ir_brcond(IrBlock *ir, IrCond cond, uint16_t a, uint16_t b, uint64_t target); /* a, b may be IR_CONST: value 0 */
+void ir_brcond(IrBlock *ir, IrCond cond, uint16_t a, uint16_t b,
+               uint64_t target); /* a, b may be IR_CONST: value 0 */
 void ir_goto(IrBlock *ir, uint64_t target);
 void ir_goto_ind(IrBlock *ir, uint16_t a, int hint);
 void ir_exit(IrBlock *ir, uint64_t pc);

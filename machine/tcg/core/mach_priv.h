@@ -13,12 +13,12 @@ enum {
     PAGE_DIRTY = 4, /* written since the dirty bits were last taken */
 };
 typedef struct PageInfo {
-    TB *tbs;               /* blocks with bytes in this page */
-    struct PtPage *pt;     /* with PAGE_PT */
-    uint64_t fast_vpage;   /* the one virtual page through which stores to it are fast; see many_fast */
+    TB *tbs;             /* blocks with bytes in this page */
+    struct PtPage *pt;   /* with PAGE_PT */
+    uint64_t fast_vpage; /* the one virtual page through which stores to it are fast; see many_fast */
     uint8_t flags;
-    uint8_t any_fast;      /* some write entry of some context leads here */
-    uint8_t many_fast;     /* from more than one virtual page */
+    uint8_t any_fast;  /* some write entry of some context leads here */
+    uint8_t many_fast; /* from more than one virtual page */
 } PageInfo;
 
 static inline uint64_t ram_page(const Machine *m, uint64_t paddr)

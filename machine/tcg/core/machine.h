@@ -88,7 +88,7 @@ typedef struct {
 } Chain;
 
 struct TB {
-    TB *hash_next;          /* beside what a look-up compares */
+    TB *hash_next;      /* beside what a look-up compares */
     uint64_t pc, paddr; /* of the first instruction */
     uint64_t paddr2;    /* of the second page if the last instruction crosses, else ~0 */
     uint32_t flags;     /* GuestOps.tb_flags */
@@ -148,8 +148,8 @@ typedef struct {
     X(chain, 1, "direct jumps between blocks")                                                               \
     X(jump_cache, 1, "look-up of indirect jumps in generated code")                                          \
     X(pin, 1, "hot guest registers in host registers")                                                       \
-    X(loop_pins, 1, "a loop's own registers in host registers")          \
-    X(fp_copies, 1, "floating-point registers in host registers")        \
+    X(loop_pins, 1, "a loop's own registers in host registers")                                              \
+    X(fp_copies, 1, "floating-point registers in host registers")                                            \
     X(inline_mem, 1, "softmmu fast path in generated code")                                                  \
     X(inline_fp, 1, "floating point on the host's unit")                                                     \
     X(superblock, 1, "blocks follow direct jumps")
@@ -187,9 +187,9 @@ struct Machine {
     const struct GuestOps *guest;
     HostOps host;
     Switches sw;
-    uint32_t tb_max_insns; /* 1 … IR_MAX_INSNS */
+    uint32_t tb_max_insns;   /* 1 … IR_MAX_INSNS */
     uint64_t tb_cache_bytes; /* blocks are flushed when they take this much, IR and all */
-    uint32_t hot_runs;     /* interpreted runs before a TB is compiled */
+    uint32_t hot_runs;       /* interpreted runs before a TB is compiled */
 
     struct TbCache *tbs;  /* tb.c */
     struct CodeBuf *code; /* host/: executable memory and its entry points */

@@ -105,7 +105,8 @@ static bool translate_span(Hart *h, uint64_t vaddr, uint32_t size, Access acc, u
 {
     const uint64_t second = (vaddr + size - 1) & WB_PAGE_MASK;
     const uint32_t n0 = (uint32_t)(second - vaddr);
-    if (!softmmu_translate(h, vaddr, n0, acc, &paddr[0]) || !softmmu_translate(h, second, size - n0, acc, &paddr[1]))
+    if (!softmmu_translate(h, vaddr, n0, acc, &paddr[0]) ||
+        !softmmu_translate(h, second, size - n0, acc, &paddr[1]))
         return false;
     if (!phys_is_ram(h->m, paddr[0], n0) || !phys_is_ram(h->m, paddr[1], size - n0)) {
         h->m->guest->raise_mem(h, vaddr, acc, h->m->guest->access_fault(acc));

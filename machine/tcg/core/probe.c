@@ -142,7 +142,8 @@ uint64_t helper_probe_exec(Hart *h, uint64_t pc, uint64_t b, uint64_t c)
         return 0;
     }
     ProbeSet *s = h->m->probes;
-    if (s->n == 1 && s->probe[0].action == PROBE_COUNT && !s->probe[0].code_len) { /* a profile: nothing else to look at */
+    if (s->n == 1 && s->probe[0].action == PROBE_COUNT &&
+        !s->probe[0].code_len) { /* a profile: nothing else to look at */
         const uint64_t here = mach_icount(h->m) + 1;
         if (here != s->counted && pc >= s->probe[0].lo && pc <= s->probe[0].hi) {
             s->counted = here;
@@ -184,27 +185,30 @@ uint64_t helper_probe_reg(Hart *h, uint64_t slot, uint64_t b, uint64_t c)
     (void)b, (void)c;
     if (!probe_ready(h, PROBE_REG))
         return 0;
-    const Happening what = {.kind = PROBE_REG, .at = slot, .a = slot, .old = h->slot[slot], .value = h->slot[slot]};
+    const Happening what = {
+        .kind = PROBE_REG, .at = slot, .a = slot, .old = h->slot[slot], .value = h->slot[slot]};
     probe_tell(h, &what);
     return 0;
 }
 
 /* ---- setting ---- */
 
-static bool same_set(const ProbeSet *s, const ProbeSpec *spec, uint32_t n, const uint8_t *code, uint32_t code_len)
+static bool same_set(const ProbeSet *s, const ProbeSpec *spec, uint32_t n, const uint8_t *code,
+                     uint32_t code_len)
 {
     if (n != s->n || code_len != s->code_len || (code_len && memcmp(code, s->code, code_len)))
         return false;
     for (uint32_t i = 0; i < n; i++) {
         const Probe *p = &s->probe[i];
-        if (p->kind != spec[i].kind || p->flags != spec[i].flags || p->lo != spec[i].lo || p->hi != spec[i].hi ||
-            p->code != spec[i].code || p->code_len != spec[i].code_len)
+        if (p->kind != spec[i].kind || p->flags != spec[i].flags || p->lo != spec[i].lo ||
+            p->hi != spec[i].hi || p->code != spec[i].code || p->code_len != spec[i].code_len)
             return false;
     }
     return true;
 }
 
-/* Blocks with probes in them go, and those that should get some: single addresses one by one, else everything. */
+/* Blocks with probes in them go, and those that should get some: single addresses one by one, else
+ * everything. */
 static void drop_translations(Machine *m)
 {
     const ProbeSet *s = m->probes;

@@ -5,8 +5,8 @@
  * Conditions are programs for the small stack machine of gdb's agent expressions, evaluated here, beside the
  * translated code. SPEC: gdb manual, appendix "Agent Expressions"
  *
- * Position of a hit: a stop is before the instruction for EXEC, and after the step for all the others. Records and
- * conditions see the position of the step itself, before it.
+ * Position of a hit: a stop is before the instruction for EXEC, and after the step for all the others.
+ * Records and conditions see the position of the step itself, before it.
  */
 #ifndef WB_PROBE_H
 #define WB_PROBE_H
@@ -15,16 +15,16 @@
 #include "machine.h"
 
 /* X(name, range is of, what it sees) */
-#define WB_PROBE_KINDS(X)                                                  \
-    X(EXEC, "vaddr", "an instruction is about to run")                     \
-    X(READ, "address", "a load, or the load of an atomic")                 \
-    X(WRITE, "address", "a store, or the store of an atomic")              \
-    X(CALL, "target", "a call by the calling convention's link registers") \
-    X(RET, "target", "a return")                                           \
-    X(TRAP, "cause", "a trap entry; interrupts have bit 63 of the cause")  \
-    X(XRET, "target", "a return from a trap")                              \
-    X(CSR, "CSR number", "a write to a CSR by an instruction")             \
-    X(MMIO, "paddr", "an access to a device")                              \
+#define WB_PROBE_KINDS(X)                                                                                    \
+    X(EXEC, "vaddr", "an instruction is about to run")                                                       \
+    X(READ, "address", "a load, or the load of an atomic")                                                   \
+    X(WRITE, "address", "a store, or the store of an atomic")                                                \
+    X(CALL, "target", "a call by the calling convention's link registers")                                   \
+    X(RET, "target", "a return")                                                                             \
+    X(TRAP, "cause", "a trap entry; interrupts have bit 63 of the cause")                                    \
+    X(XRET, "target", "a return from a trap")                                                                \
+    X(CSR, "CSR number", "a write to a CSR by an instruction")                                               \
+    X(MMIO, "paddr", "an access to a device")                                                                \
     X(REG, "slot", "an instruction that writes a guest register")
 typedef enum {
 #define X(name, range, text) PROBE_##name,
@@ -37,20 +37,21 @@ typedef enum { PROBE_STOP, PROBE_LAST, PROBE_RECORD, PROBE_COUNT /* EXEC: how of
 
 enum {
     PROBE_PHYSICAL = 1, /* READ and WRITE: the range is of paddrs */
-    PROBE_PAIRED = 2,   /* RET: only where a call that was recorded may end: none of those is missed, few others are hit */
+    PROBE_PAIRED =
+        2, /* RET: only where a call that was recorded may end: none of those is missed, few others are hit */
 };
 
 enum {
     PROBE_MAX = 256,
-    PROBE_CODE_MAX = 4096,     /* bytes of a condition */
+    PROBE_CODE_MAX = 4096, /* bytes of a condition */
     PROBE_RECORDS = 1 << 15,
     PROBE_RECORDS_SPARE = 512, /* for what happens between the full mark and the next chance to leave */
     PROBE_OPEN_BITS = 1 << 16, /* a power of two: of the filter of open calls */
 };
 
 /* A record, as Python reads it: 16 words. What a, b, value, old and extra hold, by kind:
- *   READ, WRITE, MMIO  a = vaddr (MMIO: paddr), b = paddr, value, old = value before (WRITE to RAM), op: 0 read, 1 write, 2 atomic
- *   CALL, RET          a = target, b = return address (CALL), value = stack pointer
+ *   READ, WRITE, MMIO  a = vaddr (MMIO: paddr), b = paddr, value, old = value before (WRITE to RAM), op: 0
+ * read, 1 write, 2 atomic CALL, RET          a = target, b = return address (CALL), value = stack pointer
  *   TRAP               a = cause, b = epc, value = tval, old = priv before, op = priv after
  *   XRET               a = target, old = priv before, op = priv after
  *   CSR                a = number, value, old
@@ -69,7 +70,7 @@ _Static_assert(sizeof(ProbeRecord) == 128, "Python unpacks 16 words");
 typedef struct {
     ProbeKind kind;
     uint8_t size, op;
-    uint64_t at;   /* what ranges are compared with */
+    uint64_t at; /* what ranges are compared with */
     uint64_t paddr;
     uint64_t a, b, value, old;
 } Happening;
@@ -79,23 +80,23 @@ typedef struct {
     uint64_t lo, hi; /* lo <= at <= hi */
     uint32_t code, code_len;
     uint64_t hits;
-    uint64_t last;   /* position of the last hit, by the rule above */
+    uint64_t last; /* position of the last hit, by the rule above */
 } Probe;
 
 typedef struct ProbeSet {
     Probe probe[PROBE_MAX];
     uint32_t n;
-    uint32_t kinds;     /* bit set of ProbeKind */
+    uint32_t kinds;      /* bit set of ProbeKind */
     uint32_t stop_kinds; /* of those that can stop */
     uint8_t *code;
     uint32_t code_len;
-    uint64_t skip;      /* EXEC hits at this position are ignored: the one stood on */
-    int32_t stopped;    /* the probe that asked to stop, or -1 */
+    uint64_t skip;   /* EXEC hits at this position are ignored: the one stood on */
+    int32_t stopped; /* the probe that asked to stop, or -1 */
     ProbeRecord *record;
     uint32_t n_records;
     Histogram counts;
-    uint64_t counted;   /* the position last counted, plus 1 */
-    bool paired;        /* keep `open` */
+    uint64_t counted;                    /* the position last counted, plus 1 */
+    bool paired;                         /* keep `open` */
     uint64_t open[PROBE_OPEN_BITS / 64]; /* by return address and stack pointer of recorded calls */
 } ProbeSet;
 
@@ -109,8 +110,8 @@ typedef struct {
 bool probe_init(Machine *m);
 void probe_deinit(Machine *m);
 
-/* Replaces all probes; counters start anew. The same set again (but for actions) keeps translated code. false: out of bounds
- * or no memory, and nothing has changed. */
+/* Replaces all probes; counters start anew. The same set again (but for actions) keeps translated code.
+ * false: out of bounds or no memory, and nothing has changed. */
 bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *code, uint32_t code_len);
 
 static inline bool probe_wants(const Machine *m, ProbeKind kind)

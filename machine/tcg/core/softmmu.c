@@ -18,9 +18,9 @@ typedef struct PtPage {
     uint64_t used[PTES / 64]; /* a cached translation may have come from this slot */
     uint64_t va;              /* first virtual address below this page, when mixed = 0; not sign-extended */
     uint32_t n_used;
-    uint8_t va_bits; /* log2 of the bytes that one slot covers */
-    uint8_t va_width;         /* of the walks that led here */
-    uint8_t mixed;   /* reached in more than one way: any change drops everything */
+    uint8_t va_bits;  /* log2 of the bytes that one slot covers */
+    uint8_t va_width; /* of the walks that led here */
+    uint8_t mixed;    /* reached in more than one way: any change drops everything */
 } PtPage;
 
 #define EMPTY (~UINT64_C(0))

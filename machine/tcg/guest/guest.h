@@ -45,7 +45,7 @@ typedef struct GuestOps {
     /* The hart's turn ends, or a device wrote to RAM: a load reservation goes. */
     void (*turn_ended)(Hart *h);
 
-    uint64_t (*data_key)(Hart *h);  /* never 0; equal keys, equal translations */
+    uint64_t (*data_key)(Hart *h); /* never 0; equal keys, equal translations */
     uint64_t (*fetch_key)(Hart *h);
     void (*walk)(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
     /* Takes the trap of a failed access (also for physical addresses where there is nothing). */
@@ -63,8 +63,8 @@ typedef struct GuestOps {
     uint64_t (*get_state)(Hart *h, uint32_t reg);
     void (*set_state)(Hart *h, uint32_t reg, uint64_t value);
     void (*state_loaded)(Hart *h);
-    /* For probes: a register by gdb's number; what a record keeps of the hart: privilege, the running context (the
-     * kernel's task, or a process's address space) and eight argument registers. */
+    /* For probes: a register by gdb's number; what a record keeps of the hart: privilege, the running context
+     * (the kernel's task, or a process's address space) and eight argument registers. */
     uint64_t (*debug_reg)(Hart *h, uint32_t gdb_number);
     void (*debug_context)(Hart *h, uint8_t *priv, uint64_t *context, uint64_t args[8]);
     /* Assembly of one instruction; returns its length, 0 if there is none. */

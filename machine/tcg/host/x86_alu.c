@@ -210,10 +210,10 @@ static void gen_mov(Gen *g, const IrOp *op)
 
 unsigned gen_compare(Gen *g, const IrOp *op)
 {
-    static const uint8_t straight[] = {
-        [IR_EQ] = CC_E, [IR_NE] = CC_NE, [IR_LT] = CC_L, [IR_GE] = CC_GE, [IR_LTU] = CC_B, [IR_GEU] = CC_AE};
-    static const uint8_t swapped[] = {
-        [IR_EQ] = CC_E, [IR_NE] = CC_NE, [IR_LT] = CC_G, [IR_GE] = CC_LE, [IR_LTU] = CC_A, [IR_GEU] = CC_BE};
+    static const uint8_t straight[] = {[IR_EQ] = CC_E,  [IR_NE] = CC_NE, [IR_LT] = CC_L,
+                                       [IR_GE] = CC_GE, [IR_LTU] = CC_B, [IR_GEU] = CC_AE};
+    static const uint8_t swapped[] = {[IR_EQ] = CC_E,  [IR_NE] = CC_NE, [IR_LT] = CC_G,
+                                      [IR_GE] = CC_LE, [IR_LTU] = CC_A, [IR_GEU] = CC_BE};
     Opnd a = gen_opnd(g, op, op->a), b = gen_opnd(g, op, op->b);
     unsigned cc = straight[op->cond];
     if (a.kind == O_IMM) {

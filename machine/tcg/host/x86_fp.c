@@ -34,9 +34,7 @@ typedef struct {
         {"flt_" f, FP_CMP, f[0], 'l', CC_A}, {"fle_" f, FP_CMP, f[0], 'l', CC_AE},                           \
         {"fsgnj_" f, FP_SIGN, f[0], f[0], 0}, {"fsgnjn_" f, FP_SIGN, f[0], f[0], 7},                         \
         {"fsgnjx_" f, FP_SIGN, f[0], f[0], 6}, {"fcvt_w_" f, FP_TO_INT, f[0], 'w', 0x0f2c},                  \
-    {                                                                                                        \
-        "fcvt_l_" f, FP_TO_INT, f[0], 'l', 0x0f2c                                                            \
-    }
+        {"fcvt_l_" f, FP_TO_INT, f[0], 'l', 0x0f2c}
 static const FpInline inlines[] = {
     {"", FP_NONE, 0, 0, 0},
     FP_INLINES("s"),

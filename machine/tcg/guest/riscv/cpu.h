@@ -11,23 +11,24 @@ enum { SLOT_X = 0, SLOT_F = 32 };
 
 struct GuestHart {
     uint64_t priv;
-    uint64_t fs_off;      /* 1: mstatus.FS is Off, FP instructions are illegal; kept by csr.c */
-    uint64_t fs_dirty;    /* set to 1 by FP instructions; folded into mstatus.FS = Dirty on read */
-    uint64_t frm;         /* 0..7 as written */
-    uint64_t rm;          /* rounding mode of the fused multiply-add under way: 0..4, or 7 = frm */
-    uint64_t rm_insn;     /* its encoding, for the trap value of a reserved mode */
-    uint64_t fflags;      /* accrued, without what still sits in the host's MXCSR */
-    uint64_t mstatus;     /* FS field: Off/Initial/Clean; Dirty comes from fs_dirty */
-    uint64_t mip;         /* software- and device-written bits; riscv_mip() adds seip_line and the timers */
+    uint64_t fs_off;   /* 1: mstatus.FS is Off, FP instructions are illegal; kept by csr.c */
+    uint64_t fs_dirty; /* set to 1 by FP instructions; folded into mstatus.FS = Dirty on read */
+    uint64_t frm;      /* 0..7 as written */
+    uint64_t rm;       /* rounding mode of the fused multiply-add under way: 0..4, or 7 = frm */
+    uint64_t rm_insn;  /* its encoding, for the trap value of a reserved mode */
+    uint64_t fflags;   /* accrued, without what still sits in the host's MXCSR */
+    uint64_t mstatus;  /* FS field: Off/Initial/Clean; Dirty comes from fs_dirty */
+    uint64_t mip;      /* software- and device-written bits; riscv_mip() adds seip_line and the timers */
     uint64_t mie, mideleg, medeleg;
     uint64_t mtvec, mepc, mcause, mtval, mscratch;
     uint64_t stvec, sepc, scause, stval, sscratch, satp;
     uint64_t mcounteren, scounteren, mcountinhibit, menvcfg, senvcfg;
-    uint64_t stimecmp;    /* Sstc */
-    uint64_t mtimecmp;    /* ACLINT, in ticks of `time`; ~0 = never */
-    uint64_t seip_line;   /* the PLIC's wire, apart from the software bit of mip.SEIP */
+    uint64_t stimecmp;  /* Sstc */
+    uint64_t mtimecmp;  /* ACLINT, in ticks of `time`; ~0 = never */
+    uint64_t seip_line; /* the PLIC's wire, apart from the software bit of mip.SEIP */
     uint64_t pmpcfg[2], pmpaddr[16];
-    uint64_t minstret_off, mcycle_off; /* added to the step counters by writes: minstret = hart_steps - traps + off */
+    uint64_t minstret_off,
+        mcycle_off;       /* added to the step counters by writes: minstret = hart_steps - traps + off */
     uint64_t traps;       /* trap entries of this hart: steps that are not retired instructions */
     uint64_t reservation; /* paddr of LR, ~0 = none; dropped when the hart's turn ends and by device writes */
     uint64_t hartid;
@@ -71,9 +72,9 @@ enum { CSR_OP_RW, CSR_OP_RS, CSR_OP_RC };
 /* For debuggers: 0 on success; no side effect on reading. */
 int riscv_csr_read_debug(Hart *h, uint32_t csr, uint64_t *value);
 int riscv_csr_write_debug(Hart *h, uint32_t csr, uint64_t value);
-uint64_t riscv_mip(Hart *h);      /* with lines and timers folded in */
-uint64_t riscv_mstatus(Hart *h);  /* with FS and SD as the guest reads them */
-uint64_t riscv_time(Hart *h);     /* the time CSR at the exact position: vtime_ns / 100 */
+uint64_t riscv_mip(Hart *h);     /* with lines and timers folded in */
+uint64_t riscv_mstatus(Hart *h); /* with FS and SD as the guest reads them */
+uint64_t riscv_time(Hart *h);    /* the time CSR at the exact position: vtime_ns / 100 */
 
 /* Everything that keeps derived fields (fs_off, contexts) right after privilege,
  * mstatus or satp changed. */

@@ -198,7 +198,8 @@ static uint64_t riscv_debug_reg(Hart *h, uint32_t number)
 static void riscv_debug_context(Hart *h, uint8_t *priv, uint64_t *context, uint64_t args[8])
 {
     *priv = (uint8_t)h->g->priv;
-    /* Linux and its like keep the current task in tp while in the kernel, and then sscratch is 0; else in sscratch. */
+    /* Linux and its like keep the current task in tp while in the kernel, and then sscratch is 0; else in
+     * sscratch. */
     *context = h->g->sscratch ? h->g->sscratch : h->slot[SLOT_X + 4];
     for (uint32_t i = 0; i < 8; i++)
         args[i] = h->slot[SLOT_X + 10 + i];

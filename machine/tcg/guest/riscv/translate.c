@@ -9,7 +9,7 @@
 #include "riscv.h"
 
 enum {
-    MAX_FOLLOWED = 8,     /* direct jumps that one block follows */
+    MAX_FOLLOWED = 8,      /* direct jumps that one block follows */
     MAX_OPS_PER_INSN = 10, /* fused multiply-add: 6, with probes before and the block's end behind */
 };
 
@@ -158,8 +158,8 @@ static uint32_t get_u16(const uint8_t *p)
     return (uint32_t)p[0] | (uint32_t)p[1] << 8;
 }
 
-/* Registers that a REG probe asks about, and that this instruction's op has just been seen to write: the CALL belongs
- * before the instruction, so the ops are moved up by one. */
+/* Registers that a REG probe asks about, and that this instruction's op has just been seen to write: the CALL
+ * belongs before the instruction, so the ops are moved up by one. */
 static void gen_reg_probes(Ctx *ctx, uint32_t first)
 {
     IrBlock *ir = ctx->ir;

@@ -1,8 +1,10 @@
-/* fuzz.c: random IR through the host's code generator and through the interpreter; the guest's view must agree.
+/* fuzz.c: random IR through the host's code generator and through the interpreter; the guest's view must
+ * agree.
  *
  * Two harts, each with its own RAM: one runs host code, the other the interpreter, from the same state,
- * through small sets of blocks that chain to each other. After every run all globals, pc, budget, leave state,
- * exits, RAM and the log of what helpers and slow paths saw are compared. fuzz SEED COUNT; exit status 1: differ. */
+ * through small sets of blocks that chain to each other. After every run all globals, pc, budget, leave
+ * state, exits, RAM and the log of what helpers and slow paths saw are compared. fuzz SEED COUNT; exit status
+ * 1: differ. */
 #include "../../../../machine/tcg/guest/guest.h"
 #include "../../../../machine/tcg/host/host.h"
 #if defined(__x86_64__)
@@ -40,8 +42,22 @@ static uint32_t below(uint32_t n)
 
 static uint64_t value(void)
 {
-    static const uint64_t odd[] = {0, 1, ~0ull, 1ull << 63, ~(1ull << 63), 1ull << 31, 0x7fffffff, 0xffffffff,
-                                   0xffffffff80000000, 0x80, 0xff, 0x7f, 0x8000, 0xffff, 4096, 0xffffffff00000000};
+    static const uint64_t odd[] = {0,
+                                   1,
+                                   ~0ull,
+                                   1ull << 63,
+                                   ~(1ull << 63),
+                                   1ull << 31,
+                                   0x7fffffff,
+                                   0xffffffff,
+                                   0xffffffff80000000,
+                                   0x80,
+                                   0xff,
+                                   0x7f,
+                                   0x8000,
+                                   0xffff,
+                                   4096,
+                                   0xffffffff00000000};
     switch (below(5)) {
     case 0:
         return odd[below(sizeof odd / sizeof *odd)];

@@ -185,7 +185,7 @@ static bool is_inf_times_zero(uint32_t a, uint32_t b)
                          : "x"(x), "x"(y)                                                                    \
                          : "cc");                                                                            \
         const uint32_t want = host_end();                                                                    \
-        check(#f "_" #op, SF_RNE, a, b, 0, got, flags, yes &&ordered, want);                                 \
+        check(#f "_" #op, SF_RNE, a, b, 0, got, flags, yes && ordered, want);                                \
     } while (0)
 
 /* cvtsd2si and its like give the same "indefinite" for everything that does not fit: then RISC-V's value is
@@ -227,7 +227,7 @@ static bool is_inf_times_zero(uint32_t a, uint32_t b)
               fits          ? (uint64_t)i                                                                    \
               : huge || nan ? ~0ull                                                                          \
               : big         ? (uint64_t)x                                                                    \
-                            : 0,                                                                                     \
+                            : 0,                                                                             \
               fits           ? want                                                                          \
               : big && !huge ? 0                                                                             \
                              : SF_NV);                                                                       \
@@ -379,10 +379,10 @@ CHECK_PICK(f64, double, 63)
             break;                                                                                           \
         const __float128 twice = e + e, mid = d + u;                                                         \
         const bool take_up = e < 0 ? twice > mid : twice >= mid;                                             \
-        check(name " RMM", SF_RMM, a, b, 0, got, fl &SF_NX,                                                  \
+        check(name " RMM", SF_RMM, a, b, 0, got, fl & SF_NX,                                                 \
               down == up ? down                                                                              \
               : take_up  ? up                                                                                \
-                         : down,                                                                              \
+                         : down,                                                                             \
               down == up ? 0 : SF_NX);                                                                       \
     } while (0)
 
