@@ -1,8 +1,8 @@
 """Chaos: what an unlucky machine does, chosen by the recording and logged choice by choice.
 
-At times that it chooses itself it strikes: time passes with no step (as when a hypervisor takes the processor away), harts'
-turns get another length, devices get slower or faster. So timers fall on other instructions and harts meet in
-other orders. (determinism.md, law 6.)
+At times that it chooses itself it strikes: time passes with no step (as when a hypervisor takes the processor
+away), harts' turns get another length, devices get slower or faster. So timers fall on other instructions and
+harts meet in other orders. (determinism.md, law 6.)
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ def test_caches_dropped_at_random_change_nothing(trace: TraceReader, replayer: R
 
 
 @pytest.mark.parametrize("size", [0, 3000, 20_000])
-def test_a_block_cache_without_room_changes_nothing(trace: TraceReader, replayer: Replayer, size: int) -> None:
+def test_a_block_cache_without_room_changes_nothing(
+    trace: TraceReader, replayer: Replayer, size: int
+) -> None:
     """To translate one instruction flushed the block that the run loop still held."""
     choose = random.Random(6)
     engine = replayer.playback.board.engine

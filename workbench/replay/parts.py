@@ -64,6 +64,8 @@ class BoardStop(Protocol):
 class BoardLike(Protocol):
     """The part of ``machine.board.Board`` that this package uses."""
 
+    on_records: Callable[[], None] | None
+
     @property
     def engine(self) -> Any: ...
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -108,13 +109,14 @@ def test_written_registers_and_memory_are_the_branch(tmp_path: Path, backend: st
         here = session.goto("50%").icount
         digest = session.digest()
         sp = session.reg("sp")
-        for wrong in (
+        attempts: tuple[Callable[[], object], ...] = (
             lambda: session.write_reg("nothing", 1),
             lambda: session.write_mem(0x10, b"x"),
             lambda: session.write_phys(0x10, b"x"),
             lambda: session.delay_interrupt(5),
             lambda: session.drop_input(10_000),
-        ):
+        )
+        for wrong in attempts:
             with pytest.raises((EvalError, MemoryAccessError, CommandError)):
                 wrong()
         assert (session.cursor, session.digest(), session.live) == (here, digest, False)

@@ -180,7 +180,7 @@ def test_a_search_is_not_done_twice(session: Session) -> None:
         scans += 1
         return original(*args)
 
-    session.timeline._scan = counted  # type: ignore[method-assign]
+    session.timeline._scan = counted  # type: ignore[method-assign, assignment]
     session.goto("end")
     assert session.reverse_cont() == first
     assert scans == 0
