@@ -139,7 +139,7 @@ class Harvester:
         if self._fresh:
             engine.set_probes(self._probes)
             self._fresh = False
-        playback.board.on_records = self._drain  # type: ignore[attr-defined]
+        playback.board.on_records = self._drain
         while low < high:
             out = Harvest(low, high)
             self._chunks, self._count = [], 0
