@@ -78,26 +78,31 @@ enum {
 #define IRB (IRP | IRF_USE_A | IRF_USE_B)
 #define IRU (IRP | IRF_USE_A)
 #define IRC IRF_COMMUTES
-#define IR_OPS(X)                                                                                            \
-    X(NOP, 0)                                                                                                \
-    X(INSN, 0)                                                                                               \
-    X(MOV, IRU)                                                                                              \
-    X(ADD, IRB | IRC)                                                                                        \
-    X(SUB, IRB) X(AND, IRB | IRC) X(OR, IRB | IRC) X(XOR, IRB | IRC) X(SHL, IRB) X(SHR, IRB) X(SAR, IRB)     \
-        X(ADD32S, IRB | IRC) X(SUB32S, IRB) X(SHL32S, IRB) X(SHR32S, IRB) X(SAR32S, IRB) X(SEXT8, IRU)       \
-            X(SEXT16, IRU) X(SEXT32, IRU) X(ZEXT8, IRU) X(ZEXT16, IRU) X(ZEXT32, IRU) X(MUL, IRB | IRC)      \
-                X(MULHS, IRB | IRC) X(MULHU, IRB | IRC) X(MULHSU, IRB) X(MUL32S, IRB | IRC) X(DIVS, IRB)     \
-                    X(DIVU, IRB) X(REMS, IRB) X(REMU, IRB) X(DIVS32S, IRB) X(DIVU32S, IRB) X(REMS32S, IRB)   \
-                        X(REMU32S, IRB) X(SETCC, IRB)                                                        \
-                            X(SELECT, IRF_DEF | IRF_PURE | IRF_USE_A | IRF_USE_B | IRF_USE_C)                \
-                                X(LD, IRF_DEF | IRF_USE_A | IRF_EXIT)                                        \
-                                    X(ST, IRF_USE_A | IRF_USE_B | IRF_EXIT) X(LDENV, IRF_DEF)                \
-                                        X(STENV, IRF_USE_B)                                                  \
-                                            X(CALL, IRF_DEF | IRF_USE_A | IRF_USE_B | IRF_USE_C | IRF_EXIT)  \
-                                                X(BRCOND, IRF_USE_A | IRF_USE_B | IRF_EXIT)                  \
-                                                    X(GOTO, IRF_EXIT | IRF_END)                              \
-                                                        X(GOTO_IND, IRF_USE_A | IRF_EXIT | IRF_END)          \
-                                                            X(EXIT, IRF_EXIT | IRF_END)
+/* clang-format off */
+#define IR_OPS(X)                                                                                  \
+    X(NOP, 0)                                                                                      \
+    X(INSN, 0)                                                                                     \
+    X(MOV, IRU)                                                                                    \
+    X(ADD, IRB | IRC) X(SUB, IRB) X(AND, IRB | IRC) X(OR, IRB | IRC) X(XOR, IRB | IRC)             \
+    X(SHL, IRB) X(SHR, IRB) X(SAR, IRB)                                                            \
+    X(ADD32S, IRB | IRC) X(SUB32S, IRB) X(SHL32S, IRB) X(SHR32S, IRB) X(SAR32S, IRB)               \
+    X(SEXT8, IRU) X(SEXT16, IRU) X(SEXT32, IRU)                                                    \
+    X(ZEXT8, IRU) X(ZEXT16, IRU) X(ZEXT32, IRU)                                                    \
+    X(MUL, IRB | IRC) X(MULHS, IRB | IRC) X(MULHU, IRB | IRC) X(MULHSU, IRB) X(MUL32S, IRB | IRC)  \
+    X(DIVS, IRB) X(DIVU, IRB) X(REMS, IRB) X(REMU, IRB)                                            \
+    X(DIVS32S, IRB) X(DIVU32S, IRB) X(REMS32S, IRB) X(REMU32S, IRB)                                \
+    X(SETCC, IRB)                                                                                  \
+    X(SELECT, IRF_DEF | IRF_PURE | IRF_USE_A | IRF_USE_B | IRF_USE_C)                              \
+    X(LD, IRF_DEF | IRF_USE_A | IRF_EXIT)                                                          \
+    X(ST, IRF_USE_A | IRF_USE_B | IRF_EXIT)                                                        \
+    X(LDENV, IRF_DEF)                                                                              \
+    X(STENV, IRF_USE_B)                                                                            \
+    X(CALL, IRF_DEF | IRF_USE_A | IRF_USE_B | IRF_USE_C | IRF_EXIT)                                \
+    X(BRCOND, IRF_USE_A | IRF_USE_B | IRF_EXIT)                                                    \
+    X(GOTO, IRF_EXIT | IRF_END)                                                                    \
+    X(GOTO_IND, IRF_USE_A | IRF_EXIT | IRF_END)                                                    \
+    X(EXIT, IRF_EXIT | IRF_END)
+/* clang-format on */
 
 typedef enum {
 #define X(name, flags) IR_##name,

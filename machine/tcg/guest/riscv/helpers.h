@@ -14,30 +14,34 @@
 #ifndef WB_RISCV_HELPERS_H
 #define WB_RISCV_HELPERS_H
 
-#define RISCV_HELPERS_FMT(X, s)                                                                              \
-    X(fadd_##s, 0)                                                                                           \
-    X(fsub_##s, 0) X(fmul_##s, 0) X(fdiv_##s, 0) X(fsqrt_##s, 0) X(fmadd_##s, 0) X(fmsub_##s, 0)             \
-        X(fnmsub_##s, 0) X(fnmadd_##s, 0) X(fmin_##s, HF_NOLEAVE) X(fmax_##s, HF_NOLEAVE)                    \
-            X(feq_##s, HF_NOLEAVE) X(flt_##s, HF_NOLEAVE) X(fle_##s, HF_NOLEAVE)                             \
-                X(fclass_##s, HF_PURE | HF_NOLEAVE) X(fsgnj_##s, HF_PURE | HF_NOLEAVE)                       \
-                    X(fsgnjn_##s, HF_PURE | HF_NOLEAVE) X(fsgnjx_##s, HF_PURE | HF_NOLEAVE) X(fcvt_w_##s, 0) \
-                        X(fcvt_wu_##s, 0) X(fcvt_l_##s, 0) X(fcvt_lu_##s, 0) X(fcvt_##s##_w, 0)              \
-                            X(fcvt_##s##_wu, 0) X(fcvt_##s##_l, 0) X(fcvt_##s##_lu, 0)
+/* clang-format off */
+#define RISCV_HELPERS_FMT(X, s)                                                                    \
+    X(fadd_##s, 0) X(fsub_##s, 0) X(fmul_##s, 0) X(fdiv_##s, 0) X(fsqrt_##s, 0)                    \
+    X(fmadd_##s, 0) X(fmsub_##s, 0) X(fnmsub_##s, 0) X(fnmadd_##s, 0)                              \
+    X(fmin_##s, HF_NOLEAVE) X(fmax_##s, HF_NOLEAVE)                                                \
+    X(feq_##s, HF_NOLEAVE) X(flt_##s, HF_NOLEAVE) X(fle_##s, HF_NOLEAVE) X(fclass_##s, HF_PURE | HF_NOLEAVE)   \
+    X(fsgnj_##s, HF_PURE | HF_NOLEAVE) X(fsgnjn_##s, HF_PURE | HF_NOLEAVE) X(fsgnjx_##s, HF_PURE | HF_NOLEAVE) \
+    X(fcvt_w_##s, 0) X(fcvt_wu_##s, 0) X(fcvt_l_##s, 0) X(fcvt_lu_##s, 0)                          \
+    X(fcvt_##s##_w, 0) X(fcvt_##s##_wu, 0) X(fcvt_##s##_l, 0) X(fcvt_##s##_lu, 0)
 
-#define RISCV_HELPERS(X)                                                                                     \
-    X(probe_exec, 0)                                                                                         \
-    X(probe_call, 0) X(probe_ret, 0) X(probe_reg, 0) X(csr, 0) X(illegal, 0) X(sfence, 0) X(sfence_inval, 0) \
-        X(sret, 0) X(mret, 0) X(wfi, 0) X(ecall, 0) X(ebreak, 0) X(lr_w, 0) X(lr_d, 0) X(sc_w, 0) X(sc_d, 0) \
-            X(amo_w, 0) X(amo_d, 0) RISCV_HELPERS_FMT(X, s) RISCV_HELPERS_FMT(X, d) X(fcvt_s_d, 0)           \
-                X(fcvt_d_s, 0) X(fcvt_s_h, 0) X(fcvt_h_s, 0) X(fcvt_d_h, 0) X(fcvt_h_d, 0) X(cbo, 0)         \
-                    X(clz, HF_PURE | HF_NOLEAVE) X(clzw, HF_PURE | HF_NOLEAVE) X(ctz, HF_PURE | HF_NOLEAVE)  \
-                        X(ctzw, HF_PURE | HF_NOLEAVE) X(cpop, HF_PURE | HF_NOLEAVE)                          \
-                            X(cpopw, HF_PURE | HF_NOLEAVE) X(orc_b, HF_PURE | HF_NOLEAVE)                    \
-                                X(rev8, HF_PURE | HF_NOLEAVE) X(clmul, HF_PURE | HF_NOLEAVE)                 \
-                                    X(clmulh, HF_PURE | HF_NOLEAVE) X(clmulr, HF_PURE | HF_NOLEAVE)
+#define RISCV_HELPERS(X)                                                                           \
+    X(probe_exec, 0) X(probe_call, 0) X(probe_ret, 0) X(probe_reg, 0) X(csr, 0) X(illegal, 0) X(sfence, 0) X(sfence_inval, 0)                                           \
+    X(sret, 0) X(mret, 0) X(wfi, 0) X(ecall, 0) X(ebreak, 0)                                       \
+    X(lr_w, 0) X(lr_d, 0) X(sc_w, 0) X(sc_d, 0) X(amo_w, 0) X(amo_d, 0)                            \
+    RISCV_HELPERS_FMT(X, s) RISCV_HELPERS_FMT(X, d) X(fcvt_s_d, 0) X(fcvt_d_s, 0)                  \
+    X(fcvt_s_h, 0) X(fcvt_h_s, 0) X(fcvt_d_h, 0) X(fcvt_h_d, 0) X(cbo, 0)                          \
+    X(clz, HF_PURE | HF_NOLEAVE) X(clzw, HF_PURE | HF_NOLEAVE) X(ctz, HF_PURE | HF_NOLEAVE)        \
+    X(ctzw, HF_PURE | HF_NOLEAVE) X(cpop, HF_PURE | HF_NOLEAVE) X(cpopw, HF_PURE | HF_NOLEAVE)     \
+    X(orc_b, HF_PURE | HF_NOLEAVE) X(rev8, HF_PURE | HF_NOLEAVE) X(clmul, HF_PURE | HF_NOLEAVE)    \
+    X(clmulh, HF_PURE | HF_NOLEAVE) X(clmulr, HF_PURE | HF_NOLEAVE)
+/* clang-format on */
 
 enum {
+/* clang-format off */
+/* clang-format off */
 #define X(name, flags) HELP_##name,
+    /* clang-format on */
+    /* clang-format on */
     RISCV_HELPERS(X)
 #undef X
         N_HELPERS
