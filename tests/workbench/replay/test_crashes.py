@@ -22,7 +22,7 @@ from traces.reader import TraceReader
 from workbench.replay.replayer import Replayer
 
 ROOT = Path(__file__).parents[3]
-MOMENTS = 50
+MOMENTS = 25
 RECORD = """
 import sys
 sys.path.insert(0, {root!r})
