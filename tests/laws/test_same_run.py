@@ -48,7 +48,7 @@ def all_digests(trace: TraceReader) -> int:
 
 
 def test_a_plain_replay_meets_every_digest(trace: TraceReader, replayer: Replayer) -> None:
-    assert replayer.verify().digests == all_digests(trace) > 60
+    assert replayer.verify().digests == all_digests(trace) > 30
 
 
 def busiest(trace: TraceReader) -> int:

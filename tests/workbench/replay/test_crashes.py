@@ -107,7 +107,7 @@ def test_power_lost_at_random_moments(tmp_path: Path, backend: str) -> None:
             ends.append(end)
         shutil.rmtree(folder)
     assert refused == 0
-    assert len(set(ends)) > MOMENTS // 4
+    assert len(set(ends)) > 3  # a commit each 200 ms at the most
 
 
 def _tear(log: Path, choose: random.Random) -> None:
