@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from machine.config import DriveConfig, MachineConfig
 from machine.errors import ConfigError, ImageError
 from machine.hw.blockproto import BaseRead, BlockError, BlockNode
-from machine.hw.rawdisk import RawDisk, file_hash
+from machine.hw.rawdisk import RawDisk, identify
 
 FORMATS = ("raw", "qcow2")
 
@@ -34,7 +33,8 @@ def identify_drive(drive: DriveConfig) -> DriveConfig:
     if drive.hash:
         return drive
     if _is_plain(drive):
-        return replace(drive, hash=file_hash(Path(drive.file)), size_bytes=Path(drive.file).stat().st_size)
+        content, size_bytes = identify(drive.file)
+        return replace(drive, hash=content, size_bytes=size_bytes)
     from machine.block import hwnode
     from machine.block.errors import BlockError as NodeError
 

@@ -25,6 +25,12 @@ def content_hash(data: bytes | bytearray) -> bytes:
     return hashlib.blake2b(data, digest_size=32).digest()
 
 
+def identify(file: str) -> tuple[str, int]:
+    """Return the content's hash, as hexadecimal text, and the size in bytes of a raw image. Raises ImageError."""
+    path = Path(file)
+    return file_hash(path), path.stat().st_size
+
+
 def file_hash(path: Path) -> str:
     """Return the BLAKE2b-256 hash of a file's content as hexadecimal text.
 

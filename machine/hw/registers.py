@@ -189,8 +189,7 @@ class RegisterFile(Part):
         if size not in reg.sizes:
             self.guest_error(f"read of {size} bytes at {offset:#x} ({reg.name})")
             return 0
-        value = self._value(reg, index)
-        return value if size == reg.size else value & ((1 << 8 * size) - 1)
+        return self._value(reg, index) & ((1 << 8 * size) - 1)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Take what the guest writes; see ``read``."""
