@@ -234,7 +234,7 @@ class RegisterFile(Part):
     def _read_other(self, offset: int, size: int) -> int:
         for window in self._windows:
             if window.offset <= offset and offset + size <= window.offset + window.size and window.reader:
-                return window.reader(self, offset - window.offset, size)
+                return window.reader(self, offset - window.offset, size) & ((1 << 8 * size) - 1)
         high = self._readable.get(offset - 4)
         if size == 4 and high is not None and high[0].size == 8:
             return self._value(*high) >> 32
