@@ -39,8 +39,6 @@ typedef struct GuestOps {
     bool (*wakes)(Hart *h);
     /* The next vtime_ns at which a timer of this hart makes an interrupt pending, ~0 = never. */
     uint64_t (*timer_deadline)(Hart *h);
-    /* vtime is known to have changed: make due timers pending. */
-    void (*timer_update)(Hart *h, uint64_t vtime_ns);
 
     /* The hart's turn ends, or a device wrote to RAM: a load reservation goes. */
     void (*turn_ended)(Hart *h);

@@ -231,7 +231,6 @@ const GuestOps riscv64_guest = {
     .take_irq = riscv_take_irq,
     .wakes = riscv_wakes,
     .timer_deadline = riscv_timer_deadline,
-    .timer_update = riscv_timer_update,
     .turn_ended = riscv_turn_ended,
     .data_key = riscv_data_key,
     .fetch_key = riscv_fetch_key,

@@ -20,12 +20,11 @@ int riscv_pending_irq(Hart *h);
 void riscv_take_irq(Hart *h, int irq);
 bool riscv_wakes(Hart *h);
 uint64_t riscv_timer_deadline(Hart *h);
-void riscv_timer_update(Hart *h, uint64_t vtime_ns);
 void riscv_raise_mem(Hart *h, uint64_t vaddr, Access acc, uint32_t fault);
 uint32_t riscv_access_fault(Access acc);
 void riscv_irq_line(Hart *h, uint32_t line, bool level);
 void riscv_reset(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1);
-/* State was written field by field: recompute what derives from it (fs_off, contexts, irq_check). */
+/* State was written field by field: recompute what derives from it (fs_off, contexts). */
 void riscv_state_loaded(Hart *h);
 
 /* mmu.c */

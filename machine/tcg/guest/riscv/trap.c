@@ -124,11 +124,6 @@ uint64_t riscv_timer_deadline(Hart *h)
     return at;
 }
 
-void riscv_timer_update(Hart *h, uint64_t vtime_ns)
-{
-    (void)h, (void)vtime_ns; /* riscv_mip() compares with the time itself */
-}
-
 void riscv_irq_line(Hart *h, uint32_t line, bool level)
 {
     GuestHart *g = h->g;
