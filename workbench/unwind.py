@@ -8,6 +8,7 @@ from workbench.errors import exit_code_of
 
 if TYPE_CHECKING:
     from workbench.session import Session
+    from workbench.symbols import Symbols
 
 MAX_FRAMES = 256
 #: A frame is not larger than a kernel stack and an interrupt stack together.
@@ -15,10 +16,23 @@ MAX_FRAME_BYTES = 1 << 16
 
 
 class Frame(NamedTuple):
-    """One frame: where it goes on, and its frame pointer (0 where none was found)."""
+    """One frame: where it goes on, its frame pointer (0 where none was found), and whether it waits for a call."""
 
     pc: int
     fp: int
+    calling: bool = True
+
+    def symbol(self, symbols: Symbols) -> str:
+        """Return the function and the offset in it, ``name+0x12``, or an empty string where there is no symbol.
+
+        A call that never returns may be a function's last instruction, and its return address another function's
+        first: what waits for a call is in the function that the call lies in.
+        """
+        found = symbols.symbol_at(self.pc - self.calling)
+        if found is None:
+            return ""
+        offset = self.pc - found.address
+        return f"{found.name}+{offset:#x}" if offset else found.name
 
 
 def is_call(code: bytes) -> bool:
@@ -44,7 +58,7 @@ def backtrace(session: Session, limit: int = MAX_FRAMES) -> list[Frame]:
     Replay: reads the state at the cursor only.
     """
     pc, fp, ra = session.reg("pc"), session.reg("x8"), session.reg("x1")
-    frames = [Frame(pc, fp)]
+    frames = [Frame(pc, fp, calling=False)]
     first = _load(session, fp - 8)
     if _is_code(session, ra) and ra != first and not _same_function(session, ra, pc):
         frames.append(Frame(ra, fp))
@@ -86,6 +100,6 @@ def _is_code(session: Session, address: int) -> bool:
     return not len(session.symbols) or session.symbols.find(address) is not None
 
 
-def _same_function(session: Session, first: int, second: int) -> bool:
-    one, other = session.symbols.symbol_at(first), session.symbols.symbol_at(second)
+def _same_function(session: Session, ra: int, pc: int) -> bool:
+    one, other = session.symbols.symbol_at(ra - 1), session.symbols.symbol_at(pc)
     return one is not None and one == other

@@ -274,7 +274,7 @@ class Moment:
         """Return where the selected hart is, and the calls that led there."""
         from workbench.unwind import backtrace
 
-        return [self.trace.symbols.format(f.pc) or f"{f.pc:#x}" for f in backtrace(self.trace)]
+        return [f.symbol(self.trace.symbols) or f"{f.pc:#x}" for f in backtrace(self.trace)]
 
     def reg(self, name: str) -> int:
         """Return a register of the selected hart."""

@@ -88,10 +88,12 @@ def stack(context: Context) -> list[str]:
 
 def calls(context: Context) -> list[str]:
     """The frames, innermost first."""
-    return [
-        f"#{number} {context.place(frame.pc)}"
-        for number, frame in enumerate(backtrace(context.session, _FRAMES))
-    ]
+    symbols = context.session.symbols
+    lines = []
+    for number, frame in enumerate(backtrace(context.session, _FRAMES)):
+        name = frame.symbol(symbols)
+        lines.append(f"#{number} {frame.pc:#x}{f' <{name}>' if name else ''}")
+    return lines
 
 
 def source(context: Context) -> list[str]:

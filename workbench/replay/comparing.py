@@ -212,8 +212,7 @@ def _traps(session: Session, start: int, end: int) -> Iterator[tuple[int, list[T
 
 def _side(session: Session, at: int) -> Side:
     session.goto(at)
-    name = session.symbols.format
-    stack = tuple(f"{frame.pc:#x} {name(frame.pc)}".strip() for frame in backtrace(session, 16))
+    stack = tuple(f"{f.pc:#x} {f.symbol(session.symbols)}".strip() for f in backtrace(session, 16))
     rows = list(session.trace.inputs())
     before = [row for row in rows if row.icount < at][-_INPUTS_AROUND:]
     after = [row for row in rows if row.icount >= at][:_INPUTS_AROUND]

@@ -119,7 +119,7 @@ def bt(context: Context, arguments: str) -> Result:
     Code built without frame pointers, and the first instructions of a function, show fewer frames.
     """
     frames = backtrace(context.session, context.count(arguments, 64))
-    rows = [(i, frame.pc, context.session.symbols.format(frame.pc)) for i, frame in enumerate(frames)]
+    rows = [(i, frame.pc, frame.symbol(context.session.symbols)) for i, frame in enumerate(frames)]
     return Table(("frame", "pc", "where"), rows, {"pc": "hex16"})
 
 
