@@ -7,13 +7,32 @@ harts meet in other orders. (determinism.md, law 6.)
 
 from __future__ import annotations
 
+import struct
+from typing import Final
+
 from machine.hw.device import Device, Timer
 from machine.hw.state import Int
 
-#: The choices of a strike, as the gate gives them: eight bytes each, little endian.
-CHOICES = ("next_ns", "stall_ns", "quantum_steps", "latency_percent")
+#: A strike as the gate gives it: ns to the next one, ns that pass with no step, steps of a turn, latency in per cent.
+_LAYOUT: Final = "<4Q"
 FIRST_NS = 1000
+#: Latency of a quiet machine.
+LATENCY_QUIET = 100
 LATENCY_MAX = 10_000
+
+
+def pack_strike(next_ns: int, stall_ns: int, quantum_steps: int, latency_percent: int) -> bytes:
+    """Return a strike's choices as the input gate gives them. A stall or a quantum of 0 chooses nothing."""
+    return struct.pack(_LAYOUT, next_ns, stall_ns, quantum_steps, latency_percent)
+
+
+def unpack_strike(payload: bytes) -> tuple[int, int, int, int]:
+    """Return the four choices of a strike; what is missing reads as 0."""
+    size = struct.calcsize(_LAYOUT)
+    next_ns, stall_ns, quantum_steps, latency_percent = struct.unpack(
+        _LAYOUT, payload[:size].ljust(size, b"\0")
+    )
+    return next_ns, stall_ns, quantum_steps, latency_percent
 
 
 class Chaos(Device):
@@ -30,7 +49,7 @@ class Chaos(Device):
     def reset(self) -> None:
         """Begin with a quiet machine."""
         super().reset()
-        self.latency_percent = 100
+        self.latency_percent = LATENCY_QUIET
 
     def started(self) -> None:
         """Set the first strike."""
@@ -38,9 +57,7 @@ class Chaos(Device):
 
     @strike.fires
     def _strike(self) -> None:
-        answer = self.ask("strike", b"")
-        values = [int.from_bytes(answer[8 * i : 8 * i + 8], "little") for i in range(len(CHOICES))]
-        next_ns, stall_ns, quantum_steps, latency_percent = values
+        next_ns, stall_ns, quantum_steps, latency_percent = unpack_strike(self.ask("strike", b""))
         self.latency_percent = min(latency_percent, LATENCY_MAX)
         if quantum_steps:
             self.wires.set_quantum(quantum_steps)

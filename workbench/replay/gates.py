@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from machine.config import MachineConfig
+from machine.hw.chaos import pack_strike
 from machine.inputs import Input
 from traces.errors import TraceError
 
@@ -114,6 +115,8 @@ class RecordGate:
         self.pausing = False
         #: carries out a debugger's writes
         self.apply: Callable[[Input], None] = _no_debugger
+        #: what a strike of chaos becomes before it is logged
+        self.edit_strike: Callable[[bytes], bytes] = bytes
 
     def inject(self, given: Input) -> None:
         """Deliver an input at the next poll (a button, a debugger's ``send``)."""
@@ -144,7 +147,7 @@ class RecordGate:
         elif kind == "entropy":
             payload = self._entropy(min(int.from_bytes(request[:4], "little"), MAX_ENTROPY))
         elif kind == "strike":
-            payload = self._strike()
+            payload = self.edit_strike(self._strike())
         elif kind == "wallclock":
             payload = (_SEEDED_CLOCK_NS if self._seeded else time.time_ns()).to_bytes(8, "little")
         else:
@@ -248,8 +251,7 @@ class RecordGate:
             return (1 << bits) + (number >> 8) % (1 << bits)
 
         stall = magnitude(8, 8, 20) if drawn[32] & 1 else 0
-        choices = (magnitude(0, 13, 21), stall, magnitude(16, 6, 17), 50 + magnitude(24, 4, 10))
-        return b"".join(choice.to_bytes(8, "little") for choice in choices)
+        return pack_strike(magnitude(0, 13, 21), stall, magnitude(16, 6, 17), 50 + magnitude(24, 4, 10))
 
     def _note(self, icount: int, vtime_ns: int, given: Input, asked: bool) -> None:
         self.count += 1
