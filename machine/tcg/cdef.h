@@ -55,6 +55,19 @@ int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t
 uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear);
 /* 128-bit digest of the given pages' numbers and contents; not cryptographic: finds divergence, not malice */
 void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2]);
+void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out); /* one behind the other */
+
+/* the digest of RAM (core/ramfold.h); a page number is below n_pages, and given once in a call */
+typedef struct RamFold RamFold;
+RamFold *wb_fold_create(uint64_t n_pages); /* NULL: no memory */
+void wb_fold_destroy(RamFold *f);
+/* takes pages' present contents: copies in the order of `pages`, or RAM itself (in_place). Returns how many
+ * are not what was taken last; of those, where they are in `pages`, and 32 bytes of BLAKE2b-256 each */
+uint64_t wb_fold_take(RamFold *f, const uint32_t *pages, uint64_t n, const uint8_t *data, int in_place,
+                      uint32_t *changed, uint8_t *names);
+void wb_fold_name(const RamFold *f, uint32_t page, uint8_t *out); /* BLAKE2b-256 as last taken */
+void wb_fold_value(const RamFold *f, uint8_t *out);               /* 32 bytes, little endian */
+uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);          /* those that are not zeros, ascending */
 
 /* harts: registers by number */
 uint32_t wb_n_regs(Machine *m);

@@ -327,6 +327,16 @@ class Engine:
         lib.wb_hash_pages(self._m, ffi.new("uint32_t[]", pages), len(pages), out)
         return bytes(ffi.buffer(out))
 
+    def copy_pages(self, pages: Sequence[int], out: bytearray | memoryview) -> None:
+        """Copy pages of RAM to ``out``, one behind the other. Raises ValueError for a bad index or no room."""
+        if len(out) < len(pages) * PAGE_SIZE or (
+            pages and not 0 <= min(pages) <= max(pages) < self.ram_pages
+        ):
+            raise ValueError(
+                f"{len(pages)} pages do not fit {len(out)} bytes, or are not below {self.ram_pages}"
+            )
+        lib.wb_copy_pages(self._m, ffi.new("uint32_t[]", pages), len(pages), ffi.from_buffer(out))
+
     # -- registers and state
 
     def _check_hart(self, hart: int) -> int:

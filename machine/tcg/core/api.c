@@ -379,6 +379,12 @@ void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2
     }
 }
 
+void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out)
+{
+    for (uint64_t i = 0; i < n; i++)
+        memcpy(out + i * WB_PAGE_SIZE, m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS), WB_PAGE_SIZE);
+}
+
 /* ---- harts ---- */
 
 uint32_t wb_n_regs(Machine *m)

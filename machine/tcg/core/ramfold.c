@@ -1,0 +1,157 @@
+/* ramfold.c: see ramfold.h. Uses no Machine, so a thread may keep a fold while another runs the guest. */
+#include "ramfold.h"
+#include "blake2b.h"
+#include "softmmu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH = 64, LIMBS = BLAKE2B_BYTES / 8, TERM_BYTES = 8 + BLAKE2B_BYTES };
+
+typedef uint8_t Name[BLAKE2B_BYTES];
+typedef uint64_t Sum[LIMBS]; /* the least significant first */
+
+struct RamFold {
+    uint64_t n_pages;
+    Name zero;  /* of a page of zeros */
+    Name *name; /* of each page's contents as last taken; all bytes 0: zeros */
+    Sum *term;  /* what each page adds */
+    Sum value;
+};
+
+RamFold *wb_fold_create(uint64_t n_pages)
+{
+    RamFold *f = calloc(1, sizeof(*f));
+    uint8_t *zeros = calloc(1, WB_PAGE_SIZE);
+    if (f && zeros) {
+        f->n_pages = n_pages;
+        f->name = calloc(n_pages, sizeof(*f->name));
+        f->term = calloc(n_pages, sizeof(*f->term));
+        const uint8_t *msg = zeros;
+        blake2b_256(&msg, WB_PAGE_SIZE, 1, &f->zero);
+    }
+    free(zeros);
+    if (f && f->name && f->term)
+        return f;
+    wb_fold_destroy(f);
+    return NULL;
+}
+
+void wb_fold_destroy(RamFold *f)
+{
+    if (!f)
+        return;
+    free(f->name);
+    free(f->term);
+    free(f);
+}
+
+static void sum_add(Sum a, const Sum b)
+{
+    unsigned __int128 carry = 0;
+    for (int i = 0; i < LIMBS; i++) {
+        carry += (unsigned __int128)a[i] + b[i];
+        a[i] = (uint64_t)carry;
+        carry >>= 64;
+    }
+}
+
+static void sum_subtract(Sum a, const Sum b)
+{
+    uint64_t borrow = 0;
+    for (int i = 0; i < LIMBS; i++) {
+        const unsigned __int128 d = (unsigned __int128)a[i] - b[i] - borrow;
+        a[i] = (uint64_t)d;
+        borrow = (d >> 64) != 0;
+    }
+}
+
+/* A digest read as a big-endian number. */
+static void sum_read(Sum out, const Name digest)
+{
+    for (int i = 0; i < LIMBS; i++) {
+        uint64_t limb = 0;
+        for (int k = 0; k < 8; k++)
+            limb = limb << 8 | digest[8 * (LIMBS - 1 - i) + k];
+        out[i] = limb;
+    }
+}
+
+/* Takes the new names of pages that differ; a name of zeros' contents is kept as all bytes 0. */
+static void take_names(RamFold *f, const uint32_t *pages, const Name *names, uint64_t n)
+{
+    static const Name none;
+    uint8_t text[BATCH][TERM_BYTES];
+    const uint8_t *msg[BATCH];
+    Name digest[BATCH];
+    for (uint64_t i = 0; i < n; i++) {
+        const uint64_t page = pages[i];
+        for (int k = 0; k < 8; k++)
+            text[i][k] = (uint8_t)(page >> (8 * k));
+        memcpy(text[i] + 8, names[i], BLAKE2B_BYTES);
+        msg[i] = text[i];
+    }
+    blake2b_256(msg, TERM_BYTES, n, digest);
+    for (uint64_t i = 0; i < n; i++) {
+        Sum *term = &f->term[pages[i]];
+        const bool zero = !memcmp(names[i], f->zero, BLAKE2B_BYTES);
+        sum_subtract(f->value, *term);
+        memset(*term, 0, sizeof(*term));
+        if (!zero)
+            sum_read(*term, digest[i]);
+        sum_add(f->value, *term);
+        memcpy(f->name[pages[i]], zero ? none : names[i], BLAKE2B_BYTES);
+    }
+}
+
+void wb_fold_name(const RamFold *f, uint32_t page, uint8_t *out)
+{
+    static const Name none;
+    const uint8_t *name = page < f->n_pages ? f->name[page] : none;
+    memcpy(out, memcmp(name, none, BLAKE2B_BYTES) ? name : f->zero, BLAKE2B_BYTES);
+}
+
+uint64_t wb_fold_take(RamFold *f, const uint32_t *pages, uint64_t n, const uint8_t *data, int in_place,
+                      uint32_t *changed, uint8_t *names)
+{
+    uint64_t n_changed = 0;
+    for (uint64_t at = 0; at < n; at += BATCH) {
+        const uint64_t count = n - at < BATCH ? n - at : BATCH;
+        const uint8_t *msg[BATCH];
+        Name name[BATCH], old;
+        for (uint64_t i = 0; i < count; i++)
+            msg[i] = data + (in_place ? pages[at + i] : at + i) * (uint64_t)WB_PAGE_SIZE;
+        blake2b_256(msg, WB_PAGE_SIZE, count, name);
+        const uint64_t first = n_changed;
+        uint32_t page[BATCH];
+        Name fresh[BATCH];
+        for (uint64_t i = 0; i < count; i++) {
+            wb_fold_name(f, pages[at + i], old);
+            if (!memcmp(old, name[i], BLAKE2B_BYTES))
+                continue;
+            page[n_changed - first] = pages[at + i];
+            memcpy(fresh[n_changed - first], name[i], BLAKE2B_BYTES);
+            memcpy(names + n_changed * BLAKE2B_BYTES, name[i], BLAKE2B_BYTES);
+            changed[n_changed++] = (uint32_t)(at + i);
+        }
+        take_names(f, page, fresh, n_changed - first);
+    }
+    return n_changed;
+}
+
+void wb_fold_value(const RamFold *f, uint8_t *out)
+{
+    for (int i = 0; i < LIMBS; i++)
+        for (int k = 0; k < 8; k++)
+            out[8 * i + k] = (uint8_t)(f->value[i] >> (8 * k));
+}
+
+uint64_t wb_fold_pages(const RamFold *f, uint32_t *out)
+{
+    static const Name none;
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < f->n_pages; i++)
+        if (memcmp(f->name[i], none, BLAKE2B_BYTES))
+            out[n++] = (uint32_t)i;
+    return n;
+}
