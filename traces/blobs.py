@@ -7,6 +7,7 @@ is decompressed, and contents that do not match their name are never returned.
 from __future__ import annotations
 
 import hashlib
+import struct
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -19,8 +20,6 @@ from .errors import TraceError
 MAX_BLOB_BYTES: Final = 1 << 30
 #: Blobs up to this size (RAM pages) are squeezed at a fast level; larger ones (images) at a better one.
 _PAGE_BYTES: Final = 1 << 16
-#: Blobs that are compressed in one call.
-_BATCH: Final = 1024
 _LOCAL: Final = threading.local()
 
 
@@ -47,16 +46,24 @@ class BlobPacker:
         squeezed = (self._pages if len(data) <= _PAGE_BYTES else self._images).compress(data)
         return ("zstd", squeezed) if len(squeezed) < len(data) else ("raw", data)
 
-    def pack_pages(self, pages: Sequence[memoryview]) -> list[tuple[str, bytes | memoryview]]:
-        """Return what ``pack`` does for each of many small blobs; the interpreter is free meanwhile."""
-        out: list[tuple[str, bytes | memoryview]] = []
-        for at in range(0, len(pages), _BATCH):
-            batch: list[bytes | bytearray | memoryview] = list(pages[at : at + _BATCH])
-            squeezed = self._pages.multi_compress_to_buffer(batch)
-            for i, data in enumerate(pages[at : at + _BATCH]):
-                small = len(squeezed[i]) < len(data)
-                out.append(("zstd", squeezed[i].tobytes()) if small else ("raw", data))
-        return out
+    def pack_pages(
+        self, data: bytes | bytearray | memoryview, offsets: Sequence[int], size: int
+    ) -> list[tuple[str, bytes]]:
+        """Return what ``pack`` does for many blobs of one size; the interpreter is free meanwhile.
+
+        Args:
+            data: holds them. offsets: where, in bytes. size: of each, in bytes.
+        """
+        if not offsets:
+            return []
+        places = [number for offset in offsets for number in (offset, size)]
+        segments = struct.pack(f"={len(places)}Q", *places)
+        squeezed = self._pages.multi_compress_to_buffer(zstandard.BufferWithSegments(data, segments))
+        packed: list[tuple[str, bytes]] = []
+        for i, at in enumerate(offsets):
+            small = squeezed[i].tobytes()
+            packed.append(("zstd", small) if len(small) < size else ("raw", bytes(data[at : at + size])))
+        return packed
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from .errors import PositionError, TraceError
 from .reader import TraceReader
 from .rows import CheckpointRow
-from .writer import TraceWriter
+from .writer import PAGE_BYTES, TraceWriter
 
 #: Rows of the old ``meta`` that say nothing about the new trace.
 _OWN_META: Final = frozenset(("format", "clean", "final_icount", "start_icount"))
@@ -75,11 +75,13 @@ class _Copy:
         for name in held & self._known_blobs():
             self.blob(name)
         contents = self.old.blobs(list(set(names.values())))
-        pages = [(page, contents[name]) for page, name in names.items()]
+        if any(len(data) != PAGE_BYTES for data in contents.values()):
+            raise TraceError(f"{self.old.path}: damaged: a page of checkpoint {row.id} is of another size")
+        self.new.add_pages(list(contents), b"".join(contents.values()), range(len(contents)))
         self.checkpoints += 1
         self.blobs |= set(contents)
         place = (row.icount, row.vtime_ns, parent, document, row.digest)
-        return self.new.add_checkpoint(*place, pages, row.next_input - less, list(names.values()))
+        return self.new.add_checkpoint(*place, names.items(), row.next_input - less)
 
     def _known_blobs(self) -> set[bytes]:
         return {row[0] for row in self.old.sql("SELECT hash FROM blobs")[1]}

@@ -1,8 +1,11 @@
 """Writing a trace: rows in, commits often, one file at the end.
 
-A writer belongs to one thread at a time. It writes in one open transaction that is committed at least every
-``COMMIT_S`` seconds (if ``tick`` is called) and at every checkpoint; ``final_icount`` is kept at the last
-position to which a replay of what is committed can go, so a recorder killed at any moment leaves a good trace.
+A writer belongs to one thread at a time. What is known before the first step goes into a file without a name of
+its own, which the first ``commit`` puts in place: so a file with a trace's name can always be replayed, however
+short, and images are written once instead of first to a log. From then on one open transaction is committed at
+least every ``COMMIT_S`` seconds (if ``tick`` is called) and at every checkpoint; ``final_icount`` is kept at the
+last position to which a replay of what is committed can go, so a recorder killed at any moment leaves a good
+trace.
 """
 
 from __future__ import annotations
@@ -11,73 +14,36 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from . import files
 from .blobs import BlobPacker, blob_hash, pack_state
 from .errors import TraceError, TraceWriteError
+from .newfile import new_path, prepare_replacing, write_errors
 from .rows import InputRow
-from .schema import APPLICATION_ID, FORMAT, migrate
+from .schema import FORMAT, migrate
 
 #: Longest time between commits, in seconds of host time.
 COMMIT_S: Final = 0.2
 #: Of the database: blobs are large, and a write costs by the page.
 _DB_PAGE_BYTES: Final = 16384
-
-
-@contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as e:
-        text = str(e)
-        if "full" in text:
-            raise TraceWriteError(
-                f"{path}: the disk is full; what was committed is kept and replays"
-            ) from None
-        if "locked" in text:
-            raise TraceWriteError(f"{path}: is in use by another program; choose another -o") from None
-        raise TraceWriteError(f"{path}: can't be written: {text}") from None
-    except sqlite3.Error as e:
-        raise TraceWriteError(f"{path}: can't be written: {e}") from None
-    except OSError as e:
-        raise TraceWriteError(f"{path}: can't be written: {(e.strerror or str(e)).lower()}") from None
-
-
-def _prepare_replacing(path: Path) -> None:
-    """Make sure that what is at ``path`` may be replaced: nothing, an empty file, or a trace nobody is using."""
-    if not path.parent.is_dir():
-        raise TraceWriteError(f"{path}: can't be written: there is no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise TraceWriteError(
-            f"{path}: can't be written: the folder {path.parent} is read-only; choose another -o"
-        )
-    if not os.path.lexists(path):
-        return
-    if not path.is_file():
-        raise TraceWriteError(f"{path}: exists and is not a file; choose another -o")
-    if path.stat().st_size == 0:
-        return
-    header = files.read_header(path)
-    if header is None or header.application_id != APPLICATION_ID:
-        raise TraceWriteError(f"{path}: exists and is not a trace, so it is not replaced; choose another -o")
-    with sqlite3.connect(path, isolation_level=None, timeout=0) as db:
-        try:
-            db.execute("PRAGMA journal_mode = DELETE").fetchone()
-        except sqlite3.DatabaseError as e:
-            if "locked" in str(e):
-                raise TraceWriteError(f"{path}: is in use by another program; choose another -o") from None
-    db.close()
+#: Of memory for the database's pages: what one checkpoint changes is written once, at its commit.
+_CACHE_KIB: Final = 16384
+#: Bytes of a RAM page, as ``add_pages`` takes them.
+PAGE_BYTES: Final = 4096
 
 
 class TraceWriter:
     """A trace that is being recorded. Make one with ``create``; a context manager that leaves an unclean trace."""
 
-    def __init__(self, db: sqlite3.Connection, path: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, path: Path, clock: Callable[[], float], new: Path | None = None
+    ) -> None:
         self.path = path
+        self._new = new
         self._db = db
         self._clock = clock
         self._packer = BlobPacker()
@@ -90,7 +56,7 @@ class TraceWriter:
 
     @classmethod
     def create(cls, path: str | Path, clock: Callable[[], float] = time.monotonic) -> TraceWriter:
-        """Make a new trace, replacing an old one at that path in one step.
+        """Make a new trace, which the first ``commit`` puts at its path in one step, in place of an old one.
 
         Args:
             path: where. An existing trace (or empty file) is replaced; any other file is refused.
@@ -100,35 +66,47 @@ class TraceWriter:
             TraceWriteError: the path can't be written, holds something else, or is in use.
         """
         path = Path(path)
-        new = path.with_name(f".{path.name}.{os.getpid()}.new")
-        with _write_errors(path):
-            _prepare_replacing(path)
+        with write_errors(path):
+            prepare_replacing(path)
+            new = new_path(path)
+            db = sqlite3.connect(new, isolation_level=None, check_same_thread=False)
             try:
-                db = sqlite3.connect(new, isolation_level=None)
-                try:
-                    db.execute(f"PRAGMA page_size = {_DB_PAGE_BYTES}")
-                    migrate(db)
-                    db.execute(
-                        "INSERT INTO meta VALUES ('format', ?), ('clean', '0'), ('final_icount', '0')",
-                        (FORMAT,),
-                    )
-                finally:
-                    db.close()
-                for old in (files.wal_path(path), files.shm_path(path)):
-                    with suppress(FileNotFoundError):
-                        old.unlink()
-                new.replace(path)
-            finally:
-                with suppress(FileNotFoundError):
-                    new.unlink()
-            db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+                db.execute(f"PRAGMA page_size = {_DB_PAGE_BYTES}")
+                db.execute("PRAGMA journal_mode = OFF").fetchone()  # what is cut off here gets no name
+                db.execute("PRAGMA synchronous = OFF")
+                migrate(db)
+                db.execute("BEGIN IMMEDIATE")
+                db.execute(
+                    "INSERT INTO meta VALUES ('format', ?), ('clean', '0'), ('final_icount', '0')", (FORMAT,)
+                )
+            except BaseException:
+                db.close()
+                new.unlink(missing_ok=True)
+                raise
+        return cls(db, path, clock, new)
+
+    def _publish(self) -> None:
+        """Put a file that holds all that is known before the first step at its path, and log from here on."""
+        new, path = self._new, self.path
+        assert new is not None
+        with write_errors(path):
+            self._db.execute("COMMIT")
+            self._db.close()
+            with new.open("rb") as file:
+                os.fsync(file.fileno())  # of what has the name nothing is missing, whenever the power is lost
+            prepare_replacing(path)
+            for old in (files.wal_path(path), files.shm_path(path)):
+                old.unlink(missing_ok=True)
+            new.replace(path)
+            self._new = None
+            self._db = db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL").fetchone()
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA foreign_keys = OFF")  # they hold by construction; verify() checks them
             db.execute("PRAGMA wal_autocheckpoint = 2048")
             db.execute("PRAGMA journal_size_limit = 67108864")
+            db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             db.execute("BEGIN IMMEDIATE")
-        return cls(db, path, clock)
 
     @classmethod
     def amend(cls, path: str | Path, clock: Callable[[], float] = time.monotonic) -> TraceWriter:
@@ -138,7 +116,7 @@ class TraceWriter:
             TraceWriteError: it can't be written, or is in use.
         """
         path = Path(path)
-        with _write_errors(path):
+        with write_errors(path):
             if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
                 raise TraceWriteError(f"{path}: can't be written: it is read-only")
             db = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
@@ -151,7 +129,7 @@ class TraceWriter:
 
     def finish(self) -> None:
         """Commit what was added to a trace that was there, and let go of it."""
-        with _write_errors(self.path):
+        with write_errors(self.path):
             self._db.execute("COMMIT")
         self.abandon()
 
@@ -220,6 +198,25 @@ class TraceWriter:
         """Keep a base image's cluster that the run touched."""
         self._run("INSERT OR IGNORE INTO disk_reads VALUES (?, ?, ?)", (drive, cluster, self.add_blob(data)))
 
+    def add_pages(
+        self, names: Sequence[bytes], data: bytes | bytearray | memoryview, at: Sequence[int]
+    ) -> None:
+        """Store contents of RAM pages, each once, for a checkpoint that is to come.
+
+        Args:
+            names: their hashes.
+            data: pages one behind the other; it may be changed after the call.
+            at: where in ``data`` each of them is, in pages.
+        """
+        places = {name: place for name, place in zip(names, at, strict=True) if name not in self._known}
+        new = sorted(places)  # neighbours in the index of hashes are written together
+        packed = self._packer.pack_pages(data, [places[name] * PAGE_BYTES for name in new], PAGE_BYTES)
+        rows = [(name, PAGE_BYTES, codec, stored) for name, (codec, stored) in zip(new, packed, strict=True)]
+        with write_errors(self.path):
+            self._db.executemany("INSERT INTO blobs VALUES (?, ?, ?, ?)", rows)
+        self._known.update(new)
+        self.checkpoint_bytes += sum(len(row[3]) for row in rows)
+
     def add_checkpoint(
         self,
         icount: int,
@@ -227,20 +224,18 @@ class TraceWriter:
         parent_id: int | None,
         state: bytes,
         digest: bytes,
-        pages: Iterable[tuple[int, bytes | memoryview]],
+        pages: Iterable[tuple[int, bytes]],
         next_input: int = 1,
-        names: Sequence[bytes] | None = None,
     ) -> int:
-        """Add a full state; commits.
+        """Add a full state; commits, once the trace has its name.
 
         Args:
             icount: its position. vtime_ns: virtual time there.
             parent_id: the checkpoint that ``pages`` differ from; None for RAM as it is after reset.
             state: the JSON document of everything but RAM.
             digest: 32 bytes of the whole state.
-            pages: ``(index, contents)`` of RAM pages that differ from the parent's.
+            pages: ``(index, hash)`` of RAM pages that differ from the parent's; ``add_pages`` has stored them.
             next_input: id of the first input not taken yet.
-            names: the pages' hashes in the same order, where the caller knows them already.
 
         Returns:
             the checkpoint's id.
@@ -251,16 +246,12 @@ class TraceWriter:
             (icount, vtime_ns, parent_id, pack_state(state), digest, next_input),
         )
         checkpoint_id = int(cursor.lastrowid or 0)
-        held = list(pages)
-        if names is None:
-            names = [blob_hash(data) for _, data in held]
-        new = {name: data for name, (_, data) in zip(names, held, strict=True) if name not in self._known}
-        self._store_pages(new)
-        rows = [(checkpoint_id, page, name) for name, (page, _) in zip(names, held, strict=True)]
-        with _write_errors(self.path):
+        rows = [(checkpoint_id, page, name) for page, name in pages]
+        with write_errors(self.path):
             self._db.executemany("INSERT INTO checkpoint_pages VALUES (?, ?, ?)", rows)
         self.progress(icount)
-        self.commit()
+        if self._new is None:
+            self.commit()
         return checkpoint_id
 
     def drop_checkpoint(self, checkpoint_id: int) -> None:
@@ -306,17 +297,20 @@ class TraceWriter:
         self._run("UPDATE meta SET value = ? WHERE key = 'final_icount'", (str(icount),))
 
     def tick(self) -> bool:
-        """Commit if the last commit is ``COMMIT_S`` ago; True if it did."""
-        if self._clock() - self._committed_at < COMMIT_S:
+        """Commit if the last commit is ``COMMIT_S`` ago and the trace has its name; True if it did."""
+        if self._new is not None or self._clock() - self._committed_at < COMMIT_S:
             return False
         self.commit()
         return True
 
     def commit(self) -> None:
-        """Make everything added so far safe from a killed process."""
-        with _write_errors(self.path):
-            self._db.execute("COMMIT")
-            self._db.execute("BEGIN IMMEDIATE")
+        """Make everything added so far safe from a killed process; the first time, give the trace its name."""
+        if self._new is not None:
+            self._publish()
+        else:
+            with write_errors(self.path):
+                self._db.execute("COMMIT")
+                self._db.execute("BEGIN IMMEDIATE")
         self._committed_at = self._clock()
 
     def close(self, final_icount: int) -> None:
@@ -328,9 +322,11 @@ class TraceWriter:
         if not self._open:
             return
         try:
+            if self._new is not None:
+                self.commit()
             self.progress(final_icount)
             self.set_meta("clean", 1)
-            with _write_errors(self.path):
+            with write_errors(self.path):
                 self._db.execute("COMMIT")
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
                 with suppress(
@@ -341,13 +337,19 @@ class TraceWriter:
             self.abandon()
 
     def abandon(self) -> None:
-        """Let go of the file as it was committed last, unclean if ``close`` was not reached."""
+        """Let go of the file as it was committed last, unclean if ``close`` was not reached.
+
+        What was never committed has no name and is removed.
+        """
         if self._open:
             self._open = False
             with suppress(sqlite3.Error):
                 self._db.rollback()
             with suppress(sqlite3.Error):
                 self._db.close()
+            if self._new is not None:
+                with suppress(OSError):
+                    self._new.unlink()
 
     def __enter__(self) -> TraceWriter:
         return self
@@ -356,7 +358,7 @@ class TraceWriter:
         self.abandon()
 
     def _run(self, sql: str, args: tuple[Any, ...]) -> sqlite3.Cursor:
-        with _write_errors(self.path):
+        with write_errors(self.path):
             return self._db.execute(sql, args)
 
     def _store(self, name: bytes, data: bytes) -> None:
@@ -365,14 +367,6 @@ class TraceWriter:
             codec, stored = self._packer.pack(data)
             self._run("INSERT INTO blobs VALUES (?, ?, ?, ?)", (name, len(data), codec, stored))
             self._known.add(name)
-
-    def _store_pages(self, new: dict[bytes, bytes | memoryview]) -> None:
-        packed = self._packer.pack_pages([memoryview(data) for data in new.values()])
-        rows = [(name, len(new[name]), *pair) for name, pair in zip(new, packed, strict=True)]
-        with _write_errors(self.path):
-            self._db.executemany("INSERT INTO blobs VALUES (?, ?, ?, ?)", rows)
-        self._known.update(new)
-        self.checkpoint_bytes += sum(len(stored) for _, _, _, stored in rows)
 
     def _drop_unused_blob(self, name: bytes) -> None:
         row = self._run(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
 from traces.reader import QueryError, TraceReader
 from traces.schema import FORMAT
@@ -29,8 +30,11 @@ def fill(writer: TraceWriter, pages: int = 6) -> None:
         writer.add_console(i * 10, i * 10, "uart0", f"line {i}\n".encode())
     parent = None
     for n in range(4):
-        contents = [(p, bytes([n, p]) * 2048) for p in range(n, pages)]
-        parent = writer.add_checkpoint(n * 100, n * 100, parent, b'{"n": %d}' % n, bytes(32), contents)
+        contents = [bytes([n, p]) * 2048 for p in range(n, pages)]
+        names = [blob_hash(data) for data in contents]
+        writer.add_pages(names, b"".join(contents), range(len(contents)))
+        held = zip(range(n, pages), names, strict=True)
+        parent = writer.add_checkpoint(n * 100, n * 100, parent, b'{"n": %d}' % n, bytes(32), held)
     writer.add_digest(250, bytes(32), b"[1]")
     writer.bookmark("panic", 99, "why")
 
@@ -196,9 +200,47 @@ def test_a_trace_that_is_being_recorded_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "live.trace"
     writer = TraceWriter.create(path)
     fill(writer)
+    late = TraceWriter.create(path)
+    writer.commit()
     with pytest.raises(TraceWriteError, match="in use"):
         TraceWriter.create(path)
+    with pytest.raises(TraceWriteError, match="in use"):
+        late.commit()
+    late.abandon()
     writer.close(400)
+    assert list(listing(tmp_path)) == ["live.trace"]
+
+
+def test_a_trace_has_no_name_before_its_first_commit(trace: Path) -> None:
+    """A recorder that was killed before its first commit left a file that opened and could not be replayed."""
+    before = trace.read_bytes()
+    writer = TraceWriter.create(trace)
+    fill(writer)
+    assert not writer.tick()
+    assert trace.read_bytes() == before
+    writer.abandon()
+    assert list(listing(trace.parent)) == [trace.name]
+    writer = TraceWriter.create(trace)
+    fill(writer)
+    writer.commit()
+    with TraceReader.open(trace) as t:
+        assert not t.clean
+        assert t.image("kernel") == b"kernel" * 1000
+    writer.close(400)
+    assert list(listing(trace.parent)) == [trace.name]
+
+
+def test_what_killed_recorders_left_goes(tmp_path: Path) -> None:
+    path = tmp_path / "t[1].trace"
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    left = tmp_path / f".t[1].trace.{int(dead.stdout)}.0.new"
+    kept = [tmp_path / f".t[1].trace.{os.getppid()}.0.new", tmp_path / f".t1.trace.{int(dead.stdout)}.0.new"]
+    for each in (left, *kept):
+        each.write_bytes(b"")
+    TraceWriter.create(path).close(0)
+    assert set(listing(tmp_path)) == {path.name, *(each.name for each in kept)}
 
 
 def test_a_live_trace_can_be_read(tmp_path: Path) -> None:

@@ -130,9 +130,8 @@ def _first_step(
                 playback.run_to(low + 1)
         (_, mine), (_, theirs) = one.whole(), two.whole()
         found = dict(list(differences(mine, theirs).items())[:32])
-        mine_pages, their_pages = one.page_hashes(), two.page_hashes()
-        for page in sorted(mine_pages.keys() | their_pages.keys()):
-            a, b = mine_pages.get(page, b"").hex(), their_pages.get(page, b"").hex()
+        for page in sorted({*one.fold.pages(), *two.fold.pages()}):
+            a, b = one.fold.name(page).hex(), two.fold.name(page).hex()
             if a != b and len(found) < 64:
                 found[f"RAM page {page:#x}"] = (a, b)
         return low, pc, found

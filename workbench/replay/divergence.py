@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -36,6 +36,6 @@ def compare_registers(recorded: Any, replayed: bytes) -> dict[str, tuple[Any, An
     return {} if recorded is None else differences(recorded, json.loads(replayed))
 
 
-def differing_pages(recorded: Mapping[int, bytes], replayed: Mapping[int, bytes]) -> list[int]:
+def differing_pages(recorded: Mapping[int, bytes], replayed: Callable[[int], bytes]) -> list[int]:
     """Return the RAM pages whose hashes differ, of those that the recording has."""
-    return sorted(page for page, name in recorded.items() if replayed.get(page) != name)
+    return sorted(page for page, name in recorded.items() if replayed(page) != name)

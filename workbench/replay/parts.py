@@ -6,7 +6,7 @@ a configuration, images and a gate, for a recording and for a replay alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from machine.config import Images, MachineConfig
@@ -18,17 +18,13 @@ from machine.tcg.engine import Probe
 PAGE_BYTES = 4096
 
 
-#: Neighbouring RAM pages: the first one's index, and the contents of all.
-Run = tuple[int, bytes]
-#: Longest run, in pages.
-_RUN_PAGES = 256
-
-
 class EngineLike(Protocol):
     """The part of ``machine.tcg.engine.Engine`` that this package uses."""
 
     warp_ns: int
     reg_names: tuple[str, ...]
+    ram: memoryview
+    ram_pages: int
 
     @property
     def icount(self) -> int: ...
@@ -41,6 +37,7 @@ class EngineLike(Protocol):
     def translate(self, hart: int, vaddr: int, access: str = "r") -> int | None: ...
     def dirty_pages(self, clear: bool = True) -> list[int]: ...
     def hash_pages(self, pages: Sequence[int]) -> bytes: ...
+    def copy_pages(self, pages: Sequence[int], out: bytearray | memoryview) -> None: ...
     def get_reg(self, hart: int, name: str | int) -> int: ...
     def save_state(self, hart: int) -> dict[str, int]: ...
     def save_sched(self) -> list[int]: ...
@@ -134,30 +131,6 @@ def open_drives(
         node.set_blob_store(store)
         drives[key] = node
     return drives
-
-
-def copy_pages(board: BoardLike, pages: Iterable[int]) -> list[Run]:
-    """Return copies of RAM pages, as runs of neighbours: ``(first page, contents)``."""
-    runs: list[Run] = []
-    ram: memoryview = board.engine.ram
-    first, last = -1, -2
-    for page in sorted(pages):
-        if page != last + 1 or page - first >= _RUN_PAGES:
-            if first >= 0:
-                runs.append((first, bytes(ram[first * PAGE_BYTES : (last + 1) * PAGE_BYTES])))
-            first = page
-        last = page
-    if first >= 0:
-        runs.append((first, bytes(ram[first * PAGE_BYTES : (last + 1) * PAGE_BYTES])))
-    return runs
-
-
-def split_runs(runs: Iterable[Run]) -> Iterator[tuple[int, memoryview]]:
-    """Yield the single pages of runs, without copying."""
-    for first, data in runs:
-        view = memoryview(data)
-        for i in range(len(data) // PAGE_BYTES):
-            yield first + i, view[i * PAGE_BYTES : (i + 1) * PAGE_BYTES]
 
 
 def reason_name(stop: BoardStop) -> str:

@@ -12,13 +12,14 @@ from typing import Any
 
 from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
+from machine.tcg.ramfold import RamFold
 from traces.blobs import blob_hash
 from traces.errors import TraceError
 from traces.reader import TraceReader
 from workbench.errors import WorkbenchError
 
 from .checkpoints import BlobCache, CheckpointTree, MemoryNode, Node
-from .digest import RamFold, canonical_json, rolling_digest, whole_digest
+from .digest import canonical_json, rolling_digest, whole_digest
 from .divergence import compare_registers
 from .errors import Diverged
 from .gates import ReplayGate
@@ -71,7 +72,8 @@ class Playback:
         self._base: Node = root
         self._since_base: set[int] = set()
         self._rolling: set[int] | None = set()
-        self._fold = RamFold()
+        #: over RAM, as of the last ``whole``
+        self.fold = RamFold(self.board.engine.ram_pages)
         self._stale: set[int] = set(initial)
         self._kept: dict[bytes, bytes] = {}
         #: rolling digests that were compared
@@ -245,14 +247,10 @@ class Playback:
     def whole(self) -> tuple[bytes, dict[str, Any]]:
         """Return the digest of the whole state, and the state without RAM that went into it."""
         self._collect()
-        self._fold.update_all(sorted(self._stale), self.board.ram_page)
+        self.fold.take(sorted(self._stale), self.board.engine.ram)
         self._stale.clear()
         state = self.board.save_state()
-        return whole_digest(canonical_json(state), self._fold.value), state
-
-    def page_hashes(self) -> dict[int, bytes]:
-        """Return the BLAKE2b-256 of every page that ever held anything, as of the last ``whole``."""
-        return {i: self._fold.page_hash(i) for i in self._fold.pages()}
+        return whole_digest(canonical_json(state), self.fold.value), state
 
     def _collect(self) -> None:
         dirty = self.board.engine.dirty_pages()
@@ -288,10 +286,6 @@ def trace_config(trace: TraceReader) -> MachineConfig:
     Raises:
         TraceError: it is of other semantics, or no machine.
     """
-    if "semantics" not in trace.meta and not trace.clean and not trace.final_icount:
-        raise TraceError(
-            f"{trace.path}: the recording was cut off before anything was written; record it again"
-        )
     if trace.meta.get("semantics") != str(SEMANTICS):
         raise TraceError(
             f"{trace.path}: was recorded by a machine of semantics {trace.meta.get('semantics', 'unknown')},"

@@ -13,13 +13,14 @@ from typing import Final
 
 from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
+from machine.tcg.ramfold import RamFold
 from traces.writer import TraceWriter
 from workbench.errors import UsageError
 
 from .digest import rolling_digest
 from .gates import ConsoleSource, RecordGate
 from .interventions import Origin, apply_write
-from .parts import BoardFactory, BoardStop, build_board, copy_pages, open_drives, reason_name
+from .parts import BoardFactory, BoardStop, build_board, open_drives, reason_name
 from .tracelog import TraceLog
 from .watch import ConsoleWatch, compile_pattern
 
@@ -350,9 +351,9 @@ class Recorder:
     def _checkpoint(self, log: TraceLog) -> None:
         board = self.board
         self._checkpoint_at = board.icount
-        runs = copy_pages(board, self._checkpoint_dirty)
-        self._checkpoint_dirty.clear()
-        log.checkpoint(board.icount, board.vtime_ns, board.save_state(), runs, self.gate.count + 1)
+        pages, copy = self._checkpoint_dirty, board.engine.copy_pages
+        log.checkpoint(board.icount, board.vtime_ns, board.save_state(), pages, copy, self.gate.count + 1)
+        pages.clear()
 
     def _finish(self, log: TraceLog, stop: BoardStop) -> RecordResult:
         """Write the end: its reason, and a digest of the last state."""
@@ -376,25 +377,27 @@ class Recorder:
         if (not settled or quiet) and board.icount != self._checkpoint_at:
             self._checkpoint(log)
         if settled and reason_name(stop) not in ("until", "interrupted"):
-            log.end_digest(board.save_state(), copy_pages(board, self._checkpoint_dirty))
+            log.end_digest(board.save_state(), self._checkpoint_dirty, board.engine.copy_pages)
         return RecordResult(reason, code, board.icount, board.vtime_ns, self._matched, self.path)
 
     def _start_trace(self) -> TraceLog:
         """Make the file, with all that is known before the first step."""
         board, limits = self.board, self._limits
-        base = copy_pages(board, board.engine.dirty_pages())
-        log = TraceLog(TraceWriter.create(self.path), limits.budget_bytes, limits.max_checkpoints)
+        writer = TraceWriter.create(self.path)
+        fold = RamFold(board.engine.ram_pages)
+        fold.take(board.engine.dirty_pages(), board.engine.ram)
+        log = TraceLog(writer, fold, limits.budget_bytes, limits.max_checkpoints)
         self._log = log
         log.head(self._write_head)
         for icount, vtime_ns, given, asked in self._early:
             log.input(icount, vtime_ns, given, asked)
         for read in self._early_reads:
             log.disk_read(*read)
-        log.base(base)
         self._checkpoint_dirty.clear()
         self._checkpoint(log)
         if self._origin is not None:
             self._load_origin(log, self._origin)
+        log.publish()
         return log
 
     def _load_origin(self, log: TraceLog, origin: Origin) -> None:

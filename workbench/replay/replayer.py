@@ -124,7 +124,7 @@ class Replayer:
         if digest != recorded:
             registers = differences(self.trace.checkpoint_state(checkpoint_id), state)
             theirs = self.trace.checkpoint_pages(checkpoint_id)
-            pages = differing_pages(theirs, self.playback.page_hashes())
+            pages = differing_pages(theirs, self.playback.fold.name)
             raise Diverged("the digest of a checkpoint differs", gate.last_good, icount, registers, pages)
         gate.last_good = icount
 

@@ -3,26 +3,36 @@
 The recorder copies pages and puts rows into a queue; this thread owns the SQLite connection. The queue keeps the
 order, so when ``progress`` is written, every input before that position is in the file. When writing fails the
 first error is kept and raised at the recorder's next call; what was committed before stays.
+
+Pages travel in buffers of a fixed size that go around: so what waits for a slow disk is bounded, whatever the
+guest writes between two checkpoints, and the host's memory is touched for the first time but once.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from machine.inputs import Input
+from machine.tcg.ramfold import RamFold
 from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
 from traces.writer import COMMIT_S, TraceWriter
 
-from .digest import RamFold, canonical_json, whole_digest
-from .parts import Run, split_runs
+from .digest import canonical_json, whole_digest
+from .parts import PAGE_BYTES
 from .thinning import choose_victim
 
 #: Checkpoints that may wait to be written; the recorder waits for the disk beyond that.
 _MAX_WAITING: Final = 3
+#: Pages that travel together, and how many such buffers there are: 32 MiB.
+_BUFFER_PAGES: Final = 512
+_MAX_BUFFERS: Final = 16
+
+#: Copies RAM pages, one behind the other, into a buffer.
+CopyPages = Callable[[Sequence[int], bytearray], None]
 
 
 class TraceLog:
@@ -30,11 +40,13 @@ class TraceLog:
 
     Args:
         writer: a new trace; belongs to this object until ``close``.
+        fold: over RAM as it is after reset, which the first checkpoint's differences start from; belongs to this
+            object.
         budget_bytes: most that RAM pages of checkpoints may take in the file.
         max_checkpoints: most checkpoints kept.
     """
 
-    def __init__(self, writer: TraceWriter, budget_bytes: int, max_checkpoints: int) -> None:
+    def __init__(self, writer: TraceWriter, fold: RamFold, budget_bytes: int, max_checkpoints: int) -> None:
         self._writer = writer
         self._budget_bytes = budget_bytes
         self._max_checkpoints = max_checkpoints
@@ -43,7 +55,10 @@ class TraceLog:
         )
         self._room = threading.Semaphore(_MAX_WAITING)
         self._error: Exception | None = None
-        self._fold = RamFold()
+        self._fold = fold
+        self._buffers: queue.LifoQueue[bytearray] = queue.LifoQueue()
+        self._buffers_made = 0
+        self._changed: list[tuple[int, bytes]] = []
         self._kept: list[tuple[int, int]] = []
         self._places: list[int] = []
         self._overlay: dict[bytes, bytes] = {}
@@ -90,29 +105,32 @@ class TraceLog:
         self._put(self._writer.add_disk_read, drive, cluster, data)
 
     def head(self, write: Callable[[TraceWriter], None]) -> None:
-        """Write what is known before the first step, in one commit."""
-        self._put(self._head, write)
+        """Write what is known before the first step; it waits for ``publish``."""
+        self._put(write, self._writer)
 
-    def base(self, runs: Sequence[Run]) -> None:
-        """Take the pages of RAM as it is after reset: what the first checkpoint's differences start from."""
-        self._put(self._base, runs)
+    def publish(self) -> None:
+        """Give the trace its name: all that its replay begins with has been added."""
+        self._put(self._writer.commit)
 
     def checkpoint(
         self,
         icount: int,
         vtime_ns: int,
         state: dict[str, Any],
-        runs: Sequence[Run],
+        pages: Iterable[int],
+        copy: CopyPages,
         next_input: int,
     ) -> None:
         """Add a checkpoint of the pages that were written since the last one; waits if the disk lags behind."""
         while not self._room.acquire(timeout=0.5):
             self._check()
-        self._put(self._checkpoint, icount, vtime_ns, state, runs, next_input)
+        self._hand_over(pages, copy, self._take)
+        self._put(self._checkpoint, icount, vtime_ns, state, next_input)
 
-    def end_digest(self, state: dict[str, Any], runs: Sequence[Run]) -> None:
+    def end_digest(self, state: dict[str, Any], pages: Iterable[int], copy: CopyPages) -> None:
         """Note the digest of the state in which the machine ended, behind its last position's own inputs."""
-        self._put(self._end_digest, state, runs)
+        self._hand_over(pages, copy, self._fold_in)
+        self._put(self._end_digest, state)
 
     def flush(self) -> None:
         """Write what is queued and commit it; returns when a reader sees it."""
@@ -163,6 +181,27 @@ class TraceLog:
         self._check()
         self._queue.put((function, args))
 
+    def _hand_over(
+        self, pages: Iterable[int], copy: CopyPages, take: Callable[[list[int], bytearray], None]
+    ) -> None:
+        """Copy pages now, and have them taken in the writer's thread."""
+        ordered = sorted(pages)
+        for at in range(0, len(ordered), _BUFFER_PAGES):
+            part, buffer = ordered[at : at + _BUFFER_PAGES], self._buffer()
+            copy(part, buffer)
+            self._put(take, part, buffer)
+
+    def _buffer(self) -> bytearray:
+        """Return a buffer that nobody uses; waits for one if all are on their way."""
+        if self._buffers.empty() and self._buffers_made < _MAX_BUFFERS:
+            self._buffers_made += 1
+            return bytearray(_BUFFER_PAGES * PAGE_BYTES)
+        while True:
+            try:
+                return self._buffers.get(timeout=0.5)
+            except queue.Empty:
+                self._check()
+
     # in the writer's thread
 
     def _work(self) -> None:
@@ -183,45 +222,35 @@ class TraceLog:
             except Exception as e:  # noqa: BLE001 - handed to the recorder's thread, which raises it
                 self._error = TraceWriteError(f"{self._writer.path}: writing failed: {type(e).__name__}: {e}")
 
-    def _head(self, write: Callable[[TraceWriter], None]) -> None:
-        write(self._writer)
-        self._writer.commit()
-
     def _bookmark(self, name: str, icount: int, note: str) -> None:
         self._places.append(icount)
         self._writer.bookmark(name, icount, note)
 
-    def _base(self, runs: Sequence[Run]) -> None:
-        for index, data in split_runs(runs):
-            self._fold.update(index, data)
-
-    def _checkpoint(
-        self,
-        icount: int,
-        vtime_ns: int,
-        state: dict[str, Any],
-        runs: Sequence[Run],
-        next_input: int,
-    ) -> None:
+    def _take(self, pages: list[int], buffer: bytearray) -> None:
         try:
-            changed, names = [], []
-            for page in split_runs(runs):
-                name = self._fold.update(*page)
-                if name is not None:
-                    changed.append(page)
-                    names.append(name)
+            taken = self._fold.take_copies(pages, buffer)
+            self._writer.add_pages(taken.names, buffer, taken.at)
+            self._changed += zip((pages[at] for at in taken.at), taken.names, strict=True)
+        finally:
+            self._buffers.put(buffer)
+
+    def _fold_in(self, pages: list[int], buffer: bytearray) -> None:
+        self._fold.take_copies(pages, buffer)
+        self._buffers.put(buffer)
+
+    def _checkpoint(self, icount: int, vtime_ns: int, state: dict[str, Any], next_input: int) -> None:
+        try:
+            changed, self._changed = self._changed, []
             document = canonical_json(state)
             digest = whole_digest(document, self._fold.value)
             parent = self._kept[-1][1] if self._kept else None
-            args = (icount, vtime_ns, parent, document, digest, changed, next_input, names)
+            args = (icount, vtime_ns, parent, document, digest, changed, next_input)
             self._kept.append((icount, self._writer.add_checkpoint(*args)))
             self._thin()
         finally:
             self._room.release()
 
-    def _end_digest(self, state: dict[str, Any], runs: Sequence[Run]) -> None:
-        for index, data in split_runs(runs):
-            self._fold.update(index, data)
+    def _end_digest(self, state: dict[str, Any]) -> None:
         self._writer.set_meta("end_digest", whole_digest(canonical_json(state), self._fold.value).hex())
 
     def _thin(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -16,53 +15,12 @@ from machine.inputs import Input
 from traces.reader import TraceReader
 from traces.writer import TraceWriter
 from workbench.replay.checkpoints import ZERO_PAGE, CheckpointTree, MemoryNode, Node
-from workbench.replay.digest import RamFold, canonical_json
+from workbench.replay.digest import canonical_json
 from workbench.replay.divergence import differences
 from workbench.replay.errors import Diverged
 from workbench.replay.gates import NEVER, RecordGate, ReplayGate
-from workbench.replay.parts import copy_pages, split_runs
 from workbench.replay.thinning import choose_victim
 from workbench.replay.watch import ConsoleWatch, compile_pattern
-
-
-class FakeRam:
-    """Stands for board and engine where only RAM is looked at."""
-
-    def __init__(self, pages: int) -> None:
-        self.data = bytearray(b"".join(bytes([i % 251]) * 4096 for i in range(pages)))
-        self.ram = memoryview(self.data)
-        self.engine = self
-
-
-@given(st.sets(st.integers(0, 599)))
-def test_pages_are_copied_in_runs_and_none_is_left_out(pages: set[int]) -> None:
-    """The first page of RAM was once left out: its neighbour before it is not page -1."""
-    runs = copy_pages(cast(Any, FakeRam(600)), pages)
-    assert {i: bytes(data) for i, data in split_runs(runs)} == {i: bytes([i % 251]) * 4096 for i in pages}
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=40))
-def test_the_fold_depends_on_contents_alone(writes: list[tuple[int, int]]) -> None:
-    fold = RamFold()
-    final: dict[int, int] = {}
-    for page, value in writes:
-        data = bytes([value]) * 4096
-        changed = fold.update(page, data)
-        assert (changed is None) == (final.get(page, 0) == value)
-        final[page] = value
-    fresh = RamFold()
-    for page, value in sorted(final.items(), reverse=True):
-        fresh.update(page, bytes([value]) * 4096)
-    assert fold.value == fresh.value
-    assert (fold.value == 0) == (not any(final.values()))
-
-
-def test_the_fold_tells_pages_apart_by_their_place() -> None:
-    here, there = RamFold(), RamFold()
-    here.update(1, b"a" * 4096)
-    there.update(2, b"a" * 4096)
-    assert here.value != there.value
-    assert here.page_hash(1) == hashlib.blake2b(b"a" * 4096, digest_size=32).digest()
 
 
 def test_canonical_json_is_independent_of_order() -> None:
