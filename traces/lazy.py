@@ -26,14 +26,11 @@ from .schema import migrate
 #: The lazy tables, and how their rows are told to be the same for a fill that comes again.
 LAZY_TABLES: Final = ("insns", "mem", "calls", "traps", "syscalls", "mmio", "csr", "switches")
 
-#: Added to a trace or a side database when its first rows are written; open_rows is what a fill that continues needs.
-_EXTRA = """
-CREATE TABLE IF NOT EXISTS lazy_state (
-    probe TEXT NOT NULL, params TEXT NOT NULL, icount INTEGER NOT NULL, state TEXT NOT NULL,
-    PRIMARY KEY (probe, params, icount)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lazy_cache (key TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
-"""
+#: The index by content of the tables that may have millions of rows: (name, columns).
+CONTENT_INDEXES: Final = {
+    "mem": ("mem_paddr", "(paddr, icount)"),
+    "calls": ("calls_symbol", "(symbol, icount)"),
+}
 _BUSY_S: Final = 30.0
 _CACHE_KIB: Final = 65536
 
@@ -217,8 +214,8 @@ class LazyStore:
         rows: Iterable[Sequence[Any]],
         updates: tuple[str, Iterable[Sequence[Any]]] | None = None,
         state: Any = None,
-    ) -> None:
-        """Store all wanted rows of ``low..high`` and say so, in one transaction.
+    ) -> int:
+        """Store all wanted rows of ``low..high`` and say so, in one transaction; return how many they are.
 
         Args:
             columns, rows: what is inserted. updates: SQL and arguments that complete earlier rows.
@@ -234,7 +231,7 @@ class LazyStore:
                 f"DELETE FROM {want.table} WHERE icount >= ? AND icount < ? AND ({want.where})",
                 (low, high, *want.args),
             )
-            db.executemany(insert, rows)
+            count = db.executemany(insert, rows).rowcount
             if updates is not None:
                 db.executemany(*updates)
             _cover(db, want, low, high)
@@ -245,24 +242,24 @@ class LazyStore:
             )
             if state is not None:
                 db.execute("INSERT INTO lazy_state VALUES (?, ?, ?, ?)", (*key, high, json.dumps(state)))
+        return max(count, 0)
 
-    def drop_indexes(self, table: str) -> list[str]:
-        """Drop a table's indexes but that by position, before very many rows; returns the SQL that makes them again."""
+    def drop_index(self, table: str) -> None:
+        """Drop a table's index by content, before very many rows."""
         with self._transaction() as db:
-            made = db.execute(
-                "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
-                " AND name != ?",
-                (table, f"{table}_icount"),
-            ).fetchall()
-            for name, _ in made:
-                db.execute(f'DROP INDEX "{name}"')
-        return [sql for _, sql in made]
+            db.execute(f"DROP INDEX IF EXISTS {CONTENT_INDEXES[table][0]}")
 
-    def make_indexes(self, statements: Iterable[str]) -> None:
-        """Make indexes that ``drop_indexes`` dropped."""
-        with self._transaction() as db:
-            for statement in statements:
-                db.execute(statement)
+    def make_index(self, table: str) -> None:
+        """Make the index that ``drop_index`` dropped: for the first question that looks for something."""
+        name, columns = CONTENT_INDEXES[table]
+        if not self.read(f"SELECT 1 FROM {self._schema} WHERE type = 'index' AND name = ?", (name,)):
+            with self._transaction() as db:
+                db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {table} {columns}")
+
+    @property
+    def _schema(self) -> str:
+        self.reader()
+        return "side.sqlite_master" if self.side and self.path.exists() else "sqlite_master"
 
     def put_cache(self, key: str, data: bytes) -> None:
         """Keep something that was found out about the run (symbols, types)."""
@@ -299,12 +296,9 @@ class LazyStore:
                 db.execute("PRAGMA cache_spill = OFF")
                 db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 db.execute("PRAGMA synchronous = OFF" if self.side else "PRAGMA synchronous = NORMAL")
+                migrate(db)
                 if self.side:
-                    migrate(db)
                     db.execute("INSERT OR REPLACE INTO meta VALUES ('side_of', ?)", (self._identity,))
-                for statement in _EXTRA.split(";\n"):
-                    if statement.strip():
-                        db.execute(statement)
             except BaseException:
                 db.close()
                 raise

@@ -166,13 +166,44 @@ CREATE VIEW digest_list AS
 
 def _create_tables(db: sqlite3.Connection) -> None:
     for script in (_RUN_TABLES, _KNOWN_TABLES, _VIEWS):
-        for statement in script.split(";\n"):
-            if statement.strip():
-                db.execute(statement)
+        _execute(db, script)
+
+
+def _execute(db: sqlite3.Connection, script: str) -> None:
+    for statement in script.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+_CALLS_BY_POSITION = """
+DROP TABLE calls;
+CREATE TABLE calls (
+    icount INTEGER PRIMARY KEY, hart INTEGER NOT NULL, depth INTEGER NOT NULL, pc INTEGER NOT NULL,
+    target INTEGER NOT NULL, symbol TEXT NOT NULL DEFAULT '', ret_icount INTEGER,
+    a0 INTEGER, a1 INTEGER, a2 INTEGER, a3 INTEGER, a4 INTEGER, a5 INTEGER, a6 INTEGER, a7 INTEGER,
+    ret INTEGER
+) STRICT;
+CREATE INDEX calls_symbol ON calls (symbol, icount);
+DELETE FROM coverage WHERE probe = 'calls';
+CREATE TABLE IF NOT EXISTS lazy_state (
+    probe TEXT NOT NULL, params TEXT NOT NULL, icount INTEGER NOT NULL, state TEXT NOT NULL,
+    PRIMARY KEY (probe, params, icount)
+) STRICT, WITHOUT ROWID;
+DELETE FROM lazy_state WHERE probe = 'calls';
+CREATE TABLE IF NOT EXISTS lazy_cache (key TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+
+def _calls_by_position(db: sqlite3.Connection) -> None:
+    """A step makes one call at most, so its position is its key. Rows that were found before are found again.
+
+    ``lazy_state`` is what a fill that continues needs; both tables were made by the first fill before.
+    """
+    _execute(db, _CALLS_BY_POSITION)
 
 
 #: Applied in order, each once. A change of the tables is a new function at the end, never an edit of an old one.
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_tables,)
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_tables, _calls_by_position)
 
 #: ``user_version`` of a trace that this code writes.
 FORMAT: Final = len(MIGRATIONS)

@@ -100,6 +100,19 @@ const uint64_t *wb_probe_counts(Machine *m, uint32_t *n, uint64_t *lost);
 const void *wb_probe_records(Machine *m,
                              uint32_t *n); /* takes them: valid until the next run; 128 bytes each */
 
+/* pairing calls with returns (core/callpairs.h): needs no machine. feed takes probes' records in the run's
+ * order, and makes rows of 16 words and returns of 3, valid until it is called again; -1: no memory. What is
+ * open is saved as 5 words a frame. */
+typedef struct WbCallPairs WbCallPairs;
+WbCallPairs *wb_callpairs_create(void); /* NULL: no memory */
+void wb_callpairs_destroy(WbCallPairs *p);
+int wb_callpairs_feed(WbCallPairs *p, const void *records, uint32_t n);
+const uint64_t *wb_callpairs_rows(const WbCallPairs *p, uint32_t *n);
+const uint64_t *wb_callpairs_returns(const WbCallPairs *p, uint32_t *n); /* of calls of earlier feeds */
+uint32_t wb_callpairs_open(const WbCallPairs *p);                        /* how many frames are open */
+void wb_callpairs_save(const WbCallPairs *p, uint64_t *out);
+int wb_callpairs_load(WbCallPairs *p, const uint64_t *in, uint32_t n); /* -1: too many, or no memory */
+
 /* text */
 uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc, char *out, uint64_t size);
 uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size); /* of the TB at the hart's pc */

@@ -133,3 +133,32 @@ def test_the_cache_gives_back_what_it_was_given(trace: Path) -> None:
     shutil.copy(trace, copy)
     with LazyStore.open(copy, "a") as store:
         assert store.get_cache("btf") == b"\0\1"
+
+
+def test_an_index_by_content_comes_back_when_it_is_asked_for(trace: Path) -> None:
+    """It was made again at the end of the fill only, so a fill that was killed left the table without it for ever."""
+
+    def indexes(store: LazyStore) -> set[str]:
+        return {row[0] for row in store.read("SELECT name FROM sqlite_master WHERE type = 'index'")}
+
+    with LazyStore.open(trace, "a") as store:
+        store.drop_index("calls")
+        assert "calls_symbol" not in indexes(store)
+        store.make_index("calls")
+        store.make_index("calls")
+        assert "calls_symbol" in indexes(store)
+
+
+def test_a_trace_of_the_first_format_keeps_what_is_known_but_calls(trace: Path) -> None:
+    with sqlite3.connect(trace, isolation_level=None) as db:
+        db.execute("DROP TABLE calls")
+        db.execute("CREATE TABLE calls (icount INTEGER NOT NULL, target INTEGER NOT NULL) STRICT")
+        db.execute("INSERT INTO calls VALUES (3, 4)")
+        db.executemany("INSERT INTO coverage VALUES (?, '{}', 0, 10)", [("calls",), ("insns",)])
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with LazyStore.open(trace, "a") as store:
+        store.put_cache("x", b"")
+        assert store.covered(Want("calls")) == []
+        assert store.covered(INSNS) == [(0, 10)]
+        assert store.read("SELECT count(*) FROM calls") == [(0,)]

@@ -7,7 +7,7 @@ do not depend on where stretches begin or on how many processes replayed them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -60,12 +60,26 @@ class Names(Protocol):
 class Stretch(NamedTuple):
     """The rows of one stretch, and what completes rows of earlier ones: arguments of the query's ``complete``."""
 
-    rows: list[tuple[Any, ...]]
-    completions: Sequence[tuple[Any, ...]] = ()
+    rows: Iterable[Sequence[Any]]
+    completions: Iterable[Sequence[Any]] = ()
+
+
+class Paired(NamedTuple):
+    """Calls of a stretch, by column, each with its return where that came; and returns of calls of earlier stretches.
+
+    Args:
+        columns: icount, hart, depth, pc, target, context, ret_icount, a0..a7, ret; the last and ret_icount are None
+            where no return came.
+        returns: (ret_icount, ret, icount of the call).
+    """
+
+    columns: Sequence[Sequence[Any]]
+    returns: Iterable[tuple[int, ...]]
 
 
 State = dict[str, Any]
 Function = Callable[[Iterator[Record], State, Names], Stretch]
+PairFunction = Callable[[Paired, Names], Stretch]
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class Query:
         name: the table. columns: of a row, in order.
         probes: given the filter, what is recorded.
         run: records of a stretch, state and names to a Stretch; the state is JSON-able and changed in place.
+        pair: in place of ``run``: makes rows of calls that are paired with their returns already.
         complete: SQL that completes an earlier row, for tables whose rows end later than they begin.
         per_step: how many rows a step makes at most usually; for the estimate before a fill.
         names: what of a run is needed beside records: ``tasks``, ``texts``.
@@ -84,7 +99,8 @@ class Query:
     name: str
     columns: tuple[str, ...]
     probes: Callable[[Mapping[str, Any]], list[ProbeNeed]]
-    run: Function
+    run: Function | None = None
+    pair: PairFunction | None = None
     complete: str = ""
     per_step: float = 0.01
     names: frozenset[str] = field(default_factory=frozenset)
@@ -105,13 +121,38 @@ def query(
     """Declare a function to be a query table; the arguments are those of ``Query``, lists as words in a text."""
 
     def declare(function: Function) -> Function:
-        assert name not in QUERIES, name
-        QUERIES[name] = Query(
-            name, tuple(columns.split()), probes, function, complete, per_step, frozenset(names.split())
+        _declare(
+            Query(name, tuple(columns.split()), probes, function, None, complete, per_step, _words(names))
         )
         return function
 
     return declare
+
+
+def call_query(
+    name: str,
+    columns: str,
+    probes: Callable[[Mapping[str, Any]], list[ProbeNeed]],
+    *,
+    complete: str = "",
+    per_step: float = 0.01,
+) -> Callable[[PairFunction], PairFunction]:
+    """Declare a function to be a query table of calls that are paired with their returns; as ``query``."""
+
+    def declare(function: PairFunction) -> PairFunction:
+        _declare(Query(name, tuple(columns.split()), probes, None, function, complete, per_step))
+        return function
+
+    return declare
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _declare(made: Query) -> None:
+    assert made.name not in QUERIES, made.name
+    QUERIES[made.name] = made
 
 
 def find_query(name: str) -> Query:

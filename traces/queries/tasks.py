@@ -16,10 +16,12 @@ from .base import (
     OP,
     PROBE,
     Names,
+    Paired,
     ProbeNeed,
     Record,
     State,
     Stretch,
+    call_query,
     query,
     signed,
 )
@@ -33,96 +35,35 @@ def _calls(limits: Mapping[str, Any]) -> list[ProbeNeed]:
     return [ProbeNeed("CALL", low, high), ProbeNeed("RET", paired="target" in limits)]
 
 
-@query(
+class _Symbols(dict[int, str]):
+    """Names of addresses, each asked for once."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def __missing__(self, address: int) -> str:
+        name = self[address] = self._names.symbol(address)
+        return name
+
+
+@call_query(
     "calls",
     "icount hart depth pc target symbol ret_icount a0 a1 a2 a3 a4 a5 a6 a7 ret",
     _calls,
     complete="UPDATE calls SET ret_icount = ?, ret = ? WHERE icount = ?",
     per_step=0.01,
 )
-def calls(records: Iterator[Record], state: State, names: Names) -> Stretch:
+def calls(paired: Paired, names: Names) -> Stretch:
     """Calls, each with its return where it came.
 
     A return belongs to the last open call with its target as return address and its stack pointer; in user mode, of
     its task. So switches of tasks and jumps out of many frames do no harm. ``depth`` counts the open calls of the
     same stack with higher stack pointers, of those that the fill records.
     """
-    rows: list[list[Any]] = []
-    late: list[tuple[int, int, int]] = []
-    # by stack: open calls, outermost first: (stack pointer, return address, icount, row or -1)
-    stacks = _load_stacks(state)
-    symbols: dict[int, str] = {}
-    # one name for each word of a record: this loop sees millions of them
-    for (
-        icount,
-        pc,
-        probe,
-        _,
-        hart,
-        _,
-        _,
-        priv,
-        target,
-        ret,
-        sp,
-        _,
-        context,
-        a0,
-        a1,
-        a2,
-        a3,
-        a4,
-        a5,
-        a6,
-        a7,
-    ) in records:
-        key = (sp - 1) >> 14 if sp < 0 else (context, priv)
-        stack = stacks.get(key)
-        if probe == 0:
-            if stack is None:
-                stack = stacks[key] = []
-            while stack and (stack[-1][0] < sp or (stack[-1][0] == sp and stack[-1][1] == ret)):
-                stack.pop()
-            name = symbols.get(target)
-            if name is None:
-                name = symbols[target] = names.symbol(target)
-            depth = len(stack)
-            stack.append((sp, ret, icount, len(rows)))
-            rows.append([icount, hart, depth, pc, target, name, None, a0, a1, a2, a3, a4, a5, a6, a7, None])
-            continue
-        if stack is None:
-            continue
-        at = len(stack) - 1
-        while at >= 0 and stack[at][0] < sp:
-            at -= 1
-        while at >= 0 and stack[at][0] == sp and stack[at][1] != target:
-            at -= 1
-        if at >= 0 and stack[at][0] == sp:
-            _, _, began, place = stack[at]
-            if place >= 0:
-                row = rows[place]
-                row[6] = icount
-                row[15] = a0
-            else:
-                late.append((icount, a0, began))
-            del stack[at:]
-    _save_stacks(state, stacks)
-    return Stretch(rows, late)  # type: ignore[arg-type]
-
-
-#: Open calls of one stack; a kernel's stacks are told apart by address, others by task and mode.
-_Stacks = dict[int | tuple[int, int], list[tuple[int, int, int, int]]]
-
-
-def _load_stacks(state: State) -> _Stacks:
-    out: _Stacks = {}
-    for key, frames in state.get("open", []):
-        out[key if isinstance(key, int) else (key[0], key[1])] = [(f[0], f[1], f[2], -1) for f in frames]
-    return out
-
-
-def _save_stacks(state: State, stacks: _Stacks) -> None:
-    state["open"] = [(key, [frame[:3] for frame in frames]) for key, frames in stacks.items() if frames]
+    columns = list(paired.columns)
+    # the name in place of the context
+    columns[5] = map(_Symbols(names).__getitem__, columns[4])  # type: ignore[call-overload]
+    return Stretch(zip(*columns, strict=False), paired.returns)
 
 
 def want_calls(target: int | None = None) -> Want:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from traces.lazy import LazyStore, Want
+from traces.lazy import CONTENT_INDEXES, LazyStore, Want
 from traces.queries import Query, find_query
-from traces.queries.base import RECORD
 from traces.reader import TraceReader
 from workbench.kernel.btf import Btf
 from workbench.kernel.linux import Kernel
@@ -19,6 +18,7 @@ from workbench.symbols import Symbols
 
 from .errors import QueryRefused
 from .harvest import Harvest, Harvester, Job
+from .making import Pairing, RowMaker
 from .names import RunNames
 from .shards import choose
 
@@ -31,7 +31,7 @@ _MAX_STRETCH: Final = 1 << 26
 #: More rows than this are not filled unless bounds or filters are given.
 MAX_ROWS: Final = 30_000_000
 _ROW_BYTES: Final = 60
-#: From so many rows on it is quicker to make indexes anew than to keep them.
+#: From so many rows on it is quicker to make an index when it is asked for than to keep it.
 _MANY_ROWS: Final = 1_000_000
 _SYMBOLS: Final = (
     "init_task",
@@ -129,6 +129,8 @@ class Filler:
         end = self.trace.final_icount
         low, high = max(0, low or 0), end if high is None else min(high, end)
         gaps = self.store.missing(want, low, high) if low < high else []
+        if want.filter and want.table in CONTENT_INDEXES:
+            self.store.make_index(want.table)
         if not gaps:
             return Filled(0, 0)
         query = find_query(want.table)
@@ -167,41 +169,35 @@ class Filler:
         executor = choose(total, 1 if paired else self.jobs)
         names = RunNames(self._symbols() if query.name == "calls" else Symbols(), self._devices(job, query))
         done = rows = 0
-        state: dict[str, Any] = {}
         at: int | None = None
-        indexes = (
-            self.store.drop_indexes(query.name)
-            if total * query.per_step > _MANY_ROWS and not want.filter
-            else []
-        )
+        if query.name in CONTENT_INDEXES and total * query.per_step > _MANY_ROWS and not want.filter:
+            self.store.drop_index(query.name)
         # millions of rows are made and none of them is in a cycle: looking for cycles would cost a third of the time
         collecting = gc.isenabled()
         gc.disable()
+        maker = Pairing(query) if query.pair is not None else RowMaker(query)
         try:
             for harvest in executor.run(job, stretches):
                 if at != harvest.low:
-                    state = self.store.state_at(want, harvest.low) or {}
-                rows += self._keep(query, want, harvest, names, state)
+                    maker.begin(self.store.state_at(want, harvest.low) or {})
+                rows += self._keep(query, want, harvest, names, maker)
                 at = harvest.high
                 done += harvest.high - harvest.low
                 if self.progress is not None:
                     self.progress(query.name, done, total)
         finally:
+            maker.close()
             if collecting:
                 gc.enable()
-            if indexes:
-                self.store.make_indexes(indexes)
         return Filled(done, rows)
 
-    def _keep(
-        self, query: Query, want: Want, harvest: Harvest, names: RunNames, state: dict[str, Any]
-    ) -> int:
+    def _keep(self, query: Query, want: Want, harvest: Harvest, names: RunNames, maker: RowMaker) -> int:
         names.learn(harvest)
-        stretch = query.run(RECORD.iter_unpack(harvest.records), state, names)
+        stretch = maker.rows(harvest.records, names)
         updates = (query.complete, stretch.completions) if query.complete else None
-        kept = state if query.complete else None
-        self.store.write_stretch(want, harvest.low, harvest.high, query.columns, stretch.rows, updates, kept)
-        return len(stretch.rows)
+        return self.store.write_stretch(
+            want, harvest.low, harvest.high, query.columns, stretch.rows, updates, maker.state
+        )
 
     def _job(self, query: Query, want: Want) -> Job:
         needs = tuple(query.probes(dict(want.filter)))

@@ -1,0 +1,87 @@
+"""Pairs calls with returns, in C: from the records of CALL and RET probes to rows of calls (core/callpairs.h)."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final
+
+from machine.tcg._core import ffi, lib
+from machine.tcg.engine import RECORD
+
+#: Words of a row: icount, hart, depth, pc, target, context, ret_icount (-1: no return came), a0..a7, ret.
+ROW_WORDS: Final = 16
+#: Words of a return whose call's row was made by an earlier ``feed``: ret_icount, ret, icount of the call.
+RETURN_WORDS: Final = 3
+_STATE_WORDS: Final = 5
+#: Open calls at most; where a guest has more of them, all are forgotten, and have no return.
+MAX_OPEN: Final = 1 << 20
+
+
+class CallPairs:
+    """Calls that wait for their returns, stack by stack. A context manager.
+
+    Records are fed in the run's order, by whatever machines they were made. Words are signed, as SQLite has them.
+
+    Raises:
+        MemoryError: the host has none.
+    """
+
+    def __init__(self) -> None:
+        self._p = lib.wb_callpairs_create()
+        if not self._p:
+            raise MemoryError("no memory for the calls that are open")
+
+    def close(self) -> None:
+        """Free it; safe to call twice."""
+        if self._p:
+            lib.wb_callpairs_destroy(self._p)
+            self._p = None
+
+    def __enter__(self) -> CallPairs:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def feed(self, records: bytes) -> tuple[memoryview, memoryview]:
+        """Take records; return the rows of the calls in them, and the returns of calls of earlier feeds.
+
+        Returns:
+            two views of words, ROW_WORDS and RETURN_WORDS for each; they are valid until the next ``feed``.
+
+        Raises:
+            ValueError: the bytes are not whole records. MemoryError: the host has none; close this object then.
+        """
+        count, odd = divmod(len(records), RECORD.size)
+        if odd:
+            raise ValueError(f"{len(records)} bytes are not whole records of {RECORD.size}")
+        if lib.wb_callpairs_feed(self._p, ffi.from_buffer(records), count):
+            raise MemoryError("no memory for the calls of this stretch")
+        n = ffi.new("uint32_t *")
+        rows = _words(lib.wb_callpairs_rows(self._p, n), n[0] * ROW_WORDS)
+        return rows, _words(lib.wb_callpairs_returns(self._p, n), n[0] * RETURN_WORDS)
+
+    def save(self) -> list[int]:
+        """Return what is open, for ``load``."""
+        out = ffi.new("uint64_t[]", max(1, lib.wb_callpairs_open(self._p) * _STATE_WORDS))
+        lib.wb_callpairs_save(self._p, out)
+        return list(_words(out, lib.wb_callpairs_open(self._p) * _STATE_WORDS))
+
+    def load(self, state: Sequence[int]) -> None:
+        """Set what is open. Raises ValueError: it is nothing that ``save`` returned."""
+        try:
+            words = array("q", state)
+        except (TypeError, OverflowError):
+            raise ValueError("not a state of open calls: a value is not a 64-bit number") from None
+        count, odd = divmod(len(words), _STATE_WORDS)
+        data = ffi.from_buffer("uint64_t[]", words) if words else ffi.NULL
+        if odd or count > MAX_OPEN or lib.wb_callpairs_load(self._p, data, count):
+            raise ValueError(f"not a state of open calls: {len(words)} words")
+
+
+def _words(data: object, count: int) -> memoryview:
+    return memoryview(ffi.buffer(data, count * 8) if count else b"").cast("q")
