@@ -64,16 +64,20 @@ class GuestError:
 
 
 class _Memory:
-    """RAM as devices see it."""
+    """RAM as one device sees it; whoever listens at the board hears of what it writes."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, board: Board, device: str) -> None:
+        self._board = board
+        self._engine = board.engine
+        self._device = device
 
     def read(self, paddr: int, size: int) -> bytes:
         return self._engine.read_phys(paddr, size)
 
     def write(self, paddr: int, data: bytes) -> None:
         self._engine.write_phys(paddr, data)
+        if self._board.on_dma is not None:
+            self._board.on_dma(self._device, paddr, data)
 
 
 class Board:
@@ -118,6 +122,8 @@ class Board:
         self._interrupted = False
         #: Takes the engine's records when there is no room for more; probes that record need one.
         self.on_records: Callable[[], None] | None = None
+        #: Hears what devices and the built-in firmware write to RAM, at the exact position: (device, paddr, data).
+        self.on_dma: Callable[[str, int, bytes], None] | None = None
         self.drives = self._open_drives(drives or {})
         try:
             self.engine = Engine(
@@ -136,7 +142,6 @@ class Board:
             self.engine.set_switch("jit", False)
         self.engine.set_idle_asks(config.idle == "ask")
         self._first_sched = self.engine.save_sched()
-        self.dma: Dma = _Memory(self.engine)
         self.clock = Clock(self.engine.set_device_deadline)
         self.bus = Bus()
         for device in virt.build_devices(self, self.engine, config, self.drives):
@@ -151,7 +156,7 @@ class Board:
         uart = self._by_name["uart0"]
         assert isinstance(uart, Uart)
         self.sbi = Sbi(
-            self.engine, self.dma, self.port("uart0"), uart.take, self.request_stop, self.guest_error
+            self.engine, self.dma_for("sbi"), self.port("uart0"), uart.take, self.request_stop, self.guest_error
         )
 
     # -- composition
@@ -180,6 +185,10 @@ class Board:
     def now(self) -> int:
         """Return vtime_ns."""
         return self.engine.vtime_ns
+
+    def dma_for(self, device: str) -> Dma:
+        """Return RAM as a device sees it."""
+        return _Memory(self, device)
 
     def schedule(self, owner: str, name: str, vtime_ns: int) -> None:
         """Set a device's deadline."""

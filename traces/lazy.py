@@ -21,10 +21,10 @@ from urllib.parse import quote
 
 from .errors import TraceWriteError
 from .files import check_file, sqlite_errors
-from .schema import migrate
+from .schema import FORMAT, migrate
 
 #: The lazy tables, and how their rows are told to be the same for a fill that comes again.
-LAZY_TABLES: Final = ("insns", "mem", "calls", "traps", "syscalls", "mmio", "csr", "switches")
+LAZY_TABLES: Final = ("insns", "mem", "calls", "traps", "syscalls", "mmio", "csr", "switches", "dma")
 
 #: The index by content of the tables that may have millions of rows: (name, columns).
 CONTENT_INDEXES: Final = {
@@ -214,27 +214,24 @@ class LazyStore:
         rows: Iterable[Sequence[Any]],
         updates: tuple[str, Iterable[Sequence[Any]]] | None = None,
         state: Any = None,
+        beside: tuple[Want, Sequence[str], Iterable[Sequence[Any]]] | None = None,
     ) -> int:
         """Store all wanted rows of ``low..high`` and say so, in one transaction; return how many they are.
 
         Args:
             columns, rows: what is inserted. updates: SQL and arguments that complete earlier rows.
             state: JSON-able: what a fill that continues at ``high`` needs.
+            beside: rows of another table of the same stretch, that were found on the way.
 
         Raises:
             TraceWriteError: the database can't be written (disk full, in use).
         """
-        names = ", ".join(f'"{c}"' for c in columns)
-        insert = f"INSERT INTO {want.table} ({names}) VALUES ({', '.join('?' * len(columns))})"
         with self._transaction() as db:
-            db.execute(
-                f"DELETE FROM {want.table} WHERE icount >= ? AND icount < ? AND ({want.where})",
-                (low, high, *want.args),
-            )
-            count = db.executemany(insert, rows).rowcount
+            count = _replace(db, want, low, high, columns, rows)
             if updates is not None:
                 db.executemany(*updates)
-            _cover(db, want, low, high)
+            if beside is not None:
+                _replace(db, beside[0], low, high, *beside[1:])
             key = (want.table, want.params)
             db.execute(
                 "DELETE FROM lazy_state WHERE probe = ? AND params = ? AND icount >= ? AND icount <= ?",
@@ -242,7 +239,7 @@ class LazyStore:
             )
             if state is not None:
                 db.execute("INSERT INTO lazy_state VALUES (?, ?, ?, ?)", (*key, high, json.dumps(state)))
-        return max(count, 0)
+        return count
 
     def drop_index(self, table: str) -> None:
         """Drop a table's index by content, before very many rows."""
@@ -318,11 +315,33 @@ class LazyStore:
         try:
             with sqlite3.connect(f"file:{quote(str(self.path.absolute()))}?mode=ro", uri=True) as db:
                 row = db.execute("SELECT value FROM meta WHERE key = 'side_of'").fetchone()
+                if db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+                    row = None
             db.close()
         except sqlite3.Error:
             row = None
         if row is None or row[0] != identity:
             self.path.unlink()
+
+
+def _replace(
+    db: sqlite3.Connection,
+    want: Want,
+    low: int,
+    high: int,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+) -> int:
+    """Put all wanted rows of a stretch in place of those that are there, and say so; return how many they are."""
+    names = ", ".join(f'"{c}"' for c in columns)
+    insert = f"INSERT INTO {want.table} ({names}) VALUES ({', '.join('?' * len(columns))})"
+    db.execute(
+        f"DELETE FROM {want.table} WHERE icount >= ? AND icount < ? AND ({want.where})",
+        (low, high, *want.args),
+    )
+    count = db.executemany(insert, rows).rowcount
+    _cover(db, want, low, high)
+    return max(count, 0)
 
 
 def _cover(db: sqlite3.Connection, want: Want, low: int, high: int) -> None:

@@ -202,8 +202,65 @@ def _calls_by_position(db: sqlite3.Connection) -> None:
     _execute(db, _CALLS_BY_POSITION)
 
 
+_DEVICE_WRITES = """
+CREATE TABLE dma (
+    icount INTEGER NOT NULL, device TEXT NOT NULL, paddr INTEGER NOT NULL, size INTEGER NOT NULL,
+    value INTEGER NOT NULL
+) STRICT;
+CREATE INDEX dma_icount ON dma (icount);
+"""
+
+_QUERY_VIEWS = """
+CREATE VIEW call_list AS
+    SELECT icount, hart, depth, symbol, ret_icount - icount AS steps, printf('%#x', a0) AS a0,
+        printf('%#x', a1) AS a1, printf('%#x', a2) AS a2, ret
+    FROM calls;
+CREATE VIEW call_cost AS
+    SELECT symbol, count(*) AS calls, sum(ret_icount - icount) AS steps, max(ret_icount - icount) AS longest
+    FROM calls GROUP BY symbol;
+CREATE VIEW trap_list AS
+    SELECT icount, hart,
+        CASE WHEN is_interrupt THEN
+            CASE cause WHEN 1 THEN 'software interrupt' WHEN 5 THEN 'timer interrupt' WHEN 9 THEN 'external interrupt'
+                ELSE 'interrupt ' || cause END
+        ELSE
+            CASE cause WHEN 0 THEN 'fetch misaligned' WHEN 1 THEN 'fetch fault' WHEN 2 THEN 'illegal instruction'
+                WHEN 3 THEN 'breakpoint' WHEN 4 THEN 'load misaligned' WHEN 5 THEN 'load fault'
+                WHEN 6 THEN 'store misaligned' WHEN 7 THEN 'store fault' WHEN 8 THEN 'ecall from U'
+                WHEN 9 THEN 'ecall from S' WHEN 12 THEN 'fetch page fault' WHEN 13 THEN 'load page fault'
+                WHEN 15 THEN 'store page fault' ELSE 'exception ' || cause END
+        END AS what,
+        printf('%#x', epc) AS epc, printf('%#x', tval) AS tval, substr('US?M', from_priv + 1, 1) AS from_mode,
+        ret_icount - icount AS steps
+    FROM traps;
+CREATE VIEW syscall_list AS
+    SELECT icount, comm || '/' || pid AS task, name || '(' || substr(args, 2, length(args) - 2) || ')' AS call, ret,
+        ret_icount - icount AS steps
+    FROM syscalls;
+CREATE VIEW mmio_list AS
+    SELECT icount, hart, device || '+' || printf('%#x', "offset") AS place,
+        CASE op WHEN 'r' THEN 'read' ELSE 'write' END AS op, size, printf('%#x', value) AS value
+    FROM mmio;
+CREATE VIEW write_list AS
+    SELECT icount, CASE op WHEN 'atomic' THEN 'atomic' ELSE 'store' END AS by, printf('%#x', pc) AS pc,
+        printf('%#x', paddr) AS paddr, size, printf('%#x', value) AS value
+    FROM mem WHERE op != 'r'
+    UNION ALL
+    SELECT icount, device, '', printf('%#x', paddr), size, printf('%#x', value) FROM dma;
+CREATE VIEW turns AS
+    SELECT hart, next_pid AS pid, next_comm AS comm, icount AS begins,
+        lead(icount) OVER (PARTITION BY hart ORDER BY icount) AS ends
+    FROM switches;
+"""
+
+
+def _device_writes(db: sqlite3.Connection) -> None:
+    for script in (_DEVICE_WRITES, _QUERY_VIEWS):
+        _execute(db, script)
+
+
 #: Applied in order, each once. A change of the tables is a new function at the end, never an edit of an old one.
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_tables, _calls_by_position)
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_tables, _calls_by_position, _device_writes)
 
 #: ``user_version`` of a trace that this code writes.
 FORMAT: Final = len(MIGRATIONS)

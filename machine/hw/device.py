@@ -52,7 +52,9 @@ class ConsoleOut(Protocol):
 class Wires(Protocol):
     """What a board gives to a device."""
 
-    dma: Dma
+    def dma_for(self, device: str) -> Dma:
+        """Return guest-physical memory as the device of that name sees it."""
+        ...
 
     def now(self) -> int:
         """Return vtime_ns at the exact position of the access under way."""
@@ -130,7 +132,7 @@ class Device(RegisterFile):
         self.name = name
         self.base = base
         self.irq: IrqLine = irq if irq is not None else NoLine()
-        self.dma = wires.dma
+        self.dma = wires.dma_for(name)
 
     def started(self) -> None:
         """Do what power-on needs the gate for. Called once after every reset, not when a state is loaded."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from traces.errors import TraceWriteError
 from traces.lazy import LazyStore, Want, subtract
 from traces.queries.memory import want_mem
-from traces.schema import migrate
+from traces.schema import APPLICATION_ID, MIGRATIONS, migrate
 
 COLUMNS = ("icount", "hart", "pc", "priv")
 INSNS = Want("insns")
@@ -149,15 +149,16 @@ def test_an_index_by_content_comes_back_when_it_is_asked_for(trace: Path) -> Non
         assert "calls_symbol" in indexes(store)
 
 
-def test_a_trace_of_the_first_format_keeps_what_is_known_but_calls(trace: Path) -> None:
-    with sqlite3.connect(trace, isolation_level=None) as db:
-        db.execute("DROP TABLE calls")
-        db.execute("CREATE TABLE calls (icount INTEGER NOT NULL, target INTEGER NOT NULL) STRICT")
-        db.execute("INSERT INTO calls VALUES (3, 4)")
-        db.executemany("INSERT INTO coverage VALUES (?, '{}', 0, 10)", [("calls",), ("insns",)])
+def test_a_trace_of_the_first_format_keeps_what_is_known_but_calls(tmp_path: Path) -> None:
+    path = tmp_path / "run.trace"
+    with sqlite3.connect(path, isolation_level=None) as db:
+        MIGRATIONS[0](db)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA user_version = 1")
+        db.execute("INSERT INTO calls (icount, hart, depth, pc, target) VALUES (3, 0, 0, 4, 5)")
+        db.executemany("INSERT INTO coverage VALUES (?, '{}', 0, 10)", [("calls",), ("insns",)])
     db.close()
-    with LazyStore.open(trace, "a") as store:
+    with LazyStore.open(path, "a") as store:
         store.put_cache("x", b"")
         assert store.covered(Want("calls")) == []
         assert store.covered(INSNS) == [(0, 10)]

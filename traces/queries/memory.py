@@ -41,6 +41,12 @@ def mem(records: Iterator[Record], state: State, names: Names) -> Stretch:
     return Stretch([(r[ICOUNT], r[HART], r[PC], _OPS[r[OP]], r[A], r[B], r[SIZE], r[VALUE]) for r in records])
 
 
+@query("dma", "icount device paddr size value", lambda limits: [], per_step=1e-5)
+def dma(records: Iterator[Record], state: State, names: Names) -> Stretch:
+    """Writes to memory by devices and the built-in firmware: at a step, or before it where a deadline is due."""
+    return Stretch(names.device_writes())
+
+
 def want_mem(
     op: str = "", *, paddr: tuple[int, int] | None = None, vaddr: tuple[int, int] | None = None
 ) -> Want:

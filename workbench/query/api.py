@@ -178,6 +178,11 @@ class Trace(Session):
         """Instructions; bound them with ``between``."""
         return Rows(self, Want("insns"))
 
+    @property
+    def dma(self) -> Rows:
+        """Writes to memory by devices and the built-in firmware."""
+        return Rows(self, Want("dma"))
+
     def sql(self, text: str, params: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         """Run SQL over recorded and lazy tables; returns rows by column. Raises TraceError, QueryRefused."""
         columns, rows = self.asker.run(text, params)
@@ -217,14 +222,30 @@ class Trace(Session):
         return found
 
     def last_write(self, address: int, size: int = 8) -> Row | None:
-        """Return the last store before the cursor to an address, or None."""
-        found: Row | None = self.mem.writes(address, size).before(self.cursor).last()
-        return found
+        """Return the last write before the cursor to an address, or None: a row of ``mem``, or of ``dma``.
+
+        A row of ``dma`` has a ``device`` and no ``pc``.
+        """
+        stored: Row | None = self.mem.writes(address, size).before(self.cursor).last()
+        device: Row | None = self._device_writes(address, size).before(self.cursor).last()
+        if stored is None or device is None:
+            return stored or device
+        # a device that writes at a step's position does so before the step, or during its access to the device
+        return device if device.icount > stored.icount else stored
 
     def next_write(self, address: int, size: int = 8) -> Row | None:
-        """Return the first store from the cursor on to an address, or None."""
-        found: Row | None = self.mem.writes(address, size).after(self.cursor).first()
-        return found
+        """Return the first write from the cursor on to an address, or None; as ``last_write``."""
+        stored: Row | None = self.mem.writes(address, size).after(self.cursor).first()
+        device: Row | None = self._device_writes(address, size).after(self.cursor).first()
+        if stored is None or device is None:
+            return stored or device
+        return device if device.icount <= stored.icount else stored
+
+    def _device_writes(self, address: int, size: int) -> Rows:
+        paddr = self.physical(address & NEVER)
+        if paddr is None:
+            return self.dma.where("0")
+        return self.dma.where("paddr < ? AND paddr + size > ?", paddr + size, paddr)
 
     def history(self, what: str | int, size: int = 8) -> Iterator[Value]:
         """Yield all values of a variable over the run, each with its writer: a symbol's or an address's memory.

@@ -42,6 +42,8 @@ _SYMBOLS: Final = (
     "__switch_to",
 )
 
+_DMA: Final = Want("dma")
+
 #: Told how far a fill is: (table, steps done, steps in all).
 Progress = Callable[[str, int, int], None]
 
@@ -195,8 +197,10 @@ class Filler:
         names.learn(harvest)
         stretch = maker.rows(harvest.records, names)
         updates = (query.complete, stretch.completions) if query.complete else None
+        # what devices wrote is seen by every replay
+        beside = (_DMA, find_query("dma").columns, harvest.dma) if query.name != "dma" else None
         return self.store.write_stretch(
-            want, harvest.low, harvest.high, query.columns, stretch.rows, updates, maker.state
+            want, harvest.low, harvest.high, query.columns, stretch.rows, updates, maker.state, beside
         )
 
     def _job(self, query: Query, want: Want) -> Job:

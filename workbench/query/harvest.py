@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from machine.tcg.engine import RECORD, Probe, ProbeAction, ProbeKind
-from traces.queries.base import ProbeNeed
+from traces.queries.base import ProbeNeed, signed
 from traces.reader import TraceReader
 from workbench.kernel.errors import KernelError
 from workbench.kernel.linux import Kernel
@@ -52,6 +52,7 @@ class Harvest:
         low, high: the positions, end exclusive. records: of ``RECORD.size`` bytes each.
         tasks: (icount, task_struct, pid, comm): known at the begin, and learned on the way.
         texts: texts that arguments of system calls point to, by (icount, argument).
+        dma: writes by devices: (icount, device, paddr, size, its first 8 bytes as a signed number).
     """
 
     low: int
@@ -59,6 +60,7 @@ class Harvest:
     records: bytes = b""
     tasks: list[tuple[int, int, int, str]] = field(default_factory=list)
     texts: dict[tuple[int, int], str] = field(default_factory=dict)
+    dma: list[tuple[int, str, int, int, int]] = field(default_factory=list)
 
 
 class Harvester:
@@ -85,6 +87,7 @@ class Harvester:
         self._types = types
         self._symbols = Symbols()
         self._chunks: list[bytes] = []
+        self._dma: list[tuple[int, str, int, int, int]] = []
         self._count = 0
         self._fresh = True
         self._probes, self._watches = self._plan()
@@ -140,9 +143,10 @@ class Harvester:
             engine.set_probes(self._probes)
             self._fresh = False
         playback.board.on_records = self._drain
+        playback.board.on_dma = self._note_write
         while low < high:
             out = Harvest(low, high)
-            self._chunks, self._count = [], 0
+            self._chunks, self._count, self._dma = [], 0, out.dma
             if "tasks" in self.job.names:
                 self._note_all_tasks(out)
             self._run(out, high)
@@ -157,6 +161,7 @@ class Harvester:
         if playback.icount == low:
             return
         playback.board.engine.set_probes(())
+        playback.board.on_dma = None
         self._fresh = True
         node = playback.tree.nearest(low)
         if low < playback.icount or node.icount > playback.icount:
@@ -184,9 +189,17 @@ class Harvester:
         data = self._playback.board.engine.take_records()
         if data:
             self._chunks.append(data)
-            self._count += len(data) // RECORD.size
-            if self._count >= MAX_RECORDS:
-                self._playback.interrupt()
+            self._more(len(data) // RECORD.size)
+
+    def _note_write(self, device: str, paddr: int, data: bytes) -> None:
+        value = int.from_bytes(data[:8], "little")
+        self._dma.append((self._playback.board.icount, device, paddr, len(data), signed(value)))
+        self._more(1)
+
+    def _more(self, count: int) -> None:
+        self._count += count
+        if self._count >= MAX_RECORDS:
+            self._playback.interrupt()
 
     # notes
 

@@ -35,6 +35,7 @@ class RunNames:
         self._known: dict[int, str] = {}
         self._tasks: dict[int, list[tuple[int, int, str]]] = {}
         self._texts: dict[tuple[int, int], str] = {}
+        self._writes: Sequence[tuple[int, str, int, int, int]] = ()
 
     def learn(self, harvest: Harvest) -> None:
         """Take what was noted in a stretch; what earlier stretches told is not needed any more."""
@@ -42,6 +43,7 @@ class RunNames:
         for icount, address, pid, comm in harvest.tasks:
             self._tasks.setdefault(address, []).append((icount, pid, comm))
         self._texts = harvest.texts
+        self._writes = harvest.dma
 
     def symbol(self, address: int) -> str:
         """Return ``name`` or ``name+0x12``, empty where there is none."""
@@ -66,6 +68,10 @@ class RunNames:
             if paddr < base + size:
                 return name, paddr - base
         return "", paddr
+
+    def device_writes(self) -> Sequence[tuple[int, str, int, int, int]]:
+        """Return what devices wrote in this stretch: icount, device, paddr, size, and the first 8 bytes."""
+        return self._writes
 
     def csr(self, number: int) -> str:
         return _CSRS.get(number, f"csr_{number:#x}")

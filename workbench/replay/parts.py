@@ -62,6 +62,7 @@ class BoardLike(Protocol):
     """The part of ``machine.board.Board`` that this package uses."""
 
     on_records: Callable[[], None] | None
+    on_dma: Callable[[str, int, bytes], None] | None
 
     @property
     def engine(self) -> Any: ...

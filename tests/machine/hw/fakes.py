@@ -54,7 +54,6 @@ class FakeWires:
 
     def __init__(self) -> None:
         self.ram = FakeRam()
-        self.dma: Dma = self.ram
         self.vtime_ns = 0
         self.clock = Clock()
         self.ports: dict[str, FakePort] = {}
@@ -62,6 +61,9 @@ class FakeWires:
         self.stops: list[tuple[str, int]] = []
         self.asked: list[tuple[str, str, bytes]] = []
         self.answer = b""
+
+    def dma_for(self, device: str) -> Dma:
+        return self.ram
 
     def now(self) -> int:
         return self.vtime_ns

@@ -44,12 +44,16 @@ def _place(context: Context, arguments: str) -> tuple[int, int]:
 def _write(context: Context, row: Row | None, none: str) -> Result:
     if row is None:
         raise CommandError(none)
-    name = context.session.symbols.format(row.pc)
-    value = row.value & (1 << 8 * row.size) - 1
-    text = f"position {row.icount:_} · {row.size} bytes = {value:#x} · by {row.pc:#x}" + (
-        f" <{name}>" if name else ""
-    )
-    fields = {"position": row.icount, "value": value, "size": row.size, "pc": f"{row.pc:#x}", "symbol": name}
+    size = min(row.size, 8)
+    value = row.value & (1 << 8 * size) - 1
+    fields = {"position": row.icount, "value": value, "size": row.size}
+    if "device" in row.values:
+        by = f"the device {row.device} (DMA)"
+        fields["device"] = row.device
+    else:
+        by = context.place(row.pc)
+        fields |= {"pc": f"{row.pc:#x}", "symbol": context.session.symbols.format(row.pc)}
+    text = f"position {row.icount:_} · {row.size} bytes = {value:#x}{' …' if row.size > 8 else ''} · by {by}"
     return Text(f"{text}\n'goto {row.icount}' goes to right before it", fields)
 
 
@@ -57,12 +61,12 @@ def _write(context: Context, row: Row | None, none: str) -> Result:
 def last_write(context: Context, arguments: str) -> Result:
     """Tell the last store before the cursor to an address: where, by whom, what.
 
-    The size is 8 bytes unless it is given. Stores through any mapping of the same memory are seen; what devices
-    and firmware write is not.
+    The size is 8 bytes unless it is given. Stores through any mapping of the same memory are seen, and what devices
+    and the built-in firmware write.
     """
     address, size = _place(context, arguments)
     row = _asking(context).last_write(address, size)
-    return _write(context, row, f"no instruction writes to {address:#x} before the cursor")
+    return _write(context, row, f"nothing writes to {address:#x} before the cursor")
 
 
 @command("next-write", group="trace", usage="ADDRESS [SIZE]", completes="address")
@@ -70,7 +74,7 @@ def next_write(context: Context, arguments: str) -> Result:
     """Tell the first store from the cursor on to an address: where, by whom, what."""
     address, size = _place(context, arguments)
     row = _asking(context).next_write(address, size)
-    return _write(context, row, f"no instruction writes to {address:#x} from the cursor on")
+    return _write(context, row, f"nothing writes to {address:#x} from the cursor on")
 
 
 @command("history", group="trace", usage="ADDRESS [SIZE]", completes="address")
