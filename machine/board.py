@@ -156,7 +156,12 @@ class Board:
         uart = self._by_name["uart0"]
         assert isinstance(uart, Uart)
         self.sbi = Sbi(
-            self.engine, self.dma_for("sbi"), self.port("uart0"), uart.take, self.request_stop, self.guest_error
+            self.engine,
+            self.dma_for("sbi"),
+            self.port("uart0"),
+            uart.take,
+            self.request_stop,
+            self.guest_error,
         )
 
     # -- composition

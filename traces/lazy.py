@@ -203,6 +203,12 @@ class LazyStore:
             self._reader = db
         return self._reader
 
+    def bring_up(self) -> None:
+        """Give a trace of an older format the tables that it has not, so that questions can name them."""
+        if self.read("PRAGMA user_version")[0][0] < FORMAT and not (self.side and self.path.exists()):
+            with self._transaction():
+                pass
+
     # writing
 
     def write_stretch(

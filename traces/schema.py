@@ -260,7 +260,11 @@ def _device_writes(db: sqlite3.Connection) -> None:
 
 
 #: Applied in order, each once. A change of the tables is a new function at the end, never an edit of an old one.
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create_tables, _calls_by_position, _device_writes)
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
+    _create_tables,
+    _calls_by_position,
+    _device_writes,
+)
 
 #: ``user_version`` of a trace that this code writes.
 FORMAT: Final = len(MIGRATIONS)

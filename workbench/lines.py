@@ -130,6 +130,7 @@ def elf_rows(data: bytes, where: str) -> list[Row]:
         KeyError,
         IndexError,
         AttributeError,
+        AssertionError,
         TypeError,
         OverflowError,
     ) as error:

@@ -159,7 +159,8 @@ def test_a_trace_of_the_first_format_keeps_what_is_known_but_calls(tmp_path: Pat
         db.executemany("INSERT INTO coverage VALUES (?, '{}', 0, 10)", [("calls",), ("insns",)])
     db.close()
     with LazyStore.open(path, "a") as store:
-        store.put_cache("x", b"")
+        store.bring_up()
+        assert store.read("SELECT count(*) FROM dma") == [(0,)]
         assert store.covered(Want("calls")) == []
         assert store.covered(INSNS) == [(0, 10)]
         assert store.read("SELECT count(*) FROM calls") == [(0,)]

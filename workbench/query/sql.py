@@ -108,6 +108,7 @@ class Sql:
 
         if re.match(r"\s*(explain|pragma)\b", text, re.I):
             return tables, functions
+        self.filler.store.bring_up()
         db = self._connection()
         db.set_authorizer(look)
         try:
