@@ -538,6 +538,13 @@ class Engine:
 
     def dump_ir(self, hart: int) -> str:
         """Return the IR of the block at a hart's pc, as text."""
+        return self._dump(lib.wb_dump_ir, hart)
+
+    def dump_insn_ir(self, hart: int) -> str:
+        """Return the IR of the one instruction at a hart's pc, not optimised, as text; empty where no code is."""
+        return self._dump(lib.wb_dump_insn_ir, hart)
+
+    def _dump(self, dump: Any, hart: int) -> str:
         out = ffi.new("char[65536]")
-        n = lib.wb_dump_ir(self._m, self._check_hart(hart), out, 65536)
+        n = dump(self._m, self._check_hart(hart), out, 65536)
         return bytes(ffi.buffer(out)[0 : min(n, 65535)]).decode(errors="replace")

@@ -20,12 +20,16 @@ from traces.queries.tasks import want_calls
 from workbench.kernel.errors import KernelError
 from workbench.kernel.linux import Kernel, Task
 from workbench.kernel.symbols import pack, symbols_in_memory, unpack
+from workbench.registers import canonical
 from workbench.replay.errors import EvalError, MemoryAccessError
 from workbench.replay.parts import BoardFactory, build_board
 from workbench.session import Session
 from workbench.symbols import Symbols
 
 from .fill import Filler, Progress
+from .origin import MAX_NODES, Source
+from .origin import of_memory as origin_of_memory
+from .origin import of_register as origin_of_register
 from .rows import Row, Rows
 from .sql import Sql
 
@@ -262,6 +266,27 @@ class Trace(Session):
                 if 0 <= shift + i < size:
                     held[shift + i] = byte
             yield Value(row.icount, int.from_bytes(held, "little"), row.pc, row.symbol)
+
+    def origin(self, what: str | int, size: int = 8, limit: int = MAX_NODES) -> Source:
+        """Return where a value at the cursor came from: of a register by name, or of ``size`` bytes at an address.
+
+        It is followed back through copies, calculations, loads and stores to constants, devices, inputs, or the state
+        that the trace begins with; address calculations and conditions of branches are not part of a value.
+
+        Args:
+            what: ``a0``, ``x10``, ``ft0``; or a virtual address. size: 1 to 8 bytes within a page.
+            limit: how many places are followed, 1 to 10,000.
+
+        Raises:
+            ValueError: no such register, size or limit. MemoryAccessError: nothing is mapped there.
+        """
+        if isinstance(what, str):
+            return origin_of_register(self, canonical(what), limit)
+        address = what & NEVER
+        paddr = self.physical(address)
+        if paddr is None or address % _PAGE + size > _PAGE:
+            raise MemoryAccessError(f"cannot access {size} bytes of RAM in one page at {address:#x}")
+        return origin_of_memory(self, paddr, size, limit)
 
     def _shift(self, row: Row, address: int) -> int:
         paddr = self.physical(address)

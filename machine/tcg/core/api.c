@@ -508,7 +508,7 @@ uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc,
     return m->guest->disasm(code, avail, pc, out, size);
 }
 
-uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size)
+static uint64_t dump_ir(Machine *m, uint32_t hart, uint32_t max_insns, bool optimise, char *out, uint64_t size)
 {
     Hart *h = m->hart[hart];
     uint64_t paddr;
@@ -518,12 +518,22 @@ uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size)
     if (!ir)
         return 0;
     m->guest->translate(h, ir, h->pc, m->guest->tb_flags(h), m->ram + ((paddr - m->ram_base) & WB_PAGE_MASK),
-                        NULL, m->tb_max_insns);
-    if (m->sw.optimise)
+                        NULL, max_insns);
+    if (optimise)
         ir_optimise(ir, m->guest->helpers);
     const uint64_t n = ir_dump(ir, out, size);
     free(ir);
     return n;
+}
+
+uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size)
+{
+    return dump_ir(m, hart, m->tb_max_insns, m->sw.optimise, out, size);
+}
+
+uint64_t wb_dump_insn_ir(Machine *m, uint32_t hart, char *out, uint64_t size)
+{
+    return dump_ir(m, hart, 1, false, out, size);
 }
 
 uint64_t wb_stat(Machine *m, const char *name)

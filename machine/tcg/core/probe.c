@@ -216,6 +216,8 @@ static void drop_translations(Machine *m)
     bool all = s->kinds & everywhere;
     for (uint32_t i = 0; i < s->n && !all; i++)
         all = s->probe[i].kind == PROBE_EXEC && s->probe[i].lo != s->probe[i].hi;
+    if (s->kinds & (1u << PROBE_READ | 1u << PROBE_WRITE))
+        softmmu_flush_all(m);
     if (all) {
         m->flush_wanted = 1;
         return;
@@ -227,8 +229,6 @@ static void drop_translations(Machine *m)
             pcs[n++] = s->probe[i].lo;
     if (n)
         tb_invalidate_pcs(m, pcs, n);
-    if (s->kinds & (1u << PROBE_READ | 1u << PROBE_WRITE))
-        softmmu_flush_all(m);
 }
 
 bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *code, uint32_t code_len)

@@ -139,6 +139,20 @@ def test_physical_range_sees_what_a_virtual_one_sees(backend: str) -> None:
     assert len(virtual) == 100
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_accesses_are_seen_beside_registers_in_the_middle_of_a_run(backend: str) -> None:
+    """Probes of registers drop all code, and pages that were looked up before stayed on the fast path."""
+    bare = Bare(PROGRAM, backend=backend)
+    half = bare.engine.icount + 200
+    assert bare.engine.run(half) is ExitReason.UNTIL
+    kinds = (ProbeKind.READ, ProbeKind.WRITE)
+    registers = Probe(ProbeKind.REG, ProbeAction.RECORD, 10, 10)
+    bare.engine.set_probes([*(everywhere(kind) for kind in kinds), registers])
+    assert bare.engine.run(half + 100) is ExitReason.UNTIL
+    rows = list(RECORD.iter_unpack(bare.engine.take_records()))
+    assert {row[3] for row in rows} == {*kinds, ProbeKind.REG}
+
+
 def ax(*parts: int | tuple[int, int]) -> bytes:
     return b"".join(p.to_bytes(1, "big") if isinstance(p, int) else p[0].to_bytes(p[1], "big") for p in parts)
 

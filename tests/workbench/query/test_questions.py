@@ -181,6 +181,25 @@ def test_busiest_task(boot: Trace) -> None:
         assert boot.kernel.task(boot.kernel.current(0)).pid == row["pid"]
 
 
+def test_origin_of_a_constant(boot: Trace) -> None:
+    boot.goto("99%")
+    found = boot.origin(boot.sym("system_state"), 4)
+    assert [(source.kind, source.value) for _, source in found.walk()] == [("store", 3), ("immediate", 3)]
+    assert boot.symbols.format(found.pc or 0).startswith("kernel_init")  # SYSTEM_RUNNING
+
+
+def test_origin_of_a_name_is_a_text_in_the_kernel(boot: Trace) -> None:
+    """Process 1 has its name from "/init", a text of the kernel's, by way of strscpy and memcpy."""
+    boot.goto("99%")
+    task = boot.kernel.find_task(1)
+    comm = task.address + boot.kernel.types.offset("task_struct", "comm")
+    found = boot.origin(comm, 4)
+    assert found.value.to_bytes(4, "little") == b"init"
+    assert {end.kind for end in found.ends} == {"start"}
+    places = sorted(int(end.what.rpartition(" ")[2], 16) for end in found.ends)
+    assert boot.read_phys(places[0] - 1, 5) == b"/init"
+
+
 def test_tasks_are_those_that_ran(boot: Trace) -> None:
     moment = boot.at("99%")
     tasks = {task.pid: task.comm for task in moment.ps()}

@@ -11,8 +11,10 @@ from workbench.errors import CommandError
 from workbench.output import Result, Style, Table, Text
 from workbench.query.api import Trace
 from workbench.query.command import shown_progress
+from workbench.query.origin import Source
 from workbench.query.profile import profile as costs
 from workbench.query.rows import Row, Rows
+from workbench.registers import canonical
 from workbench.repl.context import Context
 from workbench.repl.registry import command
 
@@ -83,6 +85,35 @@ def history(context: Context, arguments: str) -> Result:
     address, size = _place(context, arguments)
     rows = [(v.icount, v.value, v.pc, v.symbol) for v in _asking(context).history(address, size)]
     return Table(("icount", "value", "pc", "writer"), rows, _HEX, empty="No instruction ever writes there.")
+
+
+@command("origin", group="trace", usage="REGISTER|ADDRESS [SIZE]", completes="address")
+def origin(context: Context, arguments: str) -> Result:
+    """Tell where a value at the cursor came from, back through copies, calculations, loads and stores.
+
+    ``origin a0`` is of a register, ``origin jiffies 4`` of memory, 8 bytes unless a size is given. Each line is what
+    gave the one above it its value. The way ends at constants in the code, devices, inputs, and the state that the
+    trace begins with; how an address was made and what a branch decided is not part of a value.
+    """
+    trace = _asking(context)
+    name = canonical(arguments.strip())
+    if name[:1] in ("x", "f") and name[1:].isdecimal() and int(name[1:]) < 32:
+        found = trace.origin(name)
+    else:
+        address, size = _place(context, arguments)
+        if size > 8:
+            raise CommandError(f"origin: of 1 to 8 bytes, not {size}")
+        found = trace.origin(address, size)
+    lines = [f"{'  ' * depth}{_source(context, source)}" for depth, source in found.walk()]
+    return Text("\n".join(lines), found.record())
+
+
+def _source(context: Context, source: Source) -> str:
+    at = "" if source.icount is None else f" · at {source.icount:_}"
+    by = "" if source.pc is None else f" {context.place(source.pc)}"
+    return f"{source.what} = {source.value:#x} · {source.kind}{at}{by}" + (
+        f": {source.text}" if source.text else ""
+    )
 
 
 def _count(arguments: str, default: int = 20) -> tuple[str, int]:
