@@ -151,7 +151,7 @@ class Session(Changing):
     def lines(self) -> Lines:
         """The source lines of the images that have line tables; more can be added."""
         if self._lines is None:
-            self._lines = _kernel_lines(self.trace)
+            self._lines = trace_lines(self.trace)
         return self._lines
 
     def on_console(self, listener: Callable[[str, bytes, int], None] | None) -> None:
@@ -237,7 +237,8 @@ def _unpacked_images(trace: TraceReader) -> Iterator[tuple[str, bytes]]:
             continue
 
 
-def _kernel_lines(trace: TraceReader) -> Lines:
+def trace_lines(trace: TraceReader) -> Lines:
+    """Return the source lines of a trace's images that have line tables."""
     found = Lines()
     for role, data in _unpacked_images(trace):
         try:

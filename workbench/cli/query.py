@@ -16,17 +16,24 @@ from workbench.cli.trace import trace as trace_group
 @click.argument("sql")
 @click.option("--jobs", type=click.IntRange(1, 16), help="Processes that replay; as many as pay, by default.")
 @click.option("--read-only", is_flag=True, help="Keep the trace untouched: rows go to a file beside it.")
+@click.option(
+    "--debug-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An ELF file with symbols and source lines, for sym() and line().",
+)
 @format_options
-def query(trace: str, sql: str, jobs: int | None, read_only: bool, fmt: Fmt) -> None:
+def query(
+    trace: str, sql: str, jobs: int | None, read_only: bool, debug_file: Path | None, fmt: Fmt
+) -> None:
     """Run an SQL query over a trace's tables, read-only.
 
-    The tables insns, mem, calls, traps, syscalls, mmio, csr and switches are filled by replaying the run, as far
+    The tables insns, mem, calls, traps, syscalls, mmio, csr, switches and dma are filled by replaying the run, as far
     as the query needs them; the rows stay in the trace.
     """
     from workbench import output
     from workbench.query.command import run_query
 
-    output.emit(run_query(trace, sql, jobs=jobs, writable=not read_only), fmt)
+    output.emit(run_query(trace, sql, jobs=jobs, writable=not read_only, debug_file=debug_file), fmt)
 
 
 @click.command()

@@ -27,6 +27,7 @@ from workbench.session import Session
 from workbench.symbols import Symbols
 
 from .fill import Filler, Progress
+from .pushdown import Args
 from .origin import MAX_NODES, Source
 from .origin import of_memory as origin_of_memory
 from .origin import of_register as origin_of_register
@@ -108,7 +109,7 @@ class Trace(Session):
         if self._asker is None or self._asker.filler.trace is not self.trace:
             self._forget()
             filler = Filler.of(self, jobs=self._jobs, progress=self._progress)
-            self._asker = Sql(filler, lambda: self.board.engine)
+            self._asker = Sql(filler, lambda: self.board.engine, lambda: self.lines)
         return self._asker
 
     def _forget(self) -> None:
@@ -187,7 +188,7 @@ class Trace(Session):
         """Writes to memory by devices and the built-in firmware."""
         return Rows(self, Want("dma"))
 
-    def sql(self, text: str, params: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+    def sql(self, text: str, params: Args = ()) -> list[dict[str, Any]]:
         """Run SQL over recorded and lazy tables; returns rows by column. Raises TraceError, QueryRefused."""
         columns, rows = self.asker.run(text, params)
         return [dict(zip(columns, row, strict=True)) for row in rows]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from traces.reader import TraceReader
+from workbench.lines import Lines, elf_rows
 from workbench.output import Table, progress_printer
+from workbench.session import trace_lines
 from workbench.symbolcache import trace_symbols
 from workbench.symbols import Symbols
 
@@ -26,20 +29,38 @@ def shown_progress() -> Progress | None:
     return tell
 
 
-def run_query(path: str | Path, text: str, *, jobs: int | None = None, writable: bool = True) -> Table:
+def run_query(
+    path: str | Path,
+    text: str,
+    *,
+    jobs: int | None = None,
+    writable: bool = True,
+    debug_file: Path | None = None,
+) -> Table:
     """Return the rows of a statement.
 
     Args:
         path: the trace. text: the SQL. jobs: processes that replay, None for as many as pay.
-        writable: False keeps the trace untouched.
+        writable: False keeps the trace untouched. debug_file: an ELF file with more symbols and source lines.
 
     Raises:
-        TraceError, QueryRefused, Diverged.
+        InputError: the debug file can't be used. TraceError, QueryRefused, Diverged.
     """
     machine: list[Any] = []
 
+    @cache
     def symbols() -> Symbols:
-        return trace_symbols(trace)
+        found = trace_symbols(trace)
+        if debug_file is not None:
+            found.add(Symbols.from_file(debug_file))
+        return found
+
+    @cache
+    def lines() -> Lines:
+        found = trace_lines(trace)
+        if debug_file is not None:
+            found.add(elf_rows(debug_file.read_bytes(), str(debug_file)))
+        return found
 
     def engine() -> Any:
         from workbench.replay.playback import Playback
@@ -53,7 +74,7 @@ def run_query(path: str | Path, text: str, *, jobs: int | None = None, writable:
     with TraceReader.open(path) as trace:
         filler = Filler(trace, symbols, jobs=jobs, progress=shown_progress(), writable=writable)
         try:
-            return Sql(filler, engine).table(text)
+            return Sql(filler, engine, lines).table(text)
         finally:
             filler.close()
             for each in machine:

@@ -6,10 +6,11 @@ answer is "no limits", which is always right and only costs time.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 _NUMBER: Final = r"(?:-?\d+|0[xX][0-9a-fA-F]+)"
 _VALUE: Final = rf"({_NUMBER}|addr\s*\(\s*'[^']*'\s*\))"
@@ -21,6 +22,9 @@ _WHERE: Final = re.compile(
 )
 _MANY: Final = re.compile(r"\b(or|union|intersect|except|join|not|with|case)\b|,\s*\w+\s+where\b", re.I)
 _LIMIT: Final = 1 << 62
+
+#: What parameters of a statement are bound to, by place or by name.
+Args = Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass
@@ -36,23 +40,36 @@ class Limits:
         self.ranges[column] = max(was[0], low), min(was[1], high)
 
 
-def find_limits(sql: str, address: Callable[[str], int]) -> Limits:
+def find_limits(sql: str, address: Callable[[str], int], args: Args = ()) -> Limits:
     """Return the limits of a statement.
 
     Args:
-        sql: one statement. address: the value of ``addr('…')``.
+        sql: one statement. address: the value of ``addr('…')``. args: what its parameters are bound to.
     """
     limits = Limits()
     literals: list[str] = []
+    bound = itertools.count()
 
     def hide(match: re.Match[str]) -> str:
+        if match[0][0] == '"':
+            return match[0] if match[0][1:-1].isidentifier() else '"_"'
         if match[0][0] != "'":
             return " "  # a comment
         literals.append(match[0])
         return f"'{len(literals) - 1}'"
 
+    def bind(match: re.Match[str]) -> str:
+        value = _bound(match, args, bound)
+        if isinstance(value, int):
+            return str(int(value))
+        if isinstance(value, str) and "'" not in value:
+            literals.append(f"'{value}'")
+            return f"'{len(literals) - 1}'"
+        return match[0]
+
     # what a text literal holds is not SQL
-    bare = re.sub(r"'[^']*'|--[^\n]*|/\*.*?\*/", hide, sql, flags=re.S)
+    bare = re.sub(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", hide, sql, flags=re.S)
+    bare = re.sub(r"\?(\d*)|[:@$](\w+)", bind, bare)
     if len(re.findall(r"\bselect\b", bare, re.I)) != 1 or _MANY.search(bare) or _several_tables(bare):
         return limits
     found = _WHERE.search(bare)
@@ -61,6 +78,15 @@ def find_limits(sql: str, address: Callable[[str], int]) -> Limits:
     for term in _terms(found.group(1)):
         _take(limits, re.sub(r"'(\d+)'", lambda m: literals[int(m[1])], term), address)
     return limits
+
+
+def _bound(match: re.Match[str], args: Args, following: Iterator[int]) -> Any:
+    """Return what a parameter is bound to, None where nothing is: SQLite will say so."""
+    number, name = match.groups()
+    if isinstance(args, Mapping):
+        return args.get(name)
+    place = int(number) - 1 if number else next(following) if number is not None else -1
+    return args[place] if 0 <= place < len(args) else None
 
 
 def _several_tables(bare: str) -> bool:

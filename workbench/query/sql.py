@@ -1,7 +1,7 @@
 """SQL over a trace: fills the lazy tables that a statement reads, then runs it, read-only.
 
 Beside SQLite's functions there are ``sym(address)``, ``addr('name+0x10')``, ``hex(number)``, ``disasm(pc)``,
-``task_at(icount[, hart])`` and ``vtime(icount)``. Addresses in tables are signed, as SQLite's integers are; a
+``line(pc)``, ``task_at(icount[, hart])`` and ``vtime(icount)``. Addresses in tables are signed, as SQLite's integers are; a
 hexadecimal number in SQL is too, so ``where pc = 0xffffffff80000000`` is right.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from traces.lazy import LAZY_TABLES, Want
@@ -19,12 +19,13 @@ from traces.queries.memory import want_mem
 from traces.queries.tasks import want_calls
 from traces.reader import QueryError
 from workbench.kernel.pagetable import GuestMemory
+from workbench.lines import Lines
 from workbench.output import Style, Table
 
 from .errors import QueryRefused
 from .fill import Filler
 from .names import CSR_NUMBERS
-from .pushdown import Limits, find_limits
+from .pushdown import Args, Limits, find_limits
 
 #: Columns that hold addresses, and read best in hex.
 ADDRESSES: Final = frozenset("pc target epc tval vaddr paddr address".split())
@@ -40,10 +41,12 @@ class Sql:
 
     Args:
         filler: of the trace. machine: gives an engine whose memory holds the code, for ``disasm``.
+        lines: gives the source lines that are known, for ``line``.
     """
 
-    def __init__(self, filler: Filler, machine: Machine) -> None:
+    def __init__(self, filler: Filler, machine: Machine, lines: Callable[[], Lines] = Lines) -> None:
         self.filler = filler
+        self._lines = lines
         self._machine = machine
         self._anchors: list[tuple[int, int]] = []
         self._switches: dict[int, tuple[list[int], list[str]]] = {}
@@ -51,7 +54,7 @@ class Sql:
         self._why = ""
         self._prepared: sqlite3.Connection | None = None
 
-    def run(self, text: str, args: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
+    def run(self, text: str, args: Args = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Return columns and rows of one statement that reads.
 
         Raises:
@@ -59,14 +62,14 @@ class Sql:
         """
         tables, functions = self._reads(text, args)
         lazy = tables & set(LAZY_TABLES)
-        limits = find_limits(text, self.address) if len(lazy) == 1 else Limits()
+        limits = find_limits(text, self.address, args) if len(lazy) == 1 else Limits()
         for table in sorted(lazy):
             self._ensure(table, limits)
         if "task_at" in functions and self.filler.ensure(Want("switches")).steps:
             self._switches = {}
         return self.run_ready(text, args)
 
-    def run_ready(self, text: str, args: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
+    def run_ready(self, text: str, args: Args = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Return columns and rows of a statement whose tables are filled already. Raises QueryError."""
         db = self._connection()
         db.set_authorizer(_authorise)
@@ -79,7 +82,7 @@ class Sql:
         finally:
             db.set_authorizer(None)
 
-    def table(self, text: str, args: Sequence[Any] = ()) -> Table:
+    def table(self, text: str, args: Args = ()) -> Table:
         """Return a statement's rows to be shown: addresses unsigned, in hex."""
         columns, rows = self.run(text, args)
         places = [i for i, name in enumerate(columns) if name.lower() in ADDRESSES]
@@ -95,7 +98,7 @@ class Sql:
 
     # what must be there
 
-    def _reads(self, text: str, args: Sequence[Any]) -> tuple[set[str], set[str]]:
+    def _reads(self, text: str, args: Args) -> tuple[set[str], set[str]]:
         tables: set[str] = set()
         functions: set[str] = set()
 
@@ -165,6 +168,7 @@ class Sql:
                 ("addr", 1, self._addr),
                 ("hex", 1, _hex),
                 ("disasm", 1, self._disasm),
+                ("line", 1, self._line),
                 ("task_at", -1, self._task_at),
                 ("vtime", 1, self.vtime),
             ):
@@ -206,6 +210,11 @@ class Sql:
                     continue
                 return str(engine.disasm(code, pc & NEVER)[1])
         return None
+
+    def _line(self, pc: int | None) -> str | None:
+        """Return ``file:line`` of code; None where no debug file tells."""
+        found = None if pc is None else self._lines().at(pc & NEVER)
+        return None if found is None else f"{found.file}:{found.line}"
 
     def _task_at(self, icount: int, hart: int = 0) -> str:
         """Return ``pid/comm`` of the task that a hart ran at a position."""

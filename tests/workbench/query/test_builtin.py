@@ -100,10 +100,10 @@ def test_a_second_question_replays_nothing(trace: Trace) -> None:
 
 def test_instructions_of_an_interval_are_each_there_once(trace: Trace) -> None:
     low = trace.end // 2
-    found = trace.sql("select icount, pc from insns where icount between ? and ?", (low, low + 999))
-    # bounds in arguments are not looked into; in the text they are
-    assert len(found) <= 1000
-    found = trace.sql(f"select icount, pc, priv from insns where icount between {low} and {low + 999}")
+    found = trace.sql("select icount, pc, priv from insns where icount between ? and ?", (low, low + 999))
+    assert trace.filler.store.covered(Want("insns")) == [(low, low + 1000)]
+    assert found == trace.sql(f"select icount, pc, priv from insns where icount between {low} and {low + 999}")
+    assert 900 < len(found) <= 1000
     assert [row["icount"] for row in found] == sorted({row["icount"] for row in found})
     for row in found[::97]:
         trace.goto(row["icount"])
@@ -189,6 +189,16 @@ def test_symbols_and_numbers_in_sql(trace: Trace) -> None:
     assert row == [{"d": 4, "s": name, "h": f"{address:#x}", "b": "0AFF"}]
     with pytest.raises(QueryError):
         trace.sql("select addr('no such symbol')")
+
+
+def test_source_lines_in_sql(trace: Trace) -> None:
+    pc = trace.sym("kmain")
+    found = trace.sql("select line(?) l, line(0) n", (pc,))[0]
+    expected = trace.lines.at(pc)
+    assert found["n"] is None
+    assert expected is not None
+    assert found["l"] == f"{expected.file}:{expected.line}"
+    assert found["l"].rpartition(":")[0].endswith(".c")
 
 
 def test_absurd_questions_are_refused(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,7 @@ def test_entropy_comes_by_dma_from_an_input(run: tuple[Trace, dict[str, int]]) -
     assert found.value == end.value << 8 & (1 << 64) - 1
     # the last writer of that memory is the device, too
     last = trace.last_write(labels["bytes"])
+    assert last is not None
     assert (last.device, last.icount) == ("rng0", end.icount)
     assert trace.next_write(labels["bytes"]) is None
 

@@ -63,3 +63,18 @@ def test_whatever_is_not_plain_limits_nothing(sql: str) -> None:
     limits = find_limits(sql, address)
     assert not limits.ranges
     assert not limits.texts
+
+
+def test_bound_parameters_are_limits() -> None:
+    limits = find_limits("select * from mem where icount between ? and ? and op = ?", address, (5, 9, "w"))
+    assert (limits.ranges["icount"], limits.texts) == ((5, 9), {"op": "w"})
+    assert find_limits("select * from mem where icount < ?2", address, (1, 7)).ranges["icount"][1] == 6
+    by_name = find_limits("select * from mem where icount = :at and op = @op", address, {"at": 3, "op": "r"})
+    assert (by_name.ranges["icount"], by_name.texts) == ((3, 3), {"op": "r"})
+
+
+@pytest.mark.parametrize("args", [(), (None,), (1.5,), ("x' or '1",), (b"x",)])
+def test_parameters_that_are_no_numbers_limit_nothing(args: tuple[object, ...]) -> None:
+    limits = find_limits("select * from mem where '?' != '' and icount = ? and \"?\" = ''", address, args)
+    assert not limits.ranges
+    assert not limits.texts

@@ -88,13 +88,21 @@ def info_symbol(context: Context, arguments: str) -> Result:
 
 @command("symbol-file", "symbols", group="trace", usage="FILE", completes="file", touches_host=True)
 def symbol_file(context: Context, arguments: str) -> Result:
-    """Read symbols from an ELF file or a System.map."""
+    """Read symbols from an ELF file or a System.map, and source lines where the ELF file has them."""
     from pathlib import Path
 
+    from workbench.lines import elf_rows
     from workbench.symbols import Symbols
 
     if not arguments:
         raise CommandError("symbol-file: an ELF file or a System.map is needed")
-    found = Symbols.from_file(Path(arguments).expanduser())
+    path = Path(arguments).expanduser()
+    found = Symbols.from_file(path)
     context.session.symbols.add(found)
-    return Text(f"{len(found)} symbols read from {arguments}", {"symbols": len(found)})
+    data = path.read_bytes()
+    rows = elf_rows(data, arguments) if data[:4] == b"\x7fELF" else []
+    context.session.lines.add(rows)
+    lines = f", {len(rows)} rows of source lines" if rows else ""
+    return Text(
+        f"{len(found)} symbols read from {arguments}{lines}", {"symbols": len(found), "lines": len(rows)}
+    )
