@@ -9,7 +9,6 @@ with Trace.open("boot.trace") as t:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from workbench.session import Session
 from workbench.symbols import Symbols
 
 from .fill import Filler, Progress
+from .history import Value, history
 from .pushdown import Args
 from .origin import MAX_NODES, Source
 from .origin import of_memory as origin_of_memory
@@ -35,16 +35,6 @@ from .rows import Row, Rows
 from .sql import Sql
 
 _PAGE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A value that memory had from a position on, and who wrote it: the icount of the store, its pc, and its symbol."""
-
-    icount: int
-    value: int
-    pc: int
-    symbol: str
 
 
 class Memory:
@@ -232,7 +222,7 @@ class Trace(Session):
         A row of ``dma`` has a ``device`` and no ``pc``.
         """
         stored: Row | None = self.mem.writes(address, size).before(self.cursor).last()
-        device: Row | None = self._device_writes(address, size).before(self.cursor).last()
+        device: Row | None = self.device_writes(address, size).before(self.cursor).last()
         if stored is None or device is None:
             return stored or device
         # a device that writes at a step's position does so before the step, or during its access to the device
@@ -241,32 +231,32 @@ class Trace(Session):
     def next_write(self, address: int, size: int = 8) -> Row | None:
         """Return the first write from the cursor on to an address, or None; as ``last_write``."""
         stored: Row | None = self.mem.writes(address, size).after(self.cursor).first()
-        device: Row | None = self._device_writes(address, size).after(self.cursor).first()
+        device: Row | None = self.device_writes(address, size).after(self.cursor).first()
         if stored is None or device is None:
             return stored or device
         return device if device.icount <= stored.icount else stored
 
-    def _device_writes(self, address: int, size: int) -> Rows:
+    def device_writes(self, address: int, size: int = 8) -> Rows:
+        """Return the writes by devices that touch ``size`` bytes at a virtual address, as it is mapped now."""
         paddr = self.physical(address & NEVER)
         if paddr is None:
             return self.dma.where("0")
         return self.dma.where("paddr < ? AND paddr + size > ?", paddr + size, paddr)
 
-    def history(self, what: str | int, size: int = 8) -> Iterator[Value]:
-        """Yield all values of a variable over the run, each with its writer: a symbol's or an address's memory.
+    def history(self, what: str | int, size: int | None = None) -> Iterator[Value]:
+        """Yield all values of a variable over the run, each with its writer, task and stack.
 
-        The bytes are followed store by store, so a store to a part of them gives the whole value too. Bytes that no
-        store touched are as the cursor's memory has them before the first store: 0 where that is not known.
+        Args:
+            what: an address; a symbol; or an expression with the kernel's types, as ``init_task.__state``, whose
+                place in memory is that which it has at the cursor.
+            size: bytes, 1 to 4096; None for those of its type, 8 where no type is known.
+
+        Raises:
+            EvalError: no such symbol. KernelError: the expression can't be evaluated. ValueError: no such size.
+
+        The bytes are followed write by write, by devices too, so a store to a part of them gives the whole value.
         """
-        address = self.sym(what) if isinstance(what, str) else what
-        held = bytearray(size)
-        for row in self.mem.writes(address, size):
-            data = (row.value & NEVER).to_bytes(8, "little")[: row.size]
-            shift = self._shift(row, address)
-            for i, byte in enumerate(data):
-                if 0 <= shift + i < size:
-                    held[shift + i] = byte
-            yield Value(row.icount, int.from_bytes(held, "little"), row.pc, row.symbol)
+        return history(self, what, size)
 
     def origin(self, what: str | int, size: int = 8, limit: int = MAX_NODES) -> Source:
         """Return where a value at the cursor came from: of a register by name, or of ``size`` bytes at an address.
@@ -288,10 +278,6 @@ class Trace(Session):
         if paddr is None or address % _PAGE + size > _PAGE:
             raise MemoryAccessError(f"cannot access {size} bytes of RAM in one page at {address:#x}")
         return origin_of_memory(self, paddr, size, limit)
-
-    def _shift(self, row: Row, address: int) -> int:
-        paddr = self.physical(address)
-        return int(row.paddr - paddr) if paddr is not None else int(row.vaddr - address)
 
 
 class Moment:

@@ -111,6 +111,23 @@ def test_history_of_a_variable(boot: Trace) -> None:
     assert set(values) >= {1, 2, 3, 5}
 
 
+def test_history_has_writer_task_and_stack(boot: Trace) -> None:
+    boot.goto("99%")
+    here = boot.cursor
+    ticks = list(boot.history("jiffies"))
+    assert len(ticks) > 100
+    # set once by the loader's image, then counted by the tick
+    assert [b.value - a.value for a, b in zip(ticks[-50:], ticks[-49:], strict=False)] == [1] * 49
+    assert {v.symbol.partition("+")[0] for v in ticks[-50:]} == {"tick_do_update_jiffies64"}
+    assert all("/" in v.task for v in ticks[-50:])
+    stack = ticks[-1].stack()
+    assert stack[0].startswith("tick_do_update_jiffies64")
+    assert any("tick_" in frame or "hrtimer" in frame for frame in stack[1:])
+    states = list(boot.history("init_task.__state"))
+    assert {v.value for v in states} <= {0, 1, 2, 0x402}
+    assert boot.cursor == here
+
+
 def test_files_that_process_1_opened(boot: Trace) -> None:
     paths = [row["path"] for row in ask(boot, 7)]
     assert "/proc/cmdline" in paths  # its script reads the command line

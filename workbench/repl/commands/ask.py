@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import islice
 
 from workbench.errors import CommandError
+from workbench.kernel.errors import KernelError
 from workbench.output import Result, Style, Table, Text
 from workbench.query.api import Trace
 from workbench.query.command import shown_progress
@@ -15,6 +16,7 @@ from workbench.query.origin import Source
 from workbench.query.profile import profile as costs
 from workbench.query.rows import Row, Rows
 from workbench.registers import canonical
+from workbench.replay.errors import EvalError
 from workbench.repl.context import Context
 from workbench.repl.registry import command
 
@@ -79,12 +81,27 @@ def next_write(context: Context, arguments: str) -> Result:
     return _write(context, row, f"nothing writes to {address:#x} from the cursor on")
 
 
-@command("history", group="trace", usage="ADDRESS [SIZE]", completes="address")
+@command("history", group="trace", usage="EXPRESSION [SIZE]", completes="expression")
 def history(context: Context, arguments: str) -> Result:
-    """List all values of a variable over the run, each with its writer: ``history jiffies``."""
-    address, size = _place(context, arguments)
-    rows = [(v.icount, v.value, v.pc, v.symbol) for v in _asking(context).history(address, size)]
-    return Table(("icount", "value", "pc", "writer"), rows, _HEX, empty="No instruction ever writes there.")
+    """List all values of a variable over the run, each with its writer: ``history jiffies``.
+
+    The expression may have the kernel's types, as in ``history init_task.__state``; it means the memory that it names
+    at the cursor.
+    """
+    head, _, tail = arguments.rpartition(" ")
+    text, size = (head, int(tail)) if head and tail.isdecimal() else (arguments, None)
+    if not text:
+        raise CommandError("history: a variable is needed, as in 'history jiffies' or 'history init_task.__state'")
+    trace = _asking(context)
+    try:
+        values = list(trace.history(text, size))
+    except (EvalError, KernelError):
+        # what no kernel knows may be an expression of the debugger's
+        values = list(trace.history(context.number(text), size))
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    rows = [(v.icount, v.value, v.task, v.pc, v.symbol) for v in values]
+    return Table(("icount", "value", "task", "pc", "writer"), rows, _HEX, empty="Nothing ever writes there.")
 
 
 @command("origin", group="trace", usage="REGISTER|ADDRESS [SIZE]", completes="address")
