@@ -118,7 +118,7 @@ uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc,
 uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size); /* of the TB at the hart's pc */
 /* of the one instruction there, as the front end makes it: all that it does, and nothing else */
 uint64_t wb_dump_insn_ir(Machine *m, uint32_t hart, char *out, uint64_t size);
-uint64_t wb_stat(Machine *m, const char *name);                           /* ~0: no such counter */
+uint64_t wb_stat(Machine *m, const char *name); /* ~0: no such counter */
 
 /* host callbacks: 0; 1: nothing at this address; -1: failed. sbi_call NULL: no built-in SBI, ecalls trap */
 void wb_set_host(Machine *m, void *opaque, int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),

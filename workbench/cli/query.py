@@ -22,9 +22,7 @@ from workbench.cli.trace import trace as trace_group
     help="An ELF file with symbols and source lines, for sym() and line().",
 )
 @format_options
-def query(
-    trace: str, sql: str, jobs: int | None, read_only: bool, debug_file: Path | None, fmt: Fmt
-) -> None:
+def query(trace: str, sql: str, jobs: int | None, read_only: bool, debug_file: Path | None, fmt: Fmt) -> None:
     """Run an SQL query over a trace's tables, read-only.
 
     The tables insns, mem, calls, traps, syscalls, mmio, csr, switches and dma are filled by replaying the run, as far
@@ -41,18 +39,24 @@ def query(
 @click.option("--from", "low", default="start", metavar="POS", help="Where the stretch begins.")
 @click.option("--to", "high", default="end", metavar="POS", help="Where it ends.")
 @click.option("--folded", is_flag=True, help="Print folded stacks, for a flame graph.")
+@click.option("--flame", type=Path, metavar="FILE", help="Write a flame graph, an SVG file.")
 @format_options
-def profile(trace: str, low: str, high: str, folded: bool, fmt: Fmt) -> None:
+def profile(trace: str, low: str, high: str, folded: bool, flame: Path | None, fmt: Fmt) -> None:
     """Show which functions a stretch of the run spent its steps in: exact steps, not samples."""
     from workbench import output
     from workbench.query import profile as costs
     from workbench.query.api import Trace
+    from workbench.query.flamegraph import svg
 
     with Trace.open(trace) as opened:
         span = opened.parse_position(low), opened.parse_position(high)
-        if folded:
+        if folded or flame is not None:
             stacks = costs.folded(opened, *span)
-            output.emit(output.Text("".join(f"{s} {n}\n" for s, n in sorted(stacks.items())), stacks), fmt)
+            if flame is not None:
+                _write(flame, svg(stacks, f"{Path(trace).name}: steps {span[0]:,} to {span[1]:,}"))
+            if folded:
+                text = "".join(f"{s} {n}\n" for s, n in sorted(stacks.items()))
+                output.emit(output.Text(text, stacks), fmt)
             return
         rows = [(c.symbol, c.steps, c.share) for c in costs.profile(opened, *span)]
         output.emit(output.Table(("symbol", "steps", "share"), rows), fmt)
@@ -61,18 +65,33 @@ def profile(trace: str, low: str, high: str, folded: bool, fmt: Fmt) -> None:
 @trace_group.command()
 @click.argument("trace")
 @click.option("-o", "--output", "path", type=Path, required=True, metavar="FILE", help="Where it is written.")
+@click.option(
+    "--html", "as_html", is_flag=True, help="A report to read: one HTML file, nothing outside of it."
+)
 @click.option("--from", "low", default="start", metavar="POS", help="Where the stretch begins.")
 @click.option("--to", "high", default="end", metavar="POS", help="Where it ends.")
-def export(trace: str, path: Path, low: str, high: str) -> None:
-    """Write tasks, traps, system calls and console as JSON for Perfetto and Chrome's tracing page."""
-    from workbench.errors import InputError
+def export(trace: str, path: Path, as_html: bool, low: str, high: str) -> None:
+    """Write tasks, traps, system calls and console as JSON for Perfetto and Chrome's tracing page, or a report.
+
+    The report has a timeline, the console, inputs, traps, system calls and the functions that took most steps.
+    """
     from workbench.query.api import Trace
+    from workbench.query.command import shown_progress
     from workbench.query.perfetto import export as events
+    from workbench.query.report import html
 
     with Trace.open(trace) as opened:
-        document = events(opened, opened.parse_position(low), opened.parse_position(high))
+        opened.asking(progress=shown_progress())
+        span = opened.parse_position(low), opened.parse_position(high)
+        text = html(opened, *span) if as_html else json.dumps(events(opened, *span))
+    _write(path, text)
+
+
+def _write(path: Path, text: str) -> None:
+    from workbench.errors import InputError
+
     try:
-        path.write_text(json.dumps(document))
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror}") from None
 

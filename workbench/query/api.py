@@ -27,10 +27,10 @@ from workbench.symbols import Symbols
 
 from .fill import Filler, Progress
 from .history import Value, history
-from .pushdown import Args
 from .origin import MAX_NODES, Source
 from .origin import of_memory as origin_of_memory
 from .origin import of_register as origin_of_register
+from .pushdown import Args
 from .rows import Row, Rows
 from .sql import Sql
 

@@ -52,7 +52,7 @@ def parse(text: str) -> list[Op]:
         name = words[0].partition(".")[0]
         refs = []
         for word in words[1:]:
-            if not (word == "_" or word[0] in "gt#" and word[1:].lstrip("-").isdecimal()):
+            if not (word == "_" or (word[0] in "gt#" and word[1:].lstrip("-").isdecimal())):
                 break
             refs.append(word)
         has_dest = name not in _NO_DEST and bool(refs)

@@ -508,7 +508,8 @@ uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc,
     return m->guest->disasm(code, avail, pc, out, size);
 }
 
-static uint64_t dump_ir(Machine *m, uint32_t hart, uint32_t max_insns, bool optimise, char *out, uint64_t size)
+static uint64_t dump_ir(Machine *m, uint32_t hart, uint32_t max_insns, bool optimise, char *out,
+                        uint64_t size)
 {
     Hart *h = m->hart[hart];
     uint64_t paddr;

@@ -102,7 +102,9 @@ def test_instructions_of_an_interval_are_each_there_once(trace: Trace) -> None:
     low = trace.end // 2
     found = trace.sql("select icount, pc, priv from insns where icount between ? and ?", (low, low + 999))
     assert trace.filler.store.covered(Want("insns")) == [(low, low + 1000)]
-    assert found == trace.sql(f"select icount, pc, priv from insns where icount between {low} and {low + 999}")
+    assert found == trace.sql(
+        f"select icount, pc, priv from insns where icount between {low} and {low + 999}"
+    )
     assert 900 < len(found) <= 1000
     assert [row["icount"] for row in found] == sorted({row["icount"] for row in found})
     for row in found[::97]:

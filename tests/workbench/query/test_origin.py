@@ -10,8 +10,8 @@ import pytest
 from machine.config import Images, MachineConfig
 from tests.rvasm import assemble
 from tests.workbench.conftest import elf
-from workbench import Trace
 from traces.lazy import Want
+from workbench import Trace
 from workbench.query.fill import Filler
 from workbench.query.origin import Source
 from workbench.replay.errors import MemoryAccessError

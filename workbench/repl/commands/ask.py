@@ -16,9 +16,9 @@ from workbench.query.origin import Source
 from workbench.query.profile import profile as costs
 from workbench.query.rows import Row, Rows
 from workbench.registers import canonical
-from workbench.replay.errors import EvalError
 from workbench.repl.context import Context
 from workbench.repl.registry import command
+from workbench.replay.errors import EvalError
 
 _HEX: dict[str, Style] = {
     "pc": "hex16",
@@ -91,7 +91,9 @@ def history(context: Context, arguments: str) -> Result:
     head, _, tail = arguments.rpartition(" ")
     text, size = (head, int(tail)) if head and tail.isdecimal() else (arguments, None)
     if not text:
-        raise CommandError("history: a variable is needed, as in 'history jiffies' or 'history init_task.__state'")
+        raise CommandError(
+            "history: a variable is needed, as in 'history jiffies' or 'history init_task.__state'"
+        )
     trace = _asking(context)
     try:
         values = list(trace.history(text, size))
