@@ -29,8 +29,8 @@ class Value:
     """A value that memory had from a write on, and who wrote it.
 
     Args:
-        icount: the step that wrote. value: of all bytes, little-endian. pc, symbol: of the store, 0 and the device's name
-            where a device wrote. task: ``pid/comm``, empty where there is no Linux.
+        icount: the step that wrote. value: of all bytes, little-endian. pc, symbol: of the store; 0 and the
+            device's name where a device wrote. task: ``pid/comm``, empty where there is no Linux.
     """
 
     icount: int

@@ -1,8 +1,8 @@
 """SQL over a trace: fills the lazy tables that a statement reads, then runs it, read-only.
 
 Beside SQLite's functions there are ``sym(address)``, ``addr('name+0x10')``, ``hex(number)``, ``disasm(pc)``,
-``line(pc)``, ``task_at(icount[, hart])`` and ``vtime(icount)``. Addresses in tables are signed, as SQLite's integers are; a
-hexadecimal number in SQL is too, so ``where pc = 0xffffffff80000000`` is right.
+``line(pc)``, ``task_at(icount[, hart])`` and ``vtime(icount)``. Addresses in tables are signed, as SQLite's
+integers are; a hexadecimal number in SQL is too, so ``where pc = 0xffffffff80000000`` is right.
 """
 
 from __future__ import annotations
