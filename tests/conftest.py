@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -52,12 +53,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def requires(*tools: str) -> None:
-    """Skip the running test unless these programs are installed.
+    """Skip the running test unless these programs are installed; ``python:NAME`` is a module of Python's.
 
     With ``WORKBENCH_REQUIRE=all``, or a list with this name in it, a missing one fails the test instead.
     """
     for tool in tools:
-        if shutil.which(tool) is None:
+        kind, _, module = tool.partition(":")
+        found = importlib.util.find_spec(module) if kind == "python" else shutil.which(tool)
+        if found is None:
             _skip_or_fail(tool, f"{tool} is not installed")
 
 

@@ -31,7 +31,8 @@ def query(trace: str, sql: str, jobs: int | None, read_only: bool, debug_file: P
     from workbench import output
     from workbench.query.command import run_query
 
-    output.emit(run_query(trace, sql, jobs=jobs, writable=not read_only, debug_file=debug_file), fmt)
+    found = run_query(trace, sql, jobs=jobs, writable=not read_only, debug_file=debug_file, cluster=cluster)
+    output.emit(found, fmt)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,14 @@ def run_query(
     jobs: int | None = None,
     writable: bool = True,
     debug_file: Path | None = None,
+    cluster: str | None = None,
 ) -> Table:
     """Return the rows of a statement.
 
     Args:
         path: the trace. text: the SQL. jobs: processes that replay, None for as many as pay.
         writable: False keeps the trace untouched. debug_file: an ELF file with more symbols and source lines.
+        cluster: address of a dask scheduler whose workers replay.
 
     Raises:
         InputError: the debug file can't be used. TraceError, QueryRefused, Diverged.
@@ -71,11 +74,20 @@ def run_query(
             playback.restore(playback.tree.nearest(playback.end))
         return machine[0].board.engine
 
-    with TraceReader.open(path) as trace:
-        filler = Filler(trace, symbols, jobs=jobs, progress=shown_progress(), writable=writable)
+    with ExitStack() as stack, TraceReader.open(path) as trace:
+        executor = None if cluster is None else stack.enter_context(closing(_cluster(cluster)))
+        filler = Filler(
+            trace, symbols, jobs=jobs, progress=shown_progress(), writable=writable, executor=executor
+        )
         try:
             return Sql(filler, engine, lines).table(text)
         finally:
             filler.close()
             for each in machine:
                 each.close()
+
+
+def _cluster(address: str) -> Any:
+    from .cluster import Cluster
+
+    return Cluster(address)

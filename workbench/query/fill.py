@@ -20,7 +20,7 @@ from .errors import QueryRefused
 from .harvest import Harvest, Harvester, Job
 from .making import Pairing, RowMaker
 from .names import RunNames
-from .shards import choose
+from .shards import Executor, choose
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -65,6 +65,7 @@ class Filler:
         jobs: processes that replay; None for as many as pay.
         progress: is told how far a fill is.
         writable: False keeps the trace untouched; rows go to a side database.
+        executor: replays; None for processes of this host.
 
     Raises:
         TraceError: the trace can't be used.
@@ -79,11 +80,13 @@ class Filler:
         jobs: int | None = None,
         progress: Progress | None = None,
         writable: bool = True,
+        executor: Executor | None = None,
     ) -> None:
         self.trace = trace
         self.backend = backend
         self.jobs = jobs
         self.progress = progress
+        self.executor = executor
         identity = f"{trace.meta.get('created', '')} {trace.meta.get('parent', '')} {trace.config}"
         self.store = LazyStore.open(trace.path, identity, writable)
         self._symbols = symbols
@@ -168,7 +171,9 @@ class Filler:
         job = self._job(query, want)
         # what ends a call is seen by the replay that saw it begin
         paired = any(need.paired for need in job.needs)
-        executor = choose(total, 1 if paired else self.jobs)
+        executor = (
+            self.executor if self.executor and not paired else choose(total, 1 if paired else self.jobs)
+        )
         names = RunNames(self._symbols() if query.name == "calls" else Symbols(), self._devices(job, query))
         done = rows = 0
         at: int | None = None
