@@ -21,8 +21,17 @@ from workbench.cli.trace import trace as trace_group
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="An ELF file with symbols and source lines, for sym() and line().",
 )
+@click.option("--cluster", metavar="ADDRESS", help="A dask scheduler whose workers replay: tcp://HOST:8786.")
 @format_options
-def query(trace: str, sql: str, jobs: int | None, read_only: bool, debug_file: Path | None, fmt: Fmt) -> None:
+def query(
+    trace: str,
+    sql: str,
+    jobs: int | None,
+    read_only: bool,
+    debug_file: Path | None,
+    cluster: str | None,
+    fmt: Fmt,
+) -> None:
     """Run an SQL query over a trace's tables, read-only.
 
     The tables insns, mem, calls, traps, syscalls, mmio, csr, switches and dma are filled by replaying the run, as far

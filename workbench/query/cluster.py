@@ -1,4 +1,4 @@
-"""Replaying on a cluster of dask.distributed (``pip install workbench[dask]``), for traces and fleets that outgrow a host.
+"""Replaying on a cluster of dask.distributed, an extra, for traces and fleets that outgrow a host.
 
 Each worker opens the trace by the path that is given here, so it must be on a file system that all of them have. The
 harvest comes back in the run's order, so the rows are those of any other way to replay.
@@ -33,13 +33,14 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         try:
-            from distributed import Client
+            import distributed
         except ImportError:
             raise MissingToolError(
                 "a cluster needs dask.distributed: pip install 'workbench[dask]'"
             ) from None
+        connect: Any = distributed.Client
         try:
-            self._client: Any = Client(address, timeout=_CONNECT_S, set_as_default=False)
+            self._client: Any = connect(address, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(f"no dask scheduler answers at {address}: {error}") from None
 
