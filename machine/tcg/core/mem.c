@@ -186,6 +186,8 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
         memcpy(host, &value, size);
         return;
     }
+    /* A page that is read before its first store costs the host two faults. */
+    const bool told = probe_wants(m, PROBE_WRITE);
     if (spans_pages(vaddr, size)) {
         if (!translate_span(h, vaddr, size, ACC_WRITE, paddr) ||
             !probes_ready(h, ACC_WRITE, vaddr, paddr[0]) ||
@@ -195,7 +197,8 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
         if (!ram_will_store(h, paddr[0], n0) || !ram_will_store(h, paddr[1], size - n0))
             return;
         uint8_t *first = m->ram + (paddr[0] - m->ram_base), *second = m->ram + (paddr[1] - m->ram_base);
-        old = host_value(first, n0) | host_value(second, size - n0) << (8 * n0);
+        if (told)
+            old = host_value(first, n0) | host_value(second, size - n0) << (8 * n0);
         memcpy(first, &value, n0);
         memcpy(second, (uint8_t *)&value + n0, size - n0);
         tell_access(h, PROBE_WRITE, 1, vaddr, paddr[0], size, value, old);
@@ -210,7 +213,8 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
     if (!probes_ready(h, ACC_WRITE, vaddr, paddr[0]) || !ram_will_store(h, paddr[0], size))
         return;
     host = m->ram + (paddr[0] - m->ram_base);
-    old = host_value(host, size);
+    if (told)
+        old = host_value(host, size);
     memcpy(host, &value, size);
     tell_access(h, PROBE_WRITE, 1, vaddr, paddr[0], size, value, old);
 }
