@@ -32,6 +32,8 @@ COMMIT_S: Final = 0.2
 _DB_PAGE_BYTES: Final = 16384
 #: Of memory for the database's pages: what one checkpoint changes is written once, at its commit.
 _CACHE_KIB: Final = 16384
+#: Of the write-ahead log, before it is moved into the database: what is left of it has to be moved at the end.
+_LOG_PAGES: Final = 512
 #: Bytes of a RAM page, as ``add_pages`` takes them.
 PAGE_BYTES: Final = 4096
 
@@ -103,7 +105,7 @@ class TraceWriter:
             db.execute("PRAGMA journal_mode = WAL").fetchone()
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA foreign_keys = OFF")  # they hold by construction; verify() checks them
-            db.execute("PRAGMA wal_autocheckpoint = 2048")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             db.execute("PRAGMA journal_size_limit = 67108864")
             db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             db.execute("BEGIN IMMEDIATE")

@@ -43,8 +43,8 @@ class RecordLimits:
         max_checkpoints: most checkpoints kept; beyond, they are thinned.
     """
 
-    rolling_steps: int = 1 << 25
-    checkpoint_every: int = 4
+    rolling_steps: int = 1 << 26
+    checkpoint_every: int = 2
     budget_bytes: int = 256 << 20
     max_checkpoints: int = 256
 
