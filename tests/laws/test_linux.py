@@ -11,6 +11,11 @@ import pytest
 
 from machine.config import Images, MachineConfig
 from machine.tcg.engine import NEVER, RECORD, Probe, ProbeAction, ProbeKind
+from tests.laws.test_reverse_steps import (  # noqa: F401 - collected here, with this module's trace
+    go_back_and_forth,
+    test_back_and_forth_at_random_positions_changes_nothing,
+    test_back_and_forth_in_idle_changes_nothing,
+)
 from tests.laws.test_same_run import (  # noqa: F401 - collected here, with this module's trace
     WINDOW,
     replayer,
@@ -26,6 +31,7 @@ from tests.laws.test_same_run import (  # noqa: F401 - collected here, with this
 from traces.reader import TraceReader
 from workbench.replay.recorder import Recorder
 from workbench.replay.replayer import Replayer
+from workbench.session import Session
 
 if TYPE_CHECKING:
     from workbench.guests.fetch import Guest
@@ -44,7 +50,7 @@ def trace(
     config = MachineConfig(
         memory_bytes=512 << 20,
         harts=request.param,
-        append="console=ttyS0 wb.poweroff",
+        append="console=ttyS0 wb.sh=for i in 1 2 3; do sleep 1; done",
         seed=1,
         options={"entropy": "seed"},
     )
@@ -88,19 +94,12 @@ def places(trace: TraceReader, kind: ProbeKind, lo: int, hi: int) -> list[int]:
 def test_back_and_forth_at_delicate_places_changes_nothing(
     trace: TraceReader, kind: ProbeKind, lo: int, hi: int
 ) -> None:
-    from workbench.session import Session
-
     choose = random.Random(4)
     found = places(trace, kind, lo, hi)
     assert len(found) > 20
     with Session.open(trace.path) as session:
         for position in choose.sample(found, 8):
-            for steps in (1, 10, 1000):
-                session.goto(position + choose.choice((0, 1, 2)))
-                registers, digest = session.regs(), session.digest()
-                session.reverse_stepi(steps)
-                session.stepi(steps)
-                assert (session.regs(), session.digest()) == (registers, digest), session.cursor
+            go_back_and_forth(session, position + choose.choice((0, 1, 2)))
 
 
 def test_one_step_at_a_time_in_a_storm_of_traps(trace: TraceReader, backend: str) -> None:
