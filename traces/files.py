@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import sqlite3
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,6 +140,9 @@ def open_readonly(path: Path, header: Header) -> tuple[sqlite3.Connection, Calla
                 raise
     if _size(wal) == 0:
         return _connect(path, "mode=ro&immutable=1"), lambda: None
+    import shutil
+    import tempfile
+
     folder = Path(tempfile.mkdtemp(prefix="workbench-trace-"))
     try:
         copy = folder / "copy.trace"

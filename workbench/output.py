@@ -6,7 +6,6 @@ A command returns a ``Table``, a ``Record`` or a ``Text``; nobody else formats f
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import sys
@@ -117,6 +116,8 @@ def printable(text: str) -> str:
 
 
 def _csv(result: Table | Record | Text) -> str:
+    import csv
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     if isinstance(result, Table):

@@ -99,6 +99,3 @@ def _kernel_table(kernels: dict[str, Any]) -> Any:
             row += [theirs["wall_s"], theirs["cpu_s"], found["ratios"][peer], found["cpu_ratios"][peer]]
         rows.append(tuple(row))
     return Table(tuple(columns), rows)
-
-
-COMMANDS = (bench,)

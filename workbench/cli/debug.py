@@ -162,6 +162,3 @@ def gdb(
 
     with open_session(trace, backend, symbols) as session:
         return run_gdb(session, Shell(session).monitor, program, arguments)
-
-
-COMMANDS = (debug, gdbserver, gdb)

@@ -96,6 +96,3 @@ def doctor(fmt: Fmt) -> int:
     rows = [(c.name, c.state, c.found or None, c.used_for, "" if c.found else c.mend) for c in checks]
     output.emit(output.Table(("what", "state", "found", "used for", "mend"), rows), fmt)
     return EXIT_TOOL if any(c.state == "missing" for c in checks) else EXIT_DONE
-
-
-COMMANDS = (doctor,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,17 @@ class WorkbenchGroup(click.Group):
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.params.append(debug_option())
+        self._modules: dict[str, str] = {}
+
+    def declare(self, module: str, names: Sequence[str]) -> None:
+        """Say which module has the commands of these names; it is imported when one of them is asked for."""
+        self._modules.update(dict.fromkeys(names, module))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by name, or None."""
+        if cmd_name in self._modules and cmd_name not in self.commands:
+            self.add_command(getattr(importlib.import_module(self._modules[cmd_name]), cmd_name), cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """Add a command, and ``--debug`` to it and to those below it."""
@@ -46,7 +58,7 @@ class WorkbenchGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are told about."""
-        return list(self.commands)
+        return list(dict.fromkeys([*self._modules, *self.commands]))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

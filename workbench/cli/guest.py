@@ -82,6 +82,3 @@ def demo(batch: bool) -> int:
     from workbench.guests.demo import run
 
     return int(run(batch=batch) or 0)
-
-
-COMMANDS = (demo, guest)

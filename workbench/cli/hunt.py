@@ -68,6 +68,3 @@ def _told(choices: Sequence[Placed], as_json: bool) -> Any:
     return ", ".join(
         f"{p.choice.what} {p.choice.amount} {units[p.choice.what]} at {p.icount:_}" for p in choices
     )
-
-
-COMMANDS = (hunt,)

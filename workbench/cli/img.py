@@ -374,6 +374,3 @@ def hash_(image_format: str | None, share: bool, filename: str) -> None:
         return await content_root(await tools.open_image(graph, filename, image_format, force_share=share))
 
     output.emit(output.Text(_run(work)))
-
-
-COMMANDS = [img]

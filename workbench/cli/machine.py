@@ -185,6 +185,3 @@ def report(ended: RecordResult | RunResult, out: str | None, until: str | None) 
         note(f"workbench: --until {until!r} was not met")
         return EXIT_NO
     return EXIT_DONE
-
-
-COMMANDS = (record, run)

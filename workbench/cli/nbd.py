@@ -112,6 +112,3 @@ def list_(uri: str, fmt: Fmt) -> None:
     graph = Graph()
     rows = graph.run(list_exports(graph.sched, options["server"], context))
     output.emit(output.Table(("export", "description"), rows, empty="no exports"), fmt)
-
-
-COMMANDS = [nbd]

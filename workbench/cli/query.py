@@ -104,6 +104,3 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: can't be written: {error.strerror}") from None
-
-
-COMMANDS = (query, profile)

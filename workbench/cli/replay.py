@@ -156,6 +156,3 @@ def interrupts_to(replayer: Replayer) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-COMMANDS = (replay,)

@@ -68,6 +68,3 @@ def primary(image_format: str | None, peer: str, disk: str) -> None:
 
     graph = Graph(hostio.host_scheduler())
     _talk(graph, replica.primary(graph, disk, peer, driver=image_format))
-
-
-COMMANDS = [replicate]

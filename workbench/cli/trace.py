@@ -58,5 +58,3 @@ def console(trace: str, fmt: Fmt) -> None:
 
 for tool in TOOLS:
     trace.add_command(tool)
-
-COMMANDS = (trace,)

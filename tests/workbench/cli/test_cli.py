@@ -144,14 +144,39 @@ def test_help_lists_the_commands() -> None:
         assert f"  {name} " in done.stdout
 
 
-def test_help_imports_nothing_heavy() -> None:
+#: What a command line may not import on its way to what it was asked for.
+HEAVY = {
+    "help": "machine machine.tcg.engine traces sqlite3 zstandard capstone prompt_toolkit pygments elftools pytest",
+    "record": "traces.reader workbench.session workbench.query workbench.kernel workbench.gdbstub workbench.repl"
+    " workbench.bench workbench.cli.img workbench.cli.nbd workbench.cli.bench workbench.cli.trace machine.block"
+    " capstone prompt_toolkit pygments elftools pytest sqlite_utils socket shutil tempfile csv",
+}
+
+
+@pytest.mark.parametrize("what", HEAVY)
+def test_nothing_is_imported_that_is_not_needed(what: str, tmp_path: Path) -> None:
+    """A recording is to begin at once: the modules of every command were once imported first."""
+    kernel = str(ROOT / "workbench/guests/builtin/builtin.elf")
+    line = {
+        "help": ["--help"],
+        "record": [
+            "record",
+            "-o",
+            str(tmp_path / "t.trace"),
+            "--kernel",
+            kernel,
+            "--no-input",
+            "--steps",
+            "1000",
+        ],
+    }[what]
     code = (
-        "import sys; from workbench.cli import run; run(['--help']);"
-        "print([m for m in ('machine.tcg.engine', 'capstone', 'prompt_toolkit', 'pygments', 'sqlite3')"
-        " if m in sys.modules])"
+        f"import sys; from workbench.cli import run; run({line!r});"
+        f"print([m for m in {HEAVY[what].split()!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "t.trace").exists() == (what == "record")
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,10 +184,17 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         code, out, _ = invoke(capsys, *path, "--help")
         assert code == 0 and "Usage:" in out
         assert command.help, path
-        for name, below in getattr(command, "commands", {}).items():
-            walk(below, (*path, name))
+        walked.append(path)
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                below = command.get_command(context, name)
+                assert below is not None
+                walk(below, (*path, name))
 
+    walked: list[tuple[str, ...]] = []
     walk(cli, ())
+    assert len(walked) > 40
 
 
 def test_doctor_names_what_is_missing_and_what_mends_it(capsys: pytest.CaptureFixture[str]) -> None:
