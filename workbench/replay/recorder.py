@@ -215,7 +215,7 @@ class Recorder:
         log, board = self._log, self.board
         if log is not None:
             self._watch.flush()
-            self._watch.flush()
+            self._watch.flush()  # the second one stores what the first one has searched
             if self.gate.last_due != board.icount and board.icount != self._checkpoint_at:
                 self._collect()
                 self._checkpoint(log)
