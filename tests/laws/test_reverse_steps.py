@@ -120,6 +120,7 @@ def test_back_and_forth_in_idle_changes_nothing(trace: TraceReader, backend: str
                 go_back_and_forth(session, near)
 
 
+@pytest.mark.timeout(1200)  # on four harts of Linux, beside other work
 def test_back_and_forth_at_random_positions_changes_nothing(trace: TraceReader, backend: str) -> None:
     choose = random.Random(8)
     low, high = trace.start_icount + COUNTS[-1], trace.final_icount - COUNTS[-1]
