@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.bench.kernels import kernel_path
-from workbench.bench.measure import Contender, interleave
-
-MEMORY = "128M"
+from workbench.bench.measure import MEMORY, Contender, interleave
 
 
 def contenders(name: str, qemu: str | None) -> list[Contender]:

@@ -14,11 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from workbench.errors import WorkbenchError
 
 TIMEOUT_S = 600.0
+#: Of the machines that run bare-metal kernels.
+MEMORY = "128M"
 _POLL_S = 0.001
 _STEPS = re.compile(rb"\b([0-9][0-9_]*) steps")
 
@@ -59,17 +62,20 @@ class Figures:
     samples: list[Sample] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Return medians, the spread (interquartile range over the median) of the wall times, and guest MIPS."""
+        """Return medians, the wall times' spread (interquartile range over the median), MIPS by wall and CPU time."""
         walls = [s.wall_s for s in self.samples]
         wall = statistics.median(walls)
+        cpu = statistics.median(s.cpu_s for s in self.samples)
         quartiles = statistics.quantiles(walls, n=4) if len(walls) > 1 else [wall, wall, wall]
         steps = statistics.median(s.steps for s in self.samples)
         return {
             "wall_s": round(wall, 3),
-            "cpu_s": round(statistics.median(s.cpu_s for s in self.samples), 3),
+            "cpu_s": round(cpu, 3),
             "spread": round((quartiles[2] - quartiles[0]) / wall, 3) if wall else 0.0,
             "peak_mib": round(statistics.median(s.peak_bytes for s in self.samples) / (1 << 20)),
             "mips": round(steps / wall / 1e6) if wall else 0,
+            "cpu_mips": round(steps / cpu / 1e6) if cpu else 0,
+            "steps": round(steps),
             "rounds": len(walls),
         }
 
@@ -80,7 +86,7 @@ def environment(cache: str) -> dict[str, str]:
     return kept | {"PYTHONPYCACHEPREFIX": cache}
 
 
-def run_once(contender: Contender, env: Mapping[str, str] | None = None) -> Sample:
+def run_once(contender: Contender, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Sample:
     """Run a contender.
 
     Raises:
@@ -89,7 +95,12 @@ def run_once(contender: Contender, env: Mapping[str, str] | None = None) -> Samp
     with tempfile.TemporaryFile() as out:
         start = time.monotonic()
         process = subprocess.Popen(
-            contender.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=env
+            contender.command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=cwd,
         )
         pid = 0
         while not pid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import click
 from workbench.bench.kernels import KERNELS
 
 LINUX = ("boot", "shell")
-BENCHMARKS = ("all", "kernels", *LINUX, "timetravel", *KERNELS)
+COSTS = ("smp4", "start-up", "compile")
+SHELL_ROUNDS = 3
+BENCHMARKS = ("all", "kernels", *LINUX, *COSTS, "timetravel", *KERNELS)
 _COLUMNS = ("wall_s", "cpu_s", "spread", "peak_mib", "mips", "rounds")
 
 
@@ -27,16 +29,17 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
     """Run benchmarks, with QEMU beside where it is installed.
 
     Times are of whole processes, start and stop in them; `start` is those alone. A ratio is the peer's
-    time over ours: above 1, ours is faster. CPU time is what holds on a host with other work.
+    time over ours: above 1, ours is faster. CPU time is what holds on a host with other work. Where valgrind is
+    installed, host/guest is the number of host instructions that a guest instruction takes.
     """
     from workbench import output
 
     kernels = list(KERNELS) if name in ("all", "kernels") else [k for k in KERNELS if k == name]
-    linux = [k for k in (*LINUX, "timetravel") if name in ("all", k)]
+    others = [k for k in (*COSTS, *LINUX, "timetravel") if name in ("all", k)]
     if switches and not kernels:
         raise click.UsageError("--switches goes with kernels")
     results = []
-    for result in _measure(kernels, [] if switches else linux, rounds, switches):
+    for result in _measure(kernels, [] if switches else others, rounds, switches):
         results.append(result)
         for table in [] if as_json else _tables(result):
             output.emit(table)
@@ -44,30 +47,40 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
         output.emit(output.Record({"results": results}), "json")
 
 
-def _measure(kernels: list[str], linux: list[str], rounds: int, switches: bool) -> Iterator[dict[str, Any]]:
+def _measure(kernels: list[str], others: list[str], rounds: int, switches: bool) -> Iterator[dict[str, Any]]:
     """Yield each result when it is there: all of them take minutes."""
     from workbench import output
-    from workbench.bench import bare, boot, timetravel
+    from workbench.bench import bare, boot, costs, count, timetravel
 
     if kernels and switches:
         yield bare.run_switches(kernels, bare.switch_names(), rounds, output.note)
     elif kernels:
-        yield bare.run(kernels, rounds, output.note)
-    with tempfile.TemporaryDirectory(prefix="workbench-bench-") as work:
-        for name in linux:
-            if name == "timetravel":
-                yield timetravel.run(Path(work), output.note)
-            else:
-                yield boot.run(name, rounds, Path(work), output.note)
+        result = bare.run(kernels, rounds, output.note)
+        counted = count.run(kernels, output.note)
+        for name, found in result["kernels"].items():
+            found["host_per_guest"] = counted.get(name)
+        yield result
+    with tempfile.TemporaryDirectory(prefix="workbench-bench-") as folder:
+        work = Path(folder)
+        runs: dict[str, Callable[[], dict[str, Any]]] = {
+            "smp4": lambda: costs.run_smp(rounds, output.note),
+            "start-up": lambda: costs.run_start(rounds, work, output.note),
+            "compile": lambda: costs.run_compile(output.note),
+            "boot": lambda: boot.run("boot", rounds, work, output.note),
+            "shell": lambda: boot.run("shell", min(rounds, SHELL_ROUNDS), work, output.note),
+            "timetravel": lambda: timetravel.run(work, output.note),
+        }
+        for name in others:
+            yield runs[name]()
 
 
 def _tables(result: dict[str, Any]) -> list[Any]:
     """Return what a result looks like as text."""
     from workbench.output import Table
 
-    if result["benchmark"] == "timetravel":
+    if result["benchmark"] in ("timetravel", *COSTS):
         figures = [(k, v["value"], v["at_most"], v["unit"], v["met"]) for k, v in result["figures"].items()]
-        return [Table(("timetravel", "value", "at most", "unit", "met"), figures)]
+        return [Table((result["benchmark"], "value", "at most", "unit", "met"), figures)]
     if result["benchmark"] == "switches":
         rows = [(k, v["cpu_s"], *v["off"].values()) for k, v in result["kernels"].items()]
         names = next(iter(result["kernels"].values()))["off"]
@@ -88,12 +101,13 @@ def _kernel_table(kernels: dict[str, Any]) -> Any:
     from workbench.output import Table
 
     peers = list(next(iter(kernels.values()))["ratios"])
-    columns = ["kernel", "wall_s", "cpu_s", "spread", "mips"]
+    columns = ["kernel", "wall_s", "cpu_s", "spread", "cpu_mips", "host/guest"]
     columns += [f"{p} {what}" for p in peers for what in ("wall_s", "cpu_s", "ratio", "cpu ratio")]
     rows = []
     for name, found in kernels.items():
         ours = found["figures"]["ours"]
-        row = [name, ours["wall_s"], ours["cpu_s"], ours["spread"], ours["mips"]]
+        row = [name, ours["wall_s"], ours["cpu_s"], ours["spread"], ours["cpu_mips"]]
+        row.append(found["host_per_guest"] if found["host_per_guest"] is not None else "-")
         for peer in peers:
             theirs = found["figures"][peer]
             row += [theirs["wall_s"], theirs["cpu_s"], found["ratios"][peer], found["cpu_ratios"][peer]]

@@ -521,7 +521,7 @@ static uint64_t dump_ir(Machine *m, uint32_t hart, uint32_t max_insns, bool opti
     m->guest->translate(h, ir, h->pc, m->guest->tb_flags(h), m->ram + ((paddr - m->ram_base) & WB_PAGE_MASK),
                         NULL, max_insns);
     if (optimise)
-        ir_optimise(ir, m->guest->helpers);
+        ir_optimise(ir, m->guest->helpers, m->sw.words);
     const uint64_t n = ir_dump(ir, out, size);
     free(ir);
     return n;

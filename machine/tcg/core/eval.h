@@ -112,6 +112,24 @@ static inline __attribute__((always_inline)) uint64_t ir_eval(IrOpcode op, uint6
         return ir_eval_rems((int32_t)a, (int32_t)b);
     case IR_REMU32S:
         return ir_sext32((uint32_t)b ? (uint32_t)a % (uint32_t)b : (uint32_t)a);
+    case IR_ROTR:
+        return a >> (b & 63) | a << (-b & 63);
+    case IR_ROTR32S:
+        return ir_sext32((uint32_t)a >> (b & 31) | (uint32_t)a << (-b & 31));
+    case IR_CLZ:
+        return a ? (uint64_t)__builtin_clzll(a) : 64;
+    case IR_CTZ:
+        return a ? (uint64_t)__builtin_ctzll(a) : 64;
+    case IR_POPCNT:
+        return (uint64_t)__builtin_popcountll(a);
+    case IR_CLZ32:
+        return (uint32_t)a ? (uint64_t)__builtin_clz((uint32_t)a) : 32;
+    case IR_CTZ32:
+        return (uint32_t)a ? (uint64_t)__builtin_ctz((uint32_t)a) : 32;
+    case IR_POPCNT32:
+        return (uint64_t)__builtin_popcount((uint32_t)a);
+    case IR_BSWAP:
+        return __builtin_bswap64(a);
     default:
         __builtin_unreachable();
     }

@@ -147,6 +147,15 @@ enter:
             PURE2(DIVU32S)
             PURE2(REMS32S)
             PURE2(REMU32S)
+            PURE2(ROTR)
+            PURE2(ROTR32S)
+            PURE1(CLZ)
+            PURE1(CTZ)
+            PURE1(POPCNT)
+            PURE1(CLZ32)
+            PURE1(CTZ32)
+            PURE1(POPCNT32)
+            PURE1(BSWAP)
         case IR_SETCC:
             s[o->d] = ir_eval_cond(o->cond, OPERAND(o->a), OPERAND(o->b));
             break;

@@ -3,7 +3,7 @@
  * A translation block (TB) is a straight list of IrOp with side exits. Values
  * live in *slots*: 64-bit cells at the head of struct Hart. The first
  * IR_GLOBALS slots are guest registers (what each one means is the front end's
- * business); the others are temporaries, dead at the end of a TB.
+ * business); the others are temporaries, dead at the end of an instruction.
  *
  * Invariants: at every op that may leave the TB (IRF_EXIT) all globals hold their
  * architectural values, so an exit needs a table of program counters and nothing
@@ -46,6 +46,9 @@ enum {
     MO_BOX = 8,  /* a load sets all bits above the value (NaN boxing) */
 };
 
+/* In IrOp.flags of ROTR32S: bits 32 and up of d may be anything. */
+enum { IR_LOW_ONLY = 1 };
+
 /* Flags of one IR op, for the optimiser and the checker. */
 enum {
     IRF_DEF = 1,   /* writes slot d */
@@ -66,6 +69,7 @@ enum {
  *   INSN    imm = guest pc, off = length in bytes: a guest instruction begins
  *   LD/ST   address is slot a (or imm) + off; flags = MO_*; ST stores b
  *   LDENV   d = field of Hart at byte offset off, flags = MO_*;  STENV stores b
+ *   CLZ, CTZ  of 0 are 64 (32); BSWAP reverses the bytes; ROTR turns right, by an amount like a shift's
  *   SELECT  d = (a cond b) ? c : d           cond in cond
  *   BRCOND  if (a cond b) leave by chain slot `exit` to guest pc in imm2
  *   GOTO    leave by chain slot `exit` to guest pc in imm2
@@ -91,6 +95,9 @@ enum {
     X(MUL, IRB | IRC) X(MULHS, IRB | IRC) X(MULHU, IRB | IRC) X(MULHSU, IRB) X(MUL32S, IRB | IRC)  \
     X(DIVS, IRB) X(DIVU, IRB) X(REMS, IRB) X(REMU, IRB)                                            \
     X(DIVS32S, IRB) X(DIVU32S, IRB) X(REMS32S, IRB) X(REMU32S, IRB)                                \
+    X(ROTR, IRB) X(ROTR32S, IRB)                                                                   \
+    X(CLZ, IRU) X(CTZ, IRU) X(POPCNT, IRU) X(CLZ32, IRU) X(CTZ32, IRU) X(POPCNT32, IRU)            \
+    X(BSWAP, IRU)                                                                                  \
     X(SETCC, IRB)                                                                                  \
     X(SELECT, IRF_DEF | IRF_PURE | IRF_USE_A | IRF_USE_B | IRF_USE_C)                              \
     X(LD, IRF_DEF | IRF_USE_A | IRF_EXIT)                                                          \
@@ -165,9 +172,9 @@ const char *ir_op_name(IrOpcode op);
 uint8_t ir_op_flags(IrOpcode op);
 /* Returns NULL when the block keeps the invariants above, else what is wrong. */
 const char *ir_check(const IrBlock *ir);
-/* Constants, copies, dead code. Changes nothing a guest can see. */
+/* Constants, copies, dead code, and (words) 32-bit values. Changes nothing a guest can see. */
 struct Helper;
-void ir_optimise(IrBlock *ir, const struct Helper *helpers);
+void ir_optimise(IrBlock *ir, const struct Helper *helpers, bool words);
 size_t ir_dump(const IrBlock *ir, char *buf, size_t size);
 
 #endif

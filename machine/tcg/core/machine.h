@@ -145,12 +145,15 @@ typedef struct {
 #define WB_SWITCHES(X)                                                                                       \
     X(jit, 1, "host code for hot blocks; off: the IR interpreter alone")                                     \
     X(optimise, 1, "constants, copies and dead code in the IR")                                              \
+    X(words, 1, "rotations, and no extension of 32-bit values that needs none")                              \
     X(chain, 1, "direct jumps between blocks")                                                               \
     X(jump_cache, 1, "look-up of indirect jumps in generated code")                                          \
     X(pin, 1, "hot guest registers in host registers")                                                       \
     X(loop_pins, 1, "a loop's own registers in host registers")                                              \
+    X(locals, 1, "values that no exit sees in scratch registers")                                            \
     X(fp_copies, 1, "floating-point registers in host registers")                                            \
     X(inline_mem, 1, "softmmu fast path in generated code")                                                  \
+    X(group_mem, 1, "one look-up for the accesses near each other")                                          \
     X(inline_fp, 1, "floating point on the host's unit")                                                     \
     X(superblock, 1, "blocks follow direct jumps")
 typedef struct {

@@ -5,6 +5,7 @@
  */
 #include "eval.h"
 #include "machine.h"
+#include "words.h"
 
 #include <string.h>
 
@@ -148,9 +149,12 @@ static void fold_address(const Facts *f, IrOp *o)
     o->off = 0;
 }
 
-static void pass_forwards(IrBlock *ir)
+static void pass_forwards(IrBlock *ir, bool words)
 {
     Facts f;
+    Words w;
+    if (words)
+        words_init(&w);
     memset(f.sources, 0, sizeof(f.sources));
     for (uint32_t i = 0; i < IR_SLOTS; i++)
         f.copy_of[i] = IR_NONE;
@@ -172,6 +176,8 @@ static void pass_forwards(IrBlock *ir)
             facts_apply(&f, o, &o->c, may_be_const);
         if (flags & IRF_PURE)
             fold_pure(&f, o);
+        if (words)
+            words_fold(&w, ir->ops, i);
         if (o->op == IR_BRCOND && fold_branch(&f, o)) {
             ir->n_ops = i + 1;
             ir->n_insns = insns;
@@ -184,6 +190,8 @@ static void pass_forwards(IrBlock *ir)
             o->op = IR_NOP;
             continue;
         }
+        if (words)
+            words_note(&w, ir->ops, i);
         facts_kill(&f, o->d);
         if (o->op == IR_MOV) {
             f.copy_of[o->d] = o->a;
@@ -193,13 +201,14 @@ static void pass_forwards(IrBlock *ir)
     }
 }
 
-static void pass_backwards(IrBlock *ir, const Helper *helpers)
+static void pass_backwards(IrBlock *ir, const Helper *helpers, bool words)
 {
-    uint64_t live[SET_WORDS] = {0};
+    uint64_t live[SET_WORDS] = {0}, high[SET_WORDS] = {0}; /* high: bits 32 and up are */
     for (uint32_t i = ir->n_ops; i-- > 0;) {
         IrOp *o = &ir->ops[i];
         const uint8_t flags = ir_op_flags(o->op);
         const uint32_t helper = o->op == IR_CALL ? helpers[o->off].flags : 0;
+        bool need = true;
         const bool removable = (flags & IRF_PURE) || o->op == IR_LDENV || (helper & HF_PURE);
         if ((flags & IRF_DEF) && o->d < IR_SLOTS) {
             const uint64_t bit = UINT64_C(1) << (o->d % 64);
@@ -207,24 +216,35 @@ static void pass_backwards(IrBlock *ir, const Helper *helpers)
                 o->op = IR_NOP;
                 continue;
             }
-            if (o->op != IR_SELECT)
+            need = high[o->d / 64] & bit;
+            if (words && !need)
+                words_relax(o);
+            if (o->op != IR_SELECT) {
                 live[o->d / 64] &= ~bit;
+                high[o->d / 64] &= ~bit;
+            }
         }
         if ((flags & IRF_EXIT) && !(helper & (HF_NOLEAVE | HF_PURE)))
-            live[0] = ~UINT64_C(0);
+            live[0] = high[0] = ~UINT64_C(0);
         if (flags & IRF_USE_A)
             set_add(live, o->a);
         if (flags & IRF_USE_B)
             set_add(live, o->b);
         if (flags & IRF_USE_C)
             set_add(live, o->c);
+        if ((flags & IRF_USE_A) && words_reads_high_a(o, need))
+            set_add(high, o->a);
+        if ((flags & IRF_USE_B) && words_reads_high_b(o, need))
+            set_add(high, o->b);
+        if (flags & IRF_USE_C)
+            set_add(high, o->c);
     }
 }
 
-void ir_optimise(IrBlock *ir, const Helper *helpers)
+void ir_optimise(IrBlock *ir, const Helper *helpers, bool words)
 {
-    pass_forwards(ir);
-    pass_backwards(ir, helpers);
+    pass_forwards(ir, words);
+    pass_backwards(ir, helpers, words);
     uint32_t n = 0;
     for (uint32_t i = 0; i < ir->n_ops; i++)
         if (ir->ops[i].op != IR_NOP)

@@ -256,7 +256,7 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
     const uint8_t *next = paddr2 == ~UINT64_C(0) ? NULL : m->ram + (paddr2 - m->ram_base);
     m->guest->translate(h, ir, h->pc, flags, page, next, single || next ? 1 : m->tb_max_insns);
     if (m->sw.optimise && !single)
-        ir_optimise(ir, m->guest->helpers);
+        ir_optimise(ir, m->guest->helpers, m->sw.words);
 
     TB *tb = arena_alloc(c, sizeof(*tb));
     memset(tb, 0, sizeof(*tb));

@@ -36,6 +36,7 @@ struct CodeBuf {
     uint8_t pinned;  /* switch `pin` as the thunks were made */
     uint8_t has_bmi2;
     uint8_t has_fma;
+    uint8_t has_lzcnt;       /* and tzcnt */
     int8_t pin_of[IR_SLOTS]; /* host register of a slot, or -1 */
     /* Entry points, in the writable alias like all addresses while emitting. */
     uint8_t *enter;      /* (hart, code): from C into a block */
@@ -69,6 +70,14 @@ typedef struct {
     uint64_t xmm; /* slots whose copies are valid behind the op */
 } Stub;
 
+/* Accesses that share a look-up: see x86_group.c. */
+typedef struct {
+    int32_t lo, hi;             /* their bytes, from the base: lo <= offset < hi */
+    uint16_t base;              /* slot */
+    uint16_t first, last, home; /* ops; slot of env that keeps the pointer, 0: none */
+    uint8_t kind, reg;          /* IR_LD or IR_ST; register that has the pointer */
+} Group;
+
 static inline bool tb_jumps_to_self(const Machine *m, const TB *tb, const IrOp *op)
 {
     return m->sw.chain && (op->op == IR_BRCOND || op->op == IR_GOTO) && op->imm2 == tb->pc;
@@ -93,9 +102,15 @@ typedef struct {
     unsigned n_swaps;           /* in a loop: see x86_swap.c */
     uint8_t xmm_of[IR_GLOBALS]; /* register that may hold a copy of a slot, 0 = none */
     uint64_t xmm_used, xmm;     /* slots that have one, and those whose copy is valid here */
-    Opnd flags_of;              /* what ZF tells of … */
-    uint8_t *flags_at;          /* … if no code follows this point */
-    uint8_t *fp_slow;           /* x86_fp.c: last jump to the helper of the op under way */
+    Group group[IR_MAX_INSNS];
+    uint32_t n_groups;
+    uint8_t group_of[IR_MAX_OPS]; /* number of an access's group + 1, 0: none */
+    uint8_t in_rcx;               /* the group whose pointer rcx has, + 1 */
+    uint8_t rsi_busy[IR_MAX_OPS]; /* rsi has a value at this op */
+    bool used[IR_SLOTS];          /* temporaries of the block, and spare slots taken */
+    Opnd flags_of;                /* what ZF tells of … */
+    uint8_t *flags_at;            /* … if no code follows this point */
+    uint8_t *fp_slow;             /* x86_fp.c: last jump to the helper of the op under way */
     Stub stubs[3 * IR_MAX_OPS + 1];
 } Gen;
 
@@ -170,6 +185,19 @@ static inline void gen_store_sext32(Gen *g, Opnd d, Opnd from)
 
 /* x86_thunk.c */
 void thunks_emit(CodeBuf *cb);
+/* x86_regs.c: before swap_assign(). */
+void regs_assign(Gen *g);
+/* Which of rcx, rdx, rsi an op overwrites. */
+unsigned regs_op_clobbers(const IrOp *op);
+/* A slot of env that the block does not use; 0: there is none. */
+uint16_t regs_spare_slot(Gen *g);
+/* x86_group.c: behind regs_assign(). */
+void group_assign(Gen *g);
+void group_before_op(Gen *g, const IrOp *op);
+/* Where the access of a group finds its bytes; *miss is set where that is looked up and may fail. */
+bool group_address(Gen *g, const IrOp *op, Opnd *host, uint8_t **miss);
+/* In the slow path of an access: looks up again what the block still needs. */
+void group_again(Gen *g, const IrOp *op);
 /* x86_swap.c: a loop's own choice of slots in registers. */
 void swap_assign(Gen *g);
 void swap_in(Gen *g);
@@ -183,9 +211,16 @@ unsigned gen_compare(Gen *g, const IrOp *op);
 void gen_mul(Gen *g, const IrOp *op, bool is32);
 void gen_mul_high(Gen *g, const IrOp *op);
 void gen_div(Gen *g, const IrOp *op, bool is_signed, bool rem, bool is32);
+/* x86_bits.c */
+void gen_rotate(Gen *g, const IrOp *op, bool is32);
+void gen_count_zeros(Gen *g, const IrOp *op, bool leading, unsigned bits);
+void gen_count_ones(Gen *g, const IrOp *op, unsigned bits);
+void gen_bswap(Gen *g, const IrOp *op);
 /* x86_mem.c */
 void gen_load(Gen *g, const IrOp *op);
 void gen_store(Gen *g, const IrOp *op);
+/* ecx = offset of the TLB entry for the page of reg + disp. */
+void gen_tlb_index(Gen *g, unsigned reg, int32_t disp);
 void gen_load_env(Gen *g, const IrOp *op);
 void gen_store_env(Gen *g, const IrOp *op);
 void gen_store_env_now(Gen *g, const IrOp *op);
@@ -200,6 +235,8 @@ void gen_exit(Gen *g, const IrOp *op);
 void gen_call(Gen *g, const IrOp *op);
 void gen_call_helper(Gen *g, const IrOp *op);
 void stub_exit(Gen *g, const Stub *s);
+/* Out, behind the instruction of an access that is done. */
+void gen_leave_behind(Gen *g, const IrOp *access);
 void stub_leave_d(Gen *g, const Stub *s);
 /* x86_fp.c: false: this call has no expansion. */
 bool gen_fp(Gen *g, const IrOp *op);

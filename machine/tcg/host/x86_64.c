@@ -1,4 +1,4 @@
-/* x86_64.c: the x86-64 back end: life of the code memory, registers for temporaries, and the compile loop.
+/* x86_64.c: the x86-64 back end: life of the code memory, and the compile loop.
  *
  * One pass over the ops, in order; what is rarely run follows behind the block. Slots of globals are in their
  * pinned register or in env at every point, so an exit needs no knowledge of the block. See x86.h for
@@ -18,6 +18,9 @@ enum { THUNK_ROOM = 32 * 1024 };
 
 CodeBuf *host_init(Machine *m, size_t size)
 {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("popcnt")) /* x86-64-v2 is what the code needs; else the IR is interpreted */
+        return NULL;
     CodeBuf *cb = calloc(1, sizeof *cb);
     if (!cb)
         return NULL;
@@ -25,9 +28,9 @@ CodeBuf *host_init(Machine *m, size_t size)
         free(cb);
         return NULL;
     }
-    __builtin_cpu_init();
     cb->m = m;
     cb->has_bmi2 = __builtin_cpu_supports("bmi2") != 0;
+    cb->has_lzcnt = __builtin_cpu_supports("lzcnt") && __builtin_cpu_supports("bmi");
     cb->has_fma = __builtin_cpu_supports("fma") != 0;
     fp_init(cb);
     thunks_emit(cb);
@@ -50,102 +53,6 @@ void host_reset(CodeBuf *cb)
 const uint8_t *host_cold_entry(const CodeBuf *cb)
 {
     return (const uint8_t *)(uintptr_t)(cb->mem.rx + (cb->exit_pc - cb->mem.rw));
-}
-
-/* Which of rcx, rdx, rsi an op overwrites. A helper's call overwrites rsi only for values that live on. */
-static unsigned op_clobbers(const IrOp *op)
-{
-    const unsigned rcx = 1u << RCX, rdx = 1u << RDX;
-    if (op->a == IR_CONST && op->b == IR_CONST)
-        return rcx | rdx;
-    switch (op->op) {
-    case IR_SHL:
-    case IR_SHR:
-    case IR_SAR:
-    case IR_SHL32S:
-    case IR_SHR32S:
-    case IR_SAR32S:
-        return op->b == IR_CONST ? 0 : rcx;
-    case IR_SELECT:
-        return rcx;
-    case IR_LDENV:
-        return rdx;
-    case IR_NOP:
-    case IR_INSN:
-    case IR_MOV:
-    case IR_ADD:
-    case IR_SUB:
-    case IR_AND:
-    case IR_OR:
-    case IR_XOR:
-    case IR_ADD32S:
-    case IR_SUB32S:
-    case IR_SEXT8:
-    case IR_SEXT16:
-    case IR_SEXT32:
-    case IR_ZEXT8:
-    case IR_ZEXT16:
-    case IR_ZEXT32:
-    case IR_MUL:
-    case IR_MUL32S:
-    case IR_SETCC:
-    case IR_STENV:
-    case IR_BRCOND:
-        return 0;
-    default:
-        return rcx | rdx;
-    }
-}
-
-typedef struct {
-    uint16_t first, last;
-} Range;
-
-static bool reg_survives(const TB *tb, Range r, unsigned reg)
-{
-    for (unsigned i = r.first; i <= r.last; i++) {
-        const IrOp *op = &tb->ops[i];
-        if (op_clobbers(op) & 1u << reg)
-            return false;
-        if (op->op == IR_CALL && reg == RSI && i > r.first && i < r.last)
-            return false;
-    }
-    return true;
-}
-
-/* Temporaries get a register for all of their life if one is free and survives it; else they stay in env. */
-static void assign_temps(Gen *g)
-{
-    static const uint8_t pool[] = {RSI, RDX, RCX};
-    const TB *tb = g->tb;
-    Range range[IR_SLOTS];
-    int busy_until[] = {-1, -1, -1};
-    bool seen[IR_SLOTS] = {false};
-    for (unsigned i = 0; i < tb->n_ops; i++) {
-        const IrOp *op = &tb->ops[i];
-        const uint16_t ref[] = {op->d, op->a, op->b, op->c};
-        for (unsigned j = 0; j < 4; j++) {
-            unsigned s = ref[j];
-            if (s < IR_GLOBALS || s >= IR_SLOTS)
-                continue;
-            if (!seen[s])
-                range[s].first = (uint16_t)i;
-            seen[s] = true;
-            range[s].last = (uint16_t)i;
-        }
-    }
-    for (unsigned i = 0; i < tb->n_ops; i++) {
-        unsigned s = tb->ops[i].d;
-        if (s < IR_GLOBALS || s >= IR_SLOTS || range[s].first != i)
-            continue;
-        for (unsigned j = 0; j < sizeof pool; j++) {
-            if (busy_until[j] >= (int)i || !reg_survives(tb, range[s], pool[j]))
-                continue;
-            busy_until[j] = range[s].last;
-            g->reg_of[s] = (int8_t)pool[j];
-            break;
-        }
-    }
 }
 
 static void emit_op(Gen *g, const IrOp *op)
@@ -191,6 +98,7 @@ static void compile_op(Gen *g, const IrOp *op)
 {
     const uint32_t first = g->n_stubs;
     g->called = g->copied = false;
+    group_before_op(g, op);
     emit_op(g, op);
     fp_after_op(g, op);
     for (uint32_t i = first; i < g->n_stubs; i++)
@@ -243,8 +151,9 @@ bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
     g.loops = false;
     for (uint32_t i = 0; i < tb->n_ops; i++)
         g.loops |= tb_jumps_to_self(m, tb, &tb->ops[i]);
+    regs_assign(&g);
     swap_assign(&g);
-    assign_temps(&g);
+    group_assign(&g);
     fp_assign(&g);
     for (uint32_t i = 0; i < tb->n_exits; i++)
         tb->chain[i].patch_off = tb->chain[i].stub_off = 0;

@@ -354,6 +354,25 @@ void gen_alu(Gen *g, const IrOp *op)
     case IR_REMU32S:
         gen_div(g, op, false, true, op->op == IR_REMU32S);
         break;
+    case IR_ROTR:
+    case IR_ROTR32S:
+        gen_rotate(g, op, op->op == IR_ROTR32S);
+        break;
+    case IR_CLZ:
+    case IR_CLZ32:
+        gen_count_zeros(g, op, true, op->op == IR_CLZ ? 64 : 32);
+        break;
+    case IR_CTZ:
+    case IR_CTZ32:
+        gen_count_zeros(g, op, false, op->op == IR_CTZ ? 64 : 32);
+        break;
+    case IR_POPCNT:
+    case IR_POPCNT32:
+        gen_count_ones(g, op, op->op == IR_POPCNT ? 64 : 32);
+        break;
+    case IR_BSWAP:
+        gen_bswap(g, op);
+        break;
     case IR_SETCC:
         gen_setcc(g, op);
         break;

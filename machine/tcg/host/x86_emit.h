@@ -14,7 +14,7 @@ enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, 
 /* ALU operations, by their number in opcodes 00..3f and in 81 /n. */
 enum { X_ADD = 0, X_OR = 1, X_AND = 4, X_SUB = 5, X_XOR = 6, X_CMP = 7 };
 /* Shifts: C1 /n, D3 /n. */
-enum { X_SHL = 4, X_SHR = 5, X_SAR = 7 };
+enum { X_ROR = 1, X_SHL = 4, X_SHR = 5, X_SAR = 7 };
 /* Condition codes of jcc, setcc, cmovcc. */
 enum {
     CC_O = 0,
@@ -342,6 +342,13 @@ static inline uint8_t *em_jmp8(Asm *a)
     em_8(a, 0xeb);
     em_8(a, 0);
     return a->p - 1;
+}
+
+static inline uint8_t *em_jmp32(Asm *a)
+{
+    em_8(a, 0xe9);
+    em_32(a, 0);
+    return a->p - 4;
 }
 
 static inline uint8_t *em_jcc32(Asm *a, unsigned cc)

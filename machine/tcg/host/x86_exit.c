@@ -81,11 +81,16 @@ static void gen_jump_by_entry(Gen *g, int32_t disp)
     em_rm(g->a, 0, 0xff, 4, opnd_mem(RCX, (int32_t)offsetof(TB, entry)));
 }
 
-static void gen_far_jump(Gen *g, const IrOp *op)
+/* To the block at pc, by the jump cache if that is on. */
+static void gen_jump_to_pc(Gen *g, uint64_t pc)
 {
-    em_mov_ri(g->a, RAX, (int64_t)op->imm2);
+    em_mov_ri(g->a, RAX, (int64_t)pc);
+    if (!g->m->sw.jump_cache) {
+        em_jmp(g->a, g->cb->exit_pc);
+        return;
+    }
     em_mov_ro(g->a, RCX, opnd_env(offsetof(Hart, fctx)));
-    gen_jump_by_entry(g, (int32_t)(offsetof(FetchCtx, jc) + jc_index(op->imm2) * sizeof(JumpEntry)));
+    gen_jump_by_entry(g, (int32_t)(offsetof(FetchCtx, jc) + jc_index(pc) * sizeof(JumpEntry)));
 }
 
 /* A jump to patch, and the stub to which it leads until then. */
@@ -103,7 +108,7 @@ static void gen_jump_out(Gen *g, const IrOp *op)
 {
     swap_out(g);
     if (is_far(g, op))
-        gen_far_jump(g, op);
+        gen_jump_to_pc(g, op->imm2);
     else
         gen_stub(g, STUB_TAIL, op, gen_chain_jump(g, op));
 }
@@ -135,7 +140,7 @@ void stub_exit(Gen *g, const Stub *s)
         }
         swap_out(g);
         if (is_far(g, s->op)) {
-            gen_far_jump(g, s->op);
+            gen_jump_to_pc(g, s->op->imm2);
             return;
         }
         gen_chain_jump(g, s->op);
@@ -176,6 +181,13 @@ void gen_goto_ind(Gen *g, const IrOp *op)
     } else {
         em_jmp(g->a, g->cb->exit_pc);
     }
+}
+
+void gen_leave_behind(Gen *g, const IrOp *access)
+{
+    swap_out(g);
+    gen_give_back(g, g->tb->n_insns - (access->exit + 1u));
+    gen_jump_to_pc(g, tb_insn_next_pc(g->tb, access->exit));
 }
 
 void gen_exit(Gen *g, const IrOp *op)

@@ -58,19 +58,46 @@ static void gen_slow_call(Gen *g, const IrOp *op, const uint8_t *thunk)
     g->called = true;
 }
 
+void gen_tlb_index(Gen *g, unsigned reg, int32_t disp)
+{
+    if (g->cb->has_bmi2 && !disp) {
+        em_vex(g->a, 3, 3, 0, 0xf0, RCX, 0, opnd_reg(reg)); /* rorx: what comes in above is masked */
+        em_8(g->a, WB_PAGE_BITS - 4);
+    } else {
+        if (disp)
+            em_lea(g->a, 0, RCX, opnd_mem(reg, disp));
+        else
+            em_rm(g->a, 0, 0x8b, RCX, opnd_reg(reg));
+        em_shift_i(g->a, 0, X_SHR, RCX, WB_PAGE_BITS - 4);
+    }
+    em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), (TLB_SIZE - 1) << 4);
+}
+
 /* Leaves the jump to the slow path behind, and rcx = addend. Alignment is part of the comparison: a
  * misaligned access, which alone could cross a page, is slow. */
 static uint8_t *gen_lookup(Gen *g, Opnd addr, unsigned size, size_t table)
 {
     gen_lea(g, RDX, addr);
-    em_rm(g->a, 0, 0x8b, RCX, opnd_reg(RDX));
-    em_shift_i(g->a, 0, X_SHR, RCX, WB_PAGE_BITS - 4);
-    em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), (TLB_SIZE - 1) << 4);
+    gen_tlb_index(g, RDX, 0);
     em_alu_oi(g->a, EM_W, X_AND, opnd_reg(RDX), (int32_t)WB_PAGE_MASK | ((1 << size) - 1));
     em_alu_ro(g->a, EM_W, X_CMP, RDX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, tag))));
     uint8_t *miss = em_jcc32(g->a, CC_NE);
     em_mov_ro(g->a, RCX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, addend))));
     return miss;
+}
+
+/* Where the host has the guest's bytes; the jump to the slow path is left in *miss, or NULL if there is none.
+ */
+static Opnd gen_host_address(Gen *g, const IrOp *op, uint8_t **miss)
+{
+    Opnd host;
+    *miss = NULL;
+    if (group_address(g, op, &host, miss))
+        return host;
+    const Opnd addr = gen_address(g, op, true);
+    *miss = gen_lookup(g, addr, op->flags & MO_SIZE,
+                       op->op == IR_ST ? offsetof(DataCtx, wr) : offsetof(DataCtx, rd));
+    return opnd_idx(RCX, addr.reg, addr.disp);
 }
 
 /* A double that goes where a copy is kept goes there straight. */
@@ -81,14 +108,15 @@ static bool loads_to_xmm(const Gen *g, const IrOp *op)
 
 static void gen_load_xmm(Gen *g, const IrOp *op)
 {
-    Opnd addr = gen_address(g, op, true);
     const unsigned x = g->xmm_of[op->d];
-    uint8_t *miss = gen_lookup(g, addr, MO_64, offsetof(DataCtx, rd));
-    em_rm(g->a, EM_F2, 0x0f10, x, opnd_idx(RCX, addr.reg, addr.disp));
+    uint8_t *miss;
+    const Opnd host = gen_host_address(g, op, &miss);
+    em_rm(g->a, EM_F2, 0x0f10, x, host);
     em_rm(g->a, EM_F2, 0x0f11, x, opnd_slot_mem(op->d));
     g->xmm |= UINT64_C(1) << op->d;
     g->copied = true;
-    gen_stub(g, STUB_LOAD, op, miss);
+    if (miss)
+        gen_stub(g, STUB_LOAD, op, miss);
 }
 
 void gen_load(Gen *g, const IrOp *op)
@@ -97,50 +125,56 @@ void gen_load(Gen *g, const IrOp *op)
         gen_load_xmm(g, op);
         return;
     }
-    Opnd d = gen_slot(g, op->d), addr = gen_address(g, op, true);
-    unsigned r = d.kind == O_REG ? d.reg : RAX;
+    Opnd d = gen_slot(g, op->d);
+    const unsigned r = d.kind == O_REG ? d.reg : RAX;
     if (g->m->sw.inline_mem) {
-        uint8_t *miss = gen_lookup(g, addr, op->flags & MO_SIZE, offsetof(DataCtx, rd));
-        gen_extract(g, op->flags, r, opnd_idx(RCX, addr.reg, addr.disp));
-        gen_stub(g, STUB_LOAD, op, miss);
+        uint8_t *miss;
+        const Opnd host = gen_host_address(g, op, &miss);
+        gen_extract(g, op->flags, r, host);
+        em_mov_or(g->a, d, r);
+        if (miss)
+            gen_stub(g, STUB_LOAD, op, miss);
     } else {
-        gen_lea(g, RAX, addr);
+        gen_lea(g, RAX, gen_address(g, op, true));
         gen_slow_call(g, op, g->cb->load[op->flags & 15]);
         gen_extract(g, op->flags, r, opnd_reg(RAX));
+        em_mov_or(g->a, d, r);
     }
-    em_mov_or(g->a, d, r);
 }
 
 void stub_load(Gen *g, const Stub *s)
 {
     Opnd d = gen_slot(g, s->op->d);
+    const unsigned r = d.kind == O_REG ? d.reg : RAX;
     em_bind32(g->a, s->at);
     gen_lea(g, RAX, gen_address(g, s->op, false));
     gen_slow_call(g, s->op, g->cb->load[s->op->flags & 15]);
-    gen_extract(g, s->op->flags, d.kind == O_REG ? d.reg : RAX, opnd_reg(RAX));
-    if (loads_to_xmm(g, s->op))
-        em_mov_or(g->a, d, RAX);
+    gen_extract(g, s->op->flags, r, opnd_reg(RAX));
+    em_mov_or(g->a, d, r);
+    group_again(g, s->op);
     fp_reload(g, g->xmm);
     em_jmp(g->a, s->back);
 }
 
 void gen_store(Gen *g, const IrOp *op)
 {
-    Opnd addr = gen_address(g, op, true), value = gen_opnd(g, op, op->b);
-    unsigned size = op->flags & MO_SIZE;
+    Opnd value = gen_opnd(g, op, op->b);
+    const unsigned size = op->flags & MO_SIZE;
+    uint8_t *miss;
     if (!g->m->sw.inline_mem) {
-        gen_lea(g, RAX, addr);
+        gen_lea(g, RAX, gen_address(g, op, true));
         em_mov_ro(g->a, RDX, value);
         gen_slow_call(g, op, g->cb->store[size]);
         return;
     }
-    uint8_t *miss = gen_lookup(g, addr, size, offsetof(DataCtx, wr));
+    const Opnd host = gen_host_address(g, op, &miss);
     if (value.kind == O_MEM || (value.kind == O_IMM && size == MO_64 && !fits_s32(value.imm))) {
         em_mov_ro(g->a, RDX, value);
         value = opnd_reg(RDX);
     }
-    em_store_sized(g->a, size, opnd_idx(RCX, addr.reg, addr.disp), value);
-    gen_stub(g, STUB_STORE, op, miss);
+    em_store_sized(g->a, size, host, value);
+    if (miss)
+        gen_stub(g, STUB_STORE, op, miss);
 }
 
 void stub_store(Gen *g, const Stub *s)
@@ -149,6 +183,7 @@ void stub_store(Gen *g, const Stub *s)
     gen_lea(g, RAX, gen_address(g, s->op, false));
     em_mov_ro(g->a, RDX, gen_opnd(g, s->op, s->op->b));
     gen_slow_call(g, s->op, g->cb->store[s->op->flags & MO_SIZE]);
+    group_again(g, s->op);
     fp_reload(g, g->xmm);
     em_jmp(g->a, s->back);
 }

@@ -8,9 +8,14 @@
 
 #if defined(__x86_64__)
 
-/* How often the ops name each slot; slots of calls are left where helpers' expansions look for them. */
-static void count_slots(const TB *tb, uint16_t count[IR_GLOBALS], uint64_t *fixed)
+/* How often the loop's ops name each slot; slots of calls are left where helpers' expansions look for them.
+ */
+static void count_slots(const Gen *g, uint16_t count[IR_GLOBALS], uint64_t *fixed)
 {
+    const TB *tb = g->tb;
+    unsigned end = tb->n_ops; /* of the loop: behind it the block goes on */
+    while (!tb_jumps_to_self(g->m, tb, &tb->ops[end - 1]))
+        end--;
     *fixed = 1; /* slot 0 may be a constant register: it is never written */
     for (unsigned i = 0; i < tb->n_ops; i++) {
         const IrOp *op = &tb->ops[i];
@@ -18,7 +23,7 @@ static void count_slots(const TB *tb, uint16_t count[IR_GLOBALS], uint64_t *fixe
         for (unsigned j = 0; j < 4; j++) {
             if (ref[j] >= IR_GLOBALS)
                 continue;
-            count[ref[j]]++;
+            count[ref[j]] += i < end;
             if (op->op == IR_CALL)
                 *fixed |= UINT64_C(1) << ref[j];
         }
@@ -46,7 +51,7 @@ void swap_assign(Gen *g)
     g->n_swaps = 0;
     if (!g->loops || !g->m->sw.loop_pins)
         return;
-    count_slots(g->tb, count, &fixed);
+    count_slots(g, count, &fixed);
     while (g->n_swaps < N_PIN_REGS) {
         const unsigned home = pick(g, count, fixed, false), guest = pick(g, count, fixed, true);
         if (!home || !guest || count[guest] < count[home] + LEAST_GAIN)

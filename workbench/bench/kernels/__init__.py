@@ -16,6 +16,7 @@ KERNELS: dict[str, str] = {
     "matmul": "matrix product, double",
     "nbody": "n-body, double",
     "mix": "lists, matrices, states, CRC",
+    "smp": "checksums, on any number of harts",
 }
 
 

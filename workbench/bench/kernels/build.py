@@ -44,8 +44,9 @@ def build(name: str, output: Path) -> None:
     if compiler is None:
         raise MissingToolError(f"kernel build: no {COMPILER}; on Debian: apt install gcc-riscv64-linux-gnu")
     command = [compiler, *_FLAGS, f"-ffile-prefix-map={SOURCES}=kernels", "-o", str(output.resolve())]
+    entry = f"{name}.S" if (SOURCES / f"{name}.S").exists() else "entry.S"
     done = subprocess.run(
-        [*command, "entry.S", "main.c", f"{name}.c"],
+        [*command, entry, "main.c", f"{name}.c"],
         cwd=SOURCES,
         capture_output=True,
         text=True,

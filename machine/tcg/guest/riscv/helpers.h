@@ -30,9 +30,7 @@
     X(lr_w, 0) X(lr_d, 0) X(sc_w, 0) X(sc_d, 0) X(amo_w, 0) X(amo_d, 0)                            \
     RISCV_HELPERS_FMT(X, s) RISCV_HELPERS_FMT(X, d) X(fcvt_s_d, 0) X(fcvt_d_s, 0)                  \
     X(fcvt_s_h, 0) X(fcvt_h_s, 0) X(fcvt_d_h, 0) X(fcvt_h_d, 0) X(cbo, 0)                          \
-    X(clz, HF_PURE | HF_NOLEAVE) X(clzw, HF_PURE | HF_NOLEAVE) X(ctz, HF_PURE | HF_NOLEAVE)        \
-    X(ctzw, HF_PURE | HF_NOLEAVE) X(cpop, HF_PURE | HF_NOLEAVE) X(cpopw, HF_PURE | HF_NOLEAVE)     \
-    X(orc_b, HF_PURE | HF_NOLEAVE) X(rev8, HF_PURE | HF_NOLEAVE) X(clmul, HF_PURE | HF_NOLEAVE)    \
+    X(clmul, HF_PURE | HF_NOLEAVE)    \
     X(clmulh, HF_PURE | HF_NOLEAVE) X(clmulr, HF_PURE | HF_NOLEAVE)
 /* clang-format on */
 
