@@ -37,6 +37,7 @@ struct CodeBuf {
     uint8_t has_bmi2;
     uint8_t has_fma;
     uint8_t has_lzcnt;       /* and tzcnt */
+    uint8_t has_pext;        /* and it is no microcode */
     int8_t pin_of[IR_SLOTS]; /* host register of a slot, or -1 */
     /* Entry points, in the writable alias like all addresses while emitting. */
     uint8_t *enter;      /* (hart, code): from C into a block */
@@ -47,8 +48,9 @@ struct CodeBuf {
     uint8_t *load[16];   /* by MO_*: rax = vaddr, rcx = address of the TB pointer; value in rax */
     uint8_t *store[4];   /* by size: rdx = value too */
     uint8_t *helper[MAX_HELPERS];
-    uint8_t fp[MAX_HELPERS]; /* which expansion of x86_fp.c a helper has, 0 = none */
-    uint8_t *mxcsr;          /* the value of MXCSR in blocks */
+    uint8_t fp[MAX_HELPERS];      /* which expansion of x86_fp.c a helper has, 0 = none */
+    uint8_t *mxcsr;               /* the value of MXCSR in blocks */
+    uint8_t *fp_least, *fp_range; /* of twice the bits of a double that x86_fp.c takes for normal */
 };
 
 /* The part of an op that is out of line. */

@@ -157,6 +157,20 @@ static void gen_jump_entry(Gen *g)
 {
     enum { LOW = ((1 << JC_PAGE_BITS) - 1) << 4, HIGH = (JC_SIZE - (1 << JC_PAGE_BITS)) << 4 };
     _Static_assert(WB_PAGE_BITS - JC_PAGE_BITS > 4, "the page's part of the index is shifted right");
+    if (g->cb->has_pext) {
+        enum {
+            PAGE = ((1 << (JC_BITS - JC_PAGE_BITS)) - 1) << WB_PAGE_BITS,
+            IN_PAGE = ((1 << JC_PAGE_BITS) - 1) << 1
+        };
+        em_vex(g->a, 3, 3, 0, 0xf0, RDX, 0, opnd_reg(RAX)); /* rorx: what comes in above is not looked at */
+        em_8(g->a, JC_FOLD);
+        em_alu_ro(g->a, 0, X_XOR, RDX, opnd_reg(RAX));
+        em_mov_ri(g->a, RCX, PAGE | IN_PAGE);
+        em_vex(g->a, 2, 2, 0, 0xf5, RCX, RDX, opnd_reg(RCX)); /* pext */
+        em_shift_i(g->a, 0, X_SHL, RCX, 4);
+        em_alu_ro(g->a, EM_W, X_ADD, RCX, opnd_env(offsetof(Hart, fctx)));
+        return;
+    }
     em_rm(g->a, 0, 0x8b, RDX, opnd_reg(RAX));
     em_shift_i(g->a, 0, X_SHR, RDX, JC_FOLD);
     em_alu_ro(g->a, 0, X_XOR, RDX, opnd_reg(RAX));

@@ -254,11 +254,15 @@ static void take_result(Gen *g, const FpInline *f)
     Asm *a = g->a;
     const bool d = f->to == 'd';
     em_rm(a, EM_66 | (d ? EM_W : 0u), 0x0f7e, XMM0, opnd_reg(RAX));
-    em_lea(a, d ? EM_W : 0, RCX, opnd_idx(RAX, RAX, 0));
-    em_shift_i(a, d ? EM_W : 0, X_SHR, RCX, d ? 53 : 24);
-    em_alu_oi(a, 0, X_SUB, opnd_reg(RCX), 2);
-    em_alu_oi(a, 0, X_CMP, opnd_reg(RCX), d ? 0x7fc : 0xfc);
-    slow_if(g, CC_A);
+    em_lea(a, d ? EM_W : 0, RCX, opnd_idx(RAX, RAX, 0)); /* the sign is out, the exponent on top */
+    if (d) {
+        em_alu_rip(a, X_SUB, RCX, g->cb->fp_least);
+        em_alu_rip(a, X_CMP, RCX, g->cb->fp_range);
+    } else {
+        em_alu_oi(a, 0, X_SUB, opnd_reg(RCX), 2 << 24);
+        em_alu_oi(a, 0, X_CMP, opnd_reg(RCX), (int32_t)0xfd000000);
+    }
+    slow_if(g, CC_AE);
     if (!d) {
         em_mov_ri(a, RCX, (int64_t)0xffffffff00000000);
         em_alu_ro(a, EM_W, X_OR, RAX, opnd_reg(RCX));

@@ -91,42 +91,43 @@ static void find_values(Gen *g, uint16_t last_use[IR_MAX_OPS])
 {
     const TB *tb = g->tb;
     Range range[IR_SLOTS];
-    uint64_t open = 0; /* globals whose value no exit has seen */
+    uint64_t open[IR_SLOTS / 64] = {0}; /* slots whose value no exit has seen; none ever sees a temporary */
     memset(last_use, 0, tb->n_ops * sizeof *last_use);
     for (unsigned i = 0; i < tb->n_ops; i++) {
         const IrOp *op = &tb->ops[i];
-        const bool defines = (ir_op_flags((IrOpcode)op->op) & IRF_DEF) && op->d < IR_SLOTS;
         range_use(range, op->a, i);
         range_use(range, op->b, i);
         range_use(range, op->c, i);
         if (may_leave(g, op))
-            open = 0;
-        if (!defines)
+            open[0] = 0;
+        if (!(ir_op_flags((IrOpcode)op->op) & IRF_DEF) || op->d >= IR_SLOTS)
             continue;
-        if (op->d >= IR_GLOBALS) {
-            if (!g->used[op->d])
-                range[op->d].first = (uint16_t)i;
-            g->used[op->d] = true;
-            range[op->d].last = (uint16_t)i;
-            continue;
-        }
-        const uint64_t bit = UINT64_C(1) << op->d;
-        if (op->op == IR_SELECT) {
-            open &= ~bit;
+        const uint64_t bit = UINT64_C(1) << op->d % 64;
+        uint64_t *word = &open[op->d / 64];
+        g->used[op->d] = true;
+        if (op->op == IR_SELECT) { /* goes on with the value there is */
+            range_use(range, op->d, i);
+            *word = op->d < IR_GLOBALS ? *word & ~bit : *word;
             continue;
         }
-        if (open & bit)
+        if (*word & bit)
             last_use[range[op->d].first] = range[op->d].last;
         range[op->d] = (Range){(uint16_t)i, (uint16_t)i};
-        open = (ir_op_flags((IrOpcode)op->op) & IRF_PURE) ? open | bit : open & ~bit;
+        *word =
+            op->d >= IR_GLOBALS || (ir_op_flags((IrOpcode)op->op) & IRF_PURE) ? *word | bit : *word & ~bit;
     }
     for (unsigned s = IR_GLOBALS; s < IR_SLOTS; s++)
-        if (g->used[s])
+        if (open[s / 64] >> s % 64 & 1)
             last_use[range[s].first] = range[s].last;
 }
 
-static void rename_value(TB *tb, Range r, uint16_t from, uint16_t to)
+/* Gives a value a slot of its own. Returns 0 if there is none. */
+static uint16_t rename_value(Gen *g, Range r)
 {
+    TB *tb = g->tb;
+    const uint16_t from = tb->ops[r.first].d, to = regs_spare_slot(g);
+    if (!to)
+        return 0;
     tb->ops[r.first].d = to;
     for (unsigned i = r.first + 1u; i <= r.last; i++) {
         IrOp *op = &tb->ops[i];
@@ -137,7 +138,10 @@ static void rename_value(TB *tb, Range r, uint16_t from, uint16_t to)
             op->b = to;
         if ((flags & IRF_USE_C) && op->c == from)
             op->c = to;
+        if (op->op == IR_SELECT && op->d == from)
+            op->d = to;
     }
+    return to;
 }
 
 uint16_t regs_spare_slot(Gen *g)
@@ -150,11 +154,33 @@ uint16_t regs_spare_slot(Gen *g)
     return 0;
 }
 
-/* A value gets a register for all of its life if one is free and survives it; else it stays where its slot
- * is. */
-void regs_assign(Gen *g)
+/* A temporary that the next and last op jumps to is made where that wants it. */
+static bool is_jump_target(const TB *tb, unsigned i)
+{
+    const IrOp *op = &tb->ops[i], *next = op + 1;
+    return i + 2 == tb->n_ops && op->op == IR_AND && op->b == IR_CONST && next->op == IR_GOTO_IND &&
+           next->a == op->d && op->d >= IR_GLOBALS;
+}
+
+/* A register that is free for all of a value's life, or -1. */
+static int free_reg(Gen *g, Range r, int busy_until[3])
 {
     static const uint8_t pool[] = {RSI, RDX, RCX};
+    if (is_jump_target(g->tb, r.first))
+        return RAX;
+    for (unsigned j = 0; j < sizeof pool; j++)
+        if (busy_until[j] < (int)r.first && reg_survives(g->tb, r, pool[j])) {
+            busy_until[j] = r.last;
+            if (pool[j] == RSI)
+                memset(g->rsi_busy + r.first, 1, r.last - r.first + 1u);
+            return pool[j];
+        }
+    return -1;
+}
+
+/* A value gets a register if one is free and survives it; else it stays where its slot is. */
+void regs_assign(Gen *g)
+{
     TB *tb = g->tb;
     uint16_t last_use[IR_MAX_OPS];
     int busy_until[] = {-1, -1, -1};
@@ -162,26 +188,17 @@ void regs_assign(Gen *g)
     memset(g->rsi_busy, 0, tb->n_ops);
     find_values(g, last_use);
     for (unsigned i = 0; i < tb->n_ops; i++) {
-        uint16_t slot = tb->ops[i].d;
+        const uint16_t d = tb->ops[i].d;
         const Range r = {(uint16_t)i, last_use[i]};
-        if (last_use[i] <= i || g->reg_of[slot] >= 0 || (slot < IR_GLOBALS && !g->m->sw.locals))
+        if (last_use[i] <= i || (d < IR_GLOBALS && (g->reg_of[d] >= 0 || !g->m->sw.locals)))
             continue;
-        for (unsigned j = 0; j < sizeof pool; j++) {
-            if (busy_until[j] >= (int)i || !reg_survives(tb, r, pool[j]))
-                continue;
-            if (slot < IR_GLOBALS) {
-                const uint16_t spare = regs_spare_slot(g);
-                if (!spare)
-                    return;
-                rename_value(tb, r, slot, spare);
-                slot = spare;
-            }
-            busy_until[j] = r.last;
-            g->reg_of[slot] = (int8_t)pool[j];
-            if (pool[j] == RSI)
-                memset(g->rsi_busy + r.first, 1, r.last - r.first + 1u);
-            break;
-        }
+        const int reg = free_reg(g, r, busy_until);
+        if (reg < 0)
+            continue;
+        const uint16_t slot = rename_value(g, r);
+        if (!slot)
+            return;
+        g->reg_of[slot] = (int8_t)reg;
     }
 }
 

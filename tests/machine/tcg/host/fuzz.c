@@ -649,6 +649,7 @@ static bool round_run(World *w, uint64_t seed)
                          .inline_mem = (uint8_t)(below(4) != 0)};
 #if defined(__x86_64__)
     w->m.code->has_bmi2 = __builtin_cpu_supports("bmi2") && below(4);
+    w->m.code->has_pext = w->m.code->has_bmi2 && below(2);
     w->m.code->has_lzcnt = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("lzcnt") && below(4);
 #endif
     blocks_make(w);
