@@ -317,6 +317,14 @@ bool tb_compile(Machine *m, TB *tb)
     return true;
 }
 
+/* Reads the guest's code, which is a cache miss as often as not. */
+static bool is_long_insn(const Machine *m, uint64_t paddr)
+{
+    uint16_t low;
+    memcpy(&low, m->ram + (paddr - m->ram_base), 2);
+    return m->guest->insn_bytes(low) == 4;
+}
+
 TB *tb_find(Hart *h, bool single)
 {
     Machine *m = h->m;
@@ -330,13 +338,10 @@ TB *tb_find(Hart *h, bool single)
     bool whole;
     if (!softmmu_fetch(h, pc, &paddr, &whole))
         return NULL;
-    uint16_t low;
-    memcpy(&low, m->ram + (paddr - m->ram_base), 2);
-    const bool is_long = m->guest->insn_bytes(low) == 4;
     if ((pc & ~WB_PAGE_MASK) == WB_PAGE_SIZE - 2) {
-        if (is_long && !softmmu_fetch(h, pc + 2, &paddr2, &whole))
+        if (is_long_insn(m, paddr) && !softmmu_fetch(h, pc + 2, &paddr2, &whole))
             return NULL;
-    } else if (is_long && !whole) {
+    } else if (!whole && is_long_insn(m, paddr)) {
         uint64_t rest; /* its second half may be closed */
         if (!softmmu_fetch(h, pc + 2, &rest, &whole))
             return NULL;
