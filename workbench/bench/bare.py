@@ -33,6 +33,9 @@ def _labelled(progress: Callable[[str], None], name: str) -> Callable[[str], Non
 def run(names: Sequence[str], rounds: int, progress: Callable[[str], None]) -> dict[str, Any]:
     """Measure these kernels; return figures by kernel, with ratios of wall and CPU times (above 1: ours is faster).
 
+    ``net_ratios`` are of CPU times less those of the kernel `start`, which is start and stop alone; with `start`
+    among the names only.
+
     Raises:
         BenchError: a contender failed.
     """
@@ -47,7 +50,20 @@ def run(names: Sequence[str], rounds: int, progress: Callable[[str], None]) -> d
             for time in ("wall_s", "cpu_s")
         )
         kernels[name] = {"figures": figures, "ratios": ratios, "cpu_ratios": of_cpu}
+    for found in kernels.values():
+        found["net_ratios"] = net_ratios(found["figures"], kernels.get("start", {}).get("figures"))
     return {"benchmark": "kernels", "kernels": kernels}
+
+
+def net_ratios(figures: dict[str, Any], start: dict[str, Any] | None) -> dict[str, float | None]:
+    """Return each peer's CPU time over ours, each less its own start-up; None where that cannot be told."""
+    ratios: dict[str, float | None] = {}
+    for peer in (k for k in figures if k != "ours"):
+        theirs, ours = (
+            (figures[who]["cpu_s"] - start[who]["cpu_s"] if start else 0.0) for who in (peer, "ours")
+        )
+        ratios[peer] = round(theirs / ours, 2) if theirs > 0 and ours > 0 else None
+    return ratios
 
 
 def run_switches(

@@ -29,7 +29,8 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
     """Run benchmarks, with QEMU beside where it is installed.
 
     Times are of whole processes, start and stop in them; `start` is those alone. A ratio is the peer's
-    time over ours: above 1, ours is faster. CPU time is what holds on a host with other work. Where valgrind is
+    time over ours: above 1, ours is faster. CPU time is what holds on a host with other work; net is CPU time
+    less what `start` takes. Where valgrind is
     installed, host/guest is the number of host instructions that a guest instruction takes.
     """
     from workbench import output
@@ -102,7 +103,7 @@ def _kernel_table(kernels: dict[str, Any]) -> Any:
 
     peers = list(next(iter(kernels.values()))["ratios"])
     columns = ["kernel", "wall_s", "cpu_s", "spread", "cpu_mips", "host/guest"]
-    columns += [f"{p} {what}" for p in peers for what in ("wall_s", "cpu_s", "ratio", "cpu ratio")]
+    columns += [f"{p} {what}" for p in peers for what in ("wall_s", "cpu_s", "ratio", "cpu ratio", "net")]
     rows = []
     for name, found in kernels.items():
         ours = found["figures"]["ours"]
@@ -111,5 +112,7 @@ def _kernel_table(kernels: dict[str, Any]) -> Any:
         for peer in peers:
             theirs = found["figures"][peer]
             row += [theirs["wall_s"], theirs["cpu_s"], found["ratios"][peer], found["cpu_ratios"][peer]]
+            net = found["net_ratios"][peer]
+            row.append(net if net is not None else "-")
         rows.append(tuple(row))
     return Table(tuple(columns), rows)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from workbench.bench.bare import net_ratios
 from workbench.bench.measure import BenchError, Contender, Figures, Sample, interleave, run_once
 
 
@@ -39,3 +40,11 @@ def test_cpu_time_is_the_childs_own() -> None:
     sample = run_once(python("busy", "sum(range(3_000_000)); print('done')"))
     assert 0 < sample.cpu_s <= sample.wall_s + 0.05
     assert sample.peak_bytes > 1 << 20
+
+
+def test_net_ratios_leave_the_start_out() -> None:
+    figures = {"ours": {"cpu_s": 0.5}, "qemu": {"cpu_s": 1.25}}
+    start = {"ours": {"cpu_s": 0.25}, "qemu": {"cpu_s": 0.25}}
+    assert net_ratios(figures, start) == {"qemu": 4.0}
+    assert net_ratios(start, start) == {"qemu": None}
+    assert net_ratios(figures, None) == {"qemu": None}
