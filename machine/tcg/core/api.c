@@ -332,9 +332,15 @@ void wb_ram_clear(Machine *m)
 
 int wb_ram_restore(Machine *m, uint32_t page, const void *data)
 {
+    enum { LINE = 64 };
     if (page >= m->ram_pages)
         return -1;
-    return phys_write(m, m->ram_base + ((uint64_t)page << WB_PAGE_BITS), data, WB_PAGE_SIZE) ? 0 : -1;
+    const uint64_t at = (uint64_t)page << WB_PAGE_BITS;
+    /* Lines that stay keep the blocks and the translations that came from them. */
+    for (uint32_t i = 0; i < WB_PAGE_SIZE; i += LINE)
+        if (memcmp(m->ram + at + i, (const uint8_t *)data + i, LINE))
+            phys_write(m, m->ram_base + at + i, (const uint8_t *)data + i, LINE);
+    return 0;
 }
 
 int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from machine.tcg.engine import Engine, ExitReason
+from machine.tcg.engine import PAGE_SIZE, Engine, ExitReason
 from tests.bare import Bare
+from tests.machine.tcg.rvmodel import BASE, CODE
 
 STOP = "li t6, 0x100000; sw zero, 0(t6)\n"
 LOOP = (
@@ -162,3 +163,20 @@ def test_harts_take_turns_of_a_quantum() -> None:
     counts = [int.from_bytes(bare.engine.read_phys(base + 8 * i, 8), "little") for i in range(3)]
     assert max(counts) - min(counts) <= 26
     assert sum(counts) == pytest.approx(30_000 / 4, abs=10)
+
+
+def test_a_restored_page_keeps_the_blocks_whose_bytes_stay(engine: Engine) -> None:
+    loop = bytes.fromhex("0505fdbf")  # c.addi a0,1; c.j .-2
+    page = loop + bytes(PAGE_SIZE - len(loop))
+    index = (CODE - BASE) // PAGE_SIZE
+    engine.write_phys(CODE, page)
+    engine.set_reg(0, "x10", 0)
+    engine.run(engine.icount + 100)
+    made = engine.stat("tb_translated")
+    engine.restore_page(index, page[:2048] + b"\x55" * 2048)
+    engine.run(engine.icount + 100)
+    assert (engine.stat("tb_translated"), engine.get_reg(0, "x10")) == (made, 100)
+    engine.restore_page(index, bytes.fromhex("0905fdbf") + b"\x55" * (PAGE_SIZE - 4))  # c.addi a0,2
+    assert engine.read_phys(CODE + 4, 2) == b"\x55\x55"
+    engine.run(engine.icount + 100)
+    assert engine.get_reg(0, "x10") == 200
