@@ -160,6 +160,7 @@ def test_killed_before_its_first_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_killed_at_random_moments(batch: int, tmp_path: Path, backend: str) -> None:
     choose = random.Random(batch)
@@ -248,6 +249,7 @@ def lose_database(cut: Cut, choose: random.Random) -> tuple[bytes, bytes, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("lose", [lose_log, lose_database])
 @pytest.mark.parametrize("batch", range(BATCHES // 2))
 def test_power_lost_at_random_moments(batch: int, lose: Lose, tmp_path: Path, backend: str) -> None:
