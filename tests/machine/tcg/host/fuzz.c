@@ -607,7 +607,8 @@ static void report(const World *w, uint64_t seed, uint32_t entry)
     }
 }
 
-/* The interpreter's block is the one before the optimiser, unless that found an end before the end. */
+/* The interpreter's block is the one before the optimiser. Where that found that a branch is always taken,
+ * the block has fewer steps, and what is behind the branch in the other is not reached. */
 static void blocks_make(World *w)
 {
     static IrBlock made;
@@ -622,7 +623,8 @@ static void blocks_make(World *w)
         if (below(4))
             ir_optimise(&w->ir[i], helpers, below(4) != 0);
         tb_fill(&w->tb[0][i], &w->ir[i], i);
-        tb_fill(&w->tb[1][i], made.n_insns == w->ir[i].n_insns ? &made : &w->ir[i], i);
+        tb_fill(&w->tb[1][i], &made, i);
+        w->tb[1][i].n_insns = w->tb[0][i].n_insns;
     }
     for (uint32_t i = 0; i < N_TBS; i++)
         if (!host_compile(w->m.code, &w->m, &w->tb[0][i])) {
