@@ -174,16 +174,14 @@ class Board:
                     f"drive {drive.file}: interface {drive.interface!r} is not known; expected virtio"
                 )
             name = drive_name(drive, index)
-            nodes[name] = given[name] if name in given else open_drive(drive)
+            nodes[name] = given[name] if name in given else open_drive(drive, identify=False)[1]
         return nodes
 
     def close(self) -> None:
         """Give memory and files back. The board cannot be used afterwards."""
         self.engine.close()
         for node in self.drives.values():
-            close = getattr(node, "close", None)
-            if close is not None:
-                close()
+            node.close()
 
     # -- what devices ask (hw.device.Wires)
 
@@ -206,6 +204,10 @@ class Board:
     def ask(self, source: str, kind: str, request: bytes) -> bytes:
         """Ask the gate, at this position. Replay: consumes an input."""
         return self._gate.ask(source, kind, request, self.engine.icount, self.engine.vtime_ns)
+
+    def fault(self, source: str, request: bytes, errno: int) -> int:
+        """Return with which errno the host fails a request here, 0 for none. Replay: consumes an input if it does."""
+        return self._gate.fault(source, request, errno, self.engine.icount, self.engine.vtime_ns)
 
     def stall(self, ns: int) -> None:
         """Let virtual time pass with no step."""

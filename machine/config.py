@@ -6,12 +6,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 #: Grows with every change to what a guest can observe (determinism.md, law 9).
-SEMANTICS = 2
+#: 3: a disk's flush ends after the requests before it; disks have several queues where asked for.
+SEMANTICS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class DriveConfig:
-    """One ``--drive``: ``file`` is a path or URI, ``hash`` the content identity of the base, hex, or empty."""
+    """One ``--drive``.
+
+    Args:
+        file: a path or URI. hash: the content identity of the base, hexadecimal, or empty.
+        serial: what the guest reads as the serial number, up to 20 bytes; empty: the drive's name.
+        queues: request queues, 1 to 16.
+    """
 
     file: str
     format: str = "raw"
@@ -20,6 +27,8 @@ class DriveConfig:
     id: str = ""
     hash: str = ""
     size_bytes: int = 0
+    serial: str = ""
+    queues: int = 1
 
 
 @dataclass(frozen=True, slots=True)

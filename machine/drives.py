@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from machine.config import DriveConfig, MachineConfig
+from machine.config import DriveConfig
 from machine.errors import ConfigError, ImageError
-from machine.hw.blockproto import BaseRead, BlockError, BlockNode
-from machine.hw.rawdisk import RawDisk, identify
+from machine.hw.blockproto import Base, BaseRead, BlockError
+from machine.hw.overlay import OverlayDisk
+from machine.hw.rawdisk import SECTOR_BYTES, RawBase
 
 FORMATS = ("raw", "qcow2")
 
@@ -17,73 +19,121 @@ def drive_name(drive: DriveConfig, index: int) -> str:
     return drive.id or f"drive{index}"
 
 
-def _is_plain(drive: DriveConfig) -> bool:
-    """Whether a drive is a raw file, for which the node graph is not needed."""
-    return drive.format == "raw" and "://" not in drive.file
+class _NodeBase:
+    """A base from the node graph, with the devices' errors."""
+
+    def __init__(self, drive: DriveConfig) -> None:
+        from machine.block import base
+        from machine.block.errors import BlockError as NodeError
+
+        self._error = NodeError
+        try:  # the format is never probed: what a guest wrote would choose what is read
+            self._base = base.GraphBase(drive.file, drive.format)
+        except NodeError as error:
+            raise ImageError(f"drive {drive.file} cannot be used: {error}") from None
+        self.size_bytes = self._base.size_bytes
+
+    def cluster(self, index: int, length: int) -> bytes:
+        try:
+            return self._base.cluster(index, length)
+        except self._error as error:
+            raise BlockError(error.errno, error.message) from error
+
+    def identity(self) -> str:
+        try:
+            return self._base.identity()
+        except self._error as error:
+            raise BlockError(error.errno, error.message) from error
+
+    def close(self) -> None:
+        self._base.close()
 
 
-def _driver(drive: DriveConfig) -> str | None:
+class PackedBase:
+    """A base made of the clusters that a recording read: enough to replay it without the image.
+
+    Args:
+        size_bytes: of the disk.
+        read: returns the content of a cluster, or None if the recording did not read it.
+    """
+
+    def __init__(self, size_bytes: int, read: Callable[[int], bytes | None]) -> None:
+        self.size_bytes = size_bytes
+        self._read = read
+
+    def cluster(self, index: int, length: int) -> bytes:
+        """Return a cluster's content. Raises BlockError."""
+        data = self._read(index)
+        if data is None or len(data) != length:
+            raise BlockError(5, f"the packed disk does not hold cluster {index}: the recording never read it")
+        return data
+
+    def identity(self) -> str:
+        """Raise BlockError: a part has no identity of the whole."""
+        raise BlockError(5, "a packed disk has no content of its own")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _open_base(drive: DriveConfig) -> Base:
+    """Open a raw file by itself, anything else through the node graph. Raises ConfigError, ImageError."""
     if drive.format not in FORMATS:
         raise ConfigError(f"drive {drive.file}: format {drive.format!r} is not known; expected raw or qcow2")
-    return None if "://" in drive.file and drive.format == "raw" else drive.format
+    if drive.format == "raw" and "://" not in drive.file and not drive.file.startswith("json:"):
+        return RawBase(drive.file)
+    return _NodeBase(drive)
 
 
-def identify_drive(drive: DriveConfig) -> DriveConfig:
-    """Return a drive with its content's hash and size, where it has none yet. Raises ConfigError, ImageError."""
-    if drive.hash:
-        return drive
-    if _is_plain(drive):
-        content, size_bytes = identify(drive.file)
-        return replace(drive, hash=content, size_bytes=size_bytes)
-    from machine.block import hwnode
-    from machine.block.errors import BlockError as NodeError
-
-    try:
-        root, size_bytes = hwnode.identify(drive.file, _driver(drive))
-    except NodeError as error:
-        raise ImageError(f"drive {drive.file} cannot be used: {error}") from None
-    return replace(drive, hash=root, size_bytes=size_bytes)
-
-
-def open_drive(drive: DriveConfig, base_read: BaseRead | None = None) -> BlockNode:
-    """Open a drive's image: a raw file by itself, anything else through the node graph.
+def open_drive(
+    drive: DriveConfig, base_read: BaseRead | None = None, *, identify: bool = True
+) -> tuple[DriveConfig, OverlayDisk]:
+    """Open a drive's image, once.
 
     Args:
         drive: its configuration; ``hash`` and ``size_bytes`` are checked where given.
-        base_read: see ``RawDisk``.
+        base_read: see ``OverlayDisk``.
+        identify: find the content's hash where none is given, by reading all of it.
+
+    Returns:
+        the configuration with hash and size, and the disk.
 
     Raises:
         ConfigError: a format that is not known.
-        ImageError: the image cannot be used.
+        ImageError: the image cannot be used, or is not the one expected.
     """
-    if not _is_plain(drive):
-        return _open_node(drive, base_read)
-    return RawDisk(
-        drive.file,
-        readonly=drive.readonly,
-        expected_hash=drive.hash,
-        expected_size=drive.size_bytes,
-        base_read=base_read,
-    )
-
-
-def _open_node(drive: DriveConfig, base_read: BaseRead | None) -> BlockNode:
-    from machine.block import hwnode
-    from machine.block.errors import BlockError as NodeError
-
+    base = _open_base(drive)
     try:
-        return hwnode.open_disk(
-            drive.file,
-            _driver(drive),
-            readonly=drive.readonly,
-            expected_root=drive.hash,
-            error=BlockError,
-            base_read=base_read,
+        found = _identify(drive, base, identify)
+    except ImageError:
+        base.close()
+        raise
+    return found, OverlayDisk(base, readonly=drive.readonly, base_read=base_read)
+
+
+def _identify(drive: DriveConfig, base: Base, identify: bool) -> DriveConfig:
+    where = f"drive {drive.file}"
+    size = base.size_bytes
+    if not size or size % SECTOR_BYTES:
+        raise ImageError(f"{where} has {size} bytes, expected a positive multiple of {SECTOR_BYTES}")
+    if drive.size_bytes and size != drive.size_bytes:
+        raise ImageError(f"{where} has {size} bytes, expected {drive.size_bytes}: another image")
+    if not (identify or drive.hash):
+        return replace(drive, size_bytes=size)
+    try:
+        content = base.identity()
+    except BlockError as error:
+        raise ImageError(f"{where} cannot be read: {error}") from None
+    if drive.hash and content != drive.hash.lower():
+        raise ImageError(
+            f"{where} is not the image expected: its content is {content[:16]}…, not {drive.hash[:16]}…; it changed. "
+            "Give the image that was recorded"
         )
-    except NodeError as error:
-        raise ImageError(f"drive {drive.file} cannot be used: {error}") from None
+    return replace(drive, hash=content, size_bytes=size)
 
 
-def open_drives(config: MachineConfig) -> dict[str, BlockNode]:
-    """Open all drives of a configuration, by name. Raises ConfigError, ImageError."""
-    return {drive_name(drive, index): open_drive(drive) for index, drive in enumerate(config.drives)}
+def packed_drive(drive: DriveConfig, read: Callable[[int], bytes | None]) -> OverlayDisk:
+    """Return a drive whose base is what a recording read of it. Raises ImageError: it has no size."""
+    if not 0 < drive.size_bytes < 1 << 50 or drive.size_bytes % SECTOR_BYTES:
+        raise ImageError(f"drive {drive.file}: damaged: it has {drive.size_bytes} bytes")
+    return OverlayDisk(PackedBase(drive.size_bytes, read), readonly=drive.readonly)

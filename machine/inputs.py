@@ -15,8 +15,10 @@ class Input:
     """One input of the machine, as it is logged.
 
     Args:
-        source: name of the device or part that takes it (``uart0``, ``rtc``, ``rng0``, ``idle``, ``board``).
-        kind: what it is to that device (``rx``, ``wallclock``, ``entropy``, ``warp``, ``reset``, ``poweroff``).
+        source: name of the device or part that takes it (``uart0``, ``rtc``, ``rng0``, ``idle``, ``board``, a
+            drive's).
+        kind: what it is to that device (``rx``, ``wallclock``, ``entropy``, ``warp``, ``reset``, ``poweroff``,
+            ``fault``).
         payload: its bytes; each kind documents their layout (integers are little endian).
         hart: the hart it is for, 0 where that means nothing.
     """
@@ -47,6 +49,21 @@ class InputGate(Protocol):
         """
         ...
 
+    def fault(self, source: str, request: bytes, errno: int, icount: int, vtime_ns: int) -> int:
+        """Return the errno with which the host fails a device's request here; 0: it does not.
+
+        A failure is logged when it happens, so nothing is logged for what goes well. A device calls this twice at
+        most: with errno 0 before it turns to the host, and with the host's errno if that has failed.
+
+        Args:
+            request: names the request among those of this source at this position.
+            errno: what the host said, 0 if it was not asked yet.
+
+        Raises:
+            DivergenceError: in a replay, when the host fails what it did not fail in the recording.
+        """
+        ...
+
     def next_position(self, icount: int) -> int | None:
         """Return the next position at which to call ``due``, or None (a recording: at every slice's end)."""
         ...
@@ -68,6 +85,9 @@ class NullGate:
         if kind == "entropy":
             return bytes(int.from_bytes(request, "little"))
         return bytes(8)
+
+    def fault(self, source: str, request: bytes, errno: int, icount: int, vtime_ns: int) -> int:
+        return errno
 
     def next_position(self, icount: int) -> int | None:
         return None

@@ -15,7 +15,7 @@ from machine.hw.finisher import Finisher
 from machine.hw.goldfish_rtc import GoldfishRtc
 from machine.hw.plic import Plic
 from machine.hw.uart16550 import Uart
-from machine.hw.virtio.blk import VirtioBlk
+from machine.hw.virtio.blk import ID_BYTES, QUEUES_MAX, VirtioBlk
 from machine.hw.virtio.console import VirtioConsole
 from machine.hw.virtio.device import VirtioDevice
 from machine.hw.virtio.mmio import VirtioMmio
@@ -40,6 +40,11 @@ def check_config(config: MachineConfig) -> None:
         raise ConfigError(f"idle {config.idle!r}: expected jump or ask")
     if config.quantum_steps < 1 or config.ns_per_step < 1:
         raise ConfigError("quantum and nanoseconds a step must be at least 1; see --quantum")
+    for drive in config.drives:
+        if not 1 <= drive.queues <= QUEUES_MAX:
+            raise ConfigError(f"drive {drive.file}: {drive.queues} queues: expected 1 to {QUEUES_MAX}")
+        if len(drive.serial.encode()) > ID_BYTES:
+            raise ConfigError(f"drive {drive.file}: a serial number has at most {ID_BYTES} bytes")
 
 
 def build_devices(
@@ -56,7 +61,10 @@ def build_devices(
     Raises:
         ConfigError: there are more drives than slots.
     """
-    behind: list[VirtioDevice] = [VirtioBlk(name, node) for name, node in drives.items()]
+    behind: list[VirtioDevice] = [
+        VirtioBlk(name, node, drive.serial, drive.queues)
+        for drive, (name, node) in zip(config.drives, drives.items(), strict=True)
+    ]
     behind += [VirtioRng("rng0"), VirtioConsole("console0")]
     slots = virtmap.VIRTIO_SLOTS
     if len(behind) > slots:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import zstandard
@@ -18,6 +18,8 @@ from .errors import TraceError
 
 #: No blob is larger; a row that claims more is refused before anything is allocated.
 MAX_BLOB_BYTES: Final = 1 << 30
+#: A blob that begins so is a map: 8 bytes of head, then entries of a number (8 bytes) and the hash of a blob (32).
+MAP_MAGIC: Final = b"wbmap\0\1"
 #: Squeezes pages of a boot to 38 % and its kernel to 48 %. Slower levels cost the recording more than the disk gains;
 #: faster ones lose as much in writing what they leave.
 _LEVEL: Final = -5
@@ -27,6 +29,13 @@ _LOCAL: Final = threading.local()
 def blob_hash(data: bytes | memoryview) -> bytes:
     """Return the 32-byte BLAKE2b-256 of some contents: the name of a blob."""
     return hashlib.blake2b(data, digest_size=32).digest()
+
+
+def named_by(data: bytes) -> Iterator[bytes]:
+    """Yield the hashes of the blobs that a map names; of another blob, nothing."""
+    if data.startswith(MAP_MAGIC):
+        for at in range(len(MAP_MAGIC) + 1, len(data) - 39, 40):
+            yield data[at + 8 : at + 40]
 
 
 class BlobPacker:

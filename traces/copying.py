@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from . import blobs
 from .errors import PositionError, TraceError
 from .reader import TraceReader
 from .rows import CheckpointRow
@@ -39,6 +40,7 @@ class _Copy:
         self.old, self.new = old, new
         self.blobs: set[bytes] = set()
         self.checkpoints = 0
+        self._known: set[bytes] | None = None
 
     def head(self) -> None:
         """Copy what is known before the first step."""
@@ -55,9 +57,15 @@ class _Copy:
             self.new.add_disk_read(drive, cluster, self.old.blob(name))
 
     def blob(self, name: bytes) -> None:
-        if name not in self.blobs:
-            self.blobs.add(name)
-            self.new.add_blob(self.old.blob(name))
+        """Copy a blob, and those that it names if it is a map."""
+        names = [name]
+        while names:
+            name = names.pop()
+            if name not in self.blobs:
+                self.blobs.add(name)
+                data = self.old.blob(name)
+                self.new.add_blob(data)
+                names += self._known_blobs().intersection(blobs.named_by(data))
 
     def inputs(self, reset: int, first: int, end: int) -> int:
         """Copy the inputs of the reset, and those from one on up to a position; returns what ids went down by."""
@@ -84,7 +92,9 @@ class _Copy:
         return self.new.add_checkpoint(*place, names.items(), row.next_input - less)
 
     def _known_blobs(self) -> set[bytes]:
-        return {row[0] for row in self.old.sql("SELECT hash FROM blobs")[1]}
+        if self._known is None:
+            self._known = {row[0] for row in self.old.sql("SELECT hash FROM blobs")[1]}
+        return self._known
 
     def known(self, low: int, high: int) -> None:
         """Copy digests, console and bookmarks of a stretch."""

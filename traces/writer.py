@@ -53,6 +53,7 @@ class TraceWriter:
         self._next_input = 1
         self._open = True
         self._known: set[bytes] = set()
+        self._named: set[bytes] = set()  # blobs that a state may name: they stay
         #: bytes of RAM pages that checkpoints hold in the file
         self.checkpoint_bytes = 0
 
@@ -167,6 +168,7 @@ class TraceWriter:
     def add_blob(self, data: bytes) -> bytes:
         """Store contents once; returns their hash."""
         name = blob_hash(data)
+        self._named.add(name)
         self._store(name, data)
         return name
 
@@ -371,6 +373,8 @@ class TraceWriter:
             self._known.add(name)
 
     def _drop_unused_blob(self, name: bytes) -> None:
+        if name in self._named:
+            return
         row = self._run(
             "SELECT length(data) FROM blobs b WHERE hash = ?1"
             " AND NOT EXISTS (SELECT 1 FROM checkpoint_pages WHERE hash = ?1)"

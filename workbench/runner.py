@@ -53,7 +53,7 @@ class Runner:
         self._matched = ""
         self._stop_at_time = float("inf")
         self.gate = RecordGate(config, None, source, self._slice, lambda: self.interrupt("halted"))
-        drives = open_drives(config, None, None)
+        config, drives = open_drives(config, None, identify=False)
         self.board = build_board(config, images, self.gate, self, drives, backend)
         self.board.reset()
 

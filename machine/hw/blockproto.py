@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+#: Bytes of a cluster: the unit in which a base is read and an overlay is kept.
+CLUSTER_BYTES: Final = 64 << 10
 
 
 class BlockError(Exception):
@@ -33,8 +36,27 @@ class BlobStore(Protocol):
         ...
 
 
+class Base(Protocol):
+    """What lies under a disk's overlay. It never changes."""
+
+    size_bytes: int
+
+    def cluster(self, index: int, length: int) -> bytes:
+        """Return a cluster's content, ``length`` bytes. Raises BlockError: the host can't read it."""
+        ...
+
+    def identity(self) -> str:
+        """Return the content's hash, in hexadecimal; reads all of it. Raises BlockError."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class BlockNode(Protocol):
-    """A disk. Offsets and sizes are bytes, in range: the device has checked them."""
+    """A disk. Offsets and sizes are bytes, in range: the device has checked them.
+
+    A BlockError out of any of them is the host's doing; the request then has had no effect.
+    """
 
     size_bytes: int
     readonly: bool
@@ -55,6 +77,10 @@ class BlockNode(Protocol):
 
     def set_blob_store(self, store: BlobStore | None) -> None:
         """Let saved states name contents in a store; without one they hold them."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the base; the node can't be used afterwards."""
         ...
 
 

@@ -66,6 +66,10 @@ class Wires(Protocol):
 
     def ask(self, source: str, kind: str, request: bytes) -> bytes: ...
 
+    def fault(self, source: str, request: bytes, errno: int) -> int:
+        """Return with which errno the host fails a request here; see ``InputGate.fault``."""
+        ...
+
     def stall(self, ns: int) -> None:
         """Let virtual time pass at once, with no step."""
         ...

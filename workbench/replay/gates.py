@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # a run without a trace needs neither
     from traces.reader import TraceReader
     from traces.rows import InputRow
 
+#: The kind of the input that a host's failure of a disk's request is.
+FAULT: Final = "fault"
 #: The device that takes console bytes.
 CONSOLE: Final = "uart0"
 NEVER: Final = (1 << 64) - 1
@@ -155,6 +157,13 @@ class RecordGate:
         self.last_due = icount  # the wait at a position is part of leaving it, with or without a poll before
         self._note(icount, vtime_ns, Input(source, kind, payload), True)
         return payload
+
+    def fault(self, source: str, request: bytes, errno: int, icount: int, vtime_ns: int) -> int:
+        """Log the host's failure, if it is one."""
+        if errno:
+            payload = request + errno.to_bytes(4, "little")
+            self._note(icount, vtime_ns, Input(source, FAULT, payload), True)
+        return errno
 
     def next_position(self, icount: int) -> int | None:
         """Return where to poll next: so soon that the host is asked every few milliseconds."""
@@ -332,6 +341,23 @@ class ReplayGate:
             )
         self.last_due = icount
         return self._take().payload
+
+    def fault(self, source: str, request: bytes, errno: int, icount: int, vtime_ns: int) -> int:
+        """Return with which errno the log says that this request fails, 0 if it does not."""
+        if errno:
+            raise Diverged(
+                f"{source} can't be read here (errno {errno}), in the recording it could; is the image whole?",
+                self.last_good,
+                icount,
+            )
+        if self.next_id > self._count:
+            return 0
+        row = self._peek()
+        if (row.source, row.kind, row.icount, row.asked) != (source, FAULT, icount, 1):
+            return 0
+        if row.payload[:-4] != request:
+            return 0
+        return int.from_bytes(self._take().payload[-4:], "little")
 
     def next_position(self, icount: int) -> int | None:
         """Return the position of the next delivered input; None if that must wait for something asked here."""

@@ -7,9 +7,10 @@ a configuration, images and a gate, for a recording and for a replay alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
-from machine.config import Images, MachineConfig
+from machine.config import DriveConfig, Images, MachineConfig
 from machine.hw.blockproto import BaseRead, BlobStore, BlockNode
 from machine.inputs import ConsoleSink, InputGate
 from machine.tcg.engine import Probe
@@ -113,27 +114,43 @@ def build_board(
 
 
 def open_drives(
-    config: MachineConfig, store: BlobStore | None, on_read: Callable[[str], BaseRead] | None
-) -> dict[str, BlockNode]:
-    """Open a machine's drives from their files.
+    config: MachineConfig,
+    store: BlobStore | None,
+    on_read: Callable[[str], BaseRead] | None = None,
+    packed: Callable[[str], Callable[[int], bytes | None] | None] = lambda name: None,
+    *,
+    identify: bool = True,
+) -> tuple[MachineConfig, dict[str, BlockNode]]:
+    """Open a machine's drives, each once.
 
     Args:
         config: names the files, and their content where it is known.
         store: keeps the overlays' contents that saved states name.
         on_read: makes the function that hears of a drive's base clusters as they are read.
+        packed: returns what reads a drive's base clusters from a trace, None for a drive that is a file.
+        identify: find the content hash of a drive that has none, by reading all of it.
+
+    Returns:
+        the configuration with what was found of every drive, and the drives by name.
 
     Raises:
         MachineError: a file is missing, or is not the one that was recorded.
     """
-    from machine.drives import drive_name, open_drive
+    from machine.drives import drive_name, open_drive, packed_drive
 
     drives: dict[str, BlockNode] = {}
+    found: list[DriveConfig] = []
     for index, drive in enumerate(config.drives):
         key = drive_name(drive, index)
-        node = open_drive(drive, on_read(key) if on_read else None)
+        read = packed(key)
+        if read is not None:
+            node = packed_drive(drive, read)
+        else:
+            drive, node = open_drive(drive, on_read(key) if on_read else None, identify=identify)
         node.set_blob_store(store)
+        found.append(drive)
         drives[key] = node
-    return drives
+    return replace(config, drives=tuple(found)), drives
 
 
 def reason_name(stop: BoardStop) -> str:

@@ -24,7 +24,7 @@ from .divergence import compare_registers
 from .errors import Diverged
 from .gates import ReplayGate
 from .interventions import apply_write
-from .packed import PackedDisks
+from .packed import packed_clusters
 from .parts import BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
 
 #: Takes the guest's output while it is replayed: (port, data, icount).
@@ -56,10 +56,9 @@ class Playback:
         self.console: ConsoleListener | None = None
         self.gate = ReplayGate(trace)
         self.gate.apply = self._write
-        self._disks = PackedDisks(trace, self.config)
-        drives = open_drives(self._disks.config, self, None)
+        _, self._drives = open_drives(self.config, self, packed=lambda name: packed_clusters(trace, name))
         self.board: BoardLike = board_factory(
-            self.config, trace_images(trace), self.gate, self, drives, backend
+            self.config, trace_images(trace), self.gate, self, self._drives, backend
         )
         self.board.reset()
         initial = {i: bytes(self.board.ram_page(i)) for i in self.board.engine.dirty_pages()}
@@ -92,7 +91,8 @@ class Playback:
     def close(self) -> None:
         """Free the machine."""
         self.board.engine.close()
-        self._disks.close()
+        for node in self._drives.values():
+            node.close()
 
     @property
     def icount(self) -> int:

@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -109,7 +109,9 @@ class Recorder:
     ) -> None:
         self.path = Path(out_path)
         self._origin = origin
-        self._config = _with_drive_hashes(config)
+        self._config, drives = open_drives(
+            config, self, lambda key: lambda cluster, data: self._note_read(key, cluster, data)
+        )
         self._images = images
         self._paths = paths or {}
         self._title = title
@@ -141,7 +143,6 @@ class Recorder:
         self.gate.apply = lambda item: apply_write(self.board, item)
         self._watch = ConsoleWatch(None, echo)
         self._echo = echo
-        drives = open_drives(self._config, self, lambda key: lambda c, data: self._note_read(key, c, data))
         self.board = board_factory(self._config, images, self.gate, self, drives, backend)
         self.board.reset()
 
@@ -474,10 +475,3 @@ class Recorder:
     def _match(self, name: str, text: str) -> None:
         self._matched = text
         self.interrupt(name)
-
-
-def _with_drive_hashes(config: MachineConfig) -> MachineConfig:
-    """Return the configuration with the content hash and size of every drive."""
-    from machine.drives import identify_drive
-
-    return replace(config, drives=tuple(identify_drive(drive) for drive in config.drives))

@@ -35,11 +35,11 @@ class Transport(Protocol):
 class VirtioDevice(Part):
     """A device behind a virtio transport. Where its methods raise BrokenQueue, the transport wants a reset.
 
-    ``device_id`` and ``queue_count`` are the specification's.
+    ``device_id`` is the specification's.
     """
 
     device_id: ClassVar[int]
-    queue_count: ClassVar[int]
+    queue_count: int
     transport: Transport
 
     def __init__(self, name: str) -> None:

@@ -61,6 +61,8 @@ class FakeWires:
         self.stops: list[tuple[str, int]] = []
         self.asked: list[tuple[str, str, bytes]] = []
         self.answer = b""
+        self.faults: list[tuple[str, bytes, int]] = []
+        self.failing: dict[tuple[str, bytes], int] = {}
 
     def dma_for(self, device: str) -> Dma:
         return self.ram
@@ -86,6 +88,10 @@ class FakeWires:
     def ask(self, source: str, kind: str, request: bytes) -> bytes:
         self.asked.append((source, kind, request))
         return self.answer
+
+    def fault(self, source: str, request: bytes, errno: int) -> int:
+        self.faults.append((source, request, errno))
+        return errno or self.failing.pop((source, request), 0)
 
     def guest_error(self, source: str, text: str) -> None:
         self.errors.append(f"{source}: {text}")

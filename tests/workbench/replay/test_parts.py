@@ -150,6 +150,28 @@ def test_a_replay_answers_in_the_order_of_the_log(log: TraceReader) -> None:
         gate.ask("rng0", "entropy", b"", 31, 0)
 
 
+def test_faults_are_logged_when_they_happen_and_met_by_who_they_are_of(tmp_path: Path) -> None:
+    rows: list[tuple[int, Input, bool]] = []
+    gate = RecordGate(
+        MachineConfig(), lambda icount, vtime, given, asked: rows.append((icount, given, asked))
+    )
+    assert gate.fault("vda", b"one!", 0, 5, 5) == 0 and not rows
+    assert gate.fault("vda", b"one!", 28, 5, 5) == 28
+    path = tmp_path / "f.trace"
+    writer = TraceWriter.create(path)
+    for icount, item, asked in rows:
+        writer.add_input(icount, icount, 0, item.source, item.kind, item.payload, asked)
+    writer.close(100)
+    with TraceReader.open(path) as trace:
+        replay = ReplayGate(trace)
+        for source, request, icount in (("vdb", b"one!", 5), ("vda", b"two!", 5), ("vda", b"one!", 4)):
+            assert replay.fault(source, request, 0, icount, icount) == 0
+        assert replay.fault("vda", b"one!", 0, 5, 5) == 28
+        assert replay.fault("vda", b"one!", 0, 5, 5) == 0
+        with pytest.raises(Diverged, match="errno 5"):
+            replay.fault("vda", b"two!", 5, 6, 6)
+
+
 def test_a_replay_that_asks_for_another_input_has_diverged(log: TraceReader) -> None:
     gate = ReplayGate(log)
     with pytest.raises(Diverged, match="rtc wallclock at 0"):

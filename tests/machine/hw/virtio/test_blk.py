@@ -52,20 +52,25 @@ class MemoryDisk:
     def set_blob_store(self, store: object) -> None:
         raise AssertionError("the device never asks for a store")
 
+    def close(self) -> None:
+        return
+
 
 class Rig(Driver):
     """A driver of one disk."""
 
-    def __init__(self, readonly: bool = False) -> None:
+    def __init__(self, readonly: bool = False, queues: int = 1) -> None:
         self.disk = MemoryDisk(readonly)
-        super().__init__(blk.VirtioBlk("vda", self.disk, serial="SER-1"))
+        super().__init__(blk.VirtioBlk("vda", self.disk, serial="SER-1", queues=queues))
 
-    def request(self, kind: int, sector: int, data: bytes = b"", room: int = 0, first: int = 0) -> list[int]:
+    def request(
+        self, kind: int, sector: int, data: bytes = b"", room: int = 0, first: int = 0, queue: int = 0
+    ) -> list[int]:
         header = struct.pack("<IIQ", kind, 0, sector)
         readable = [header, data] if data else [header]
-        at = self.chain(readable, [room, 1] if room else [1], first=first)
+        at = self.chain(readable, [room, 1] if room else [1], first=first, queue=queue)
         self.wires.ram.write(at[-1], b"\xff")
-        self.offer(first)
+        self.offer(first, queue)
         return at[len(readable) :]
 
     def finish(self, at: list[int]) -> int:
@@ -195,3 +200,51 @@ def test_pending_requests_survive_save_and_load(rig: Rig) -> None:
     rig.wires.clock.load_state(deadlines)
     assert rig.finish(at) == blk.S_OK
     assert rig.wires.ram.read(at[0], 512) == b"\x01" * 512
+
+
+def test_a_flush_ends_after_the_requests_before_it(rig: Rig) -> None:
+    """A flush took its own time only, so it could end before a long write that was asked for first."""
+    rig.disk.size_bytes = 1 << 20
+    at = rig.request(blk.T_OUT, 0, bytes(SECTORS * 512))
+    rig.wires.latency = lambda ns: ns + 500_000  # type: ignore[method-assign]
+    slow = rig.request(blk.T_IN, 0, room=512, first=3)
+    del rig.wires.latency
+    flush = rig.request(blk.T_FLUSH, 0, first=6)
+    rig.wires.run_to(LONG_NS)
+    assert [head for head, _ in rig.used()] == [0, 3, 6]
+    assert all(rig.wires.ram.read(a[-1], 1) == b"\0" for a in (at, slow, flush))
+
+
+def test_several_queues_are_offered_and_served_each_by_itself() -> None:
+    rig = Rig(queues=4)
+    rig.w(0x14, 0)
+    assert rig.r(0x10) >> blk.F_MQ & 1 and not Rig().r(0x10) >> blk.F_MQ & 1
+    assert rig.dev.read(0x100 + 34, 2) == 4
+    places = {q: rig.request(blk.T_IN, q + 1, room=512, queue=q) for q in range(4)}
+    state = rig.dev.save_state()
+    assert state["backend"]["rings"] == [0, 1, 2, 3]
+    rig.wires.run_to(LONG_NS)
+    for q, at in places.items():
+        assert rig.used(q) == [(0, 513)]
+        assert rig.wires.ram.read(at[0], 512) == bytes([q + 1] * 512)
+
+
+def test_the_serial_number_is_the_name_where_none_is_given() -> None:
+    assert blk.VirtioBlk("vda", MemoryDisk()).serial == b"vda".ljust(20, b"\0")
+
+
+def test_a_fault_of_the_host_is_told_and_a_known_one_is_not_tried_again(rig: Rig) -> None:
+    rig.disk.broken = True
+    assert rig.finish(rig.request(blk.T_IN, 0, room=512)) == blk.S_IOERR
+    name = struct.pack("<HH", 0, 0)
+    assert rig.wires.faults == [("vda", name, 0), ("vda", name, 5)]
+    rig.disk.broken = False
+    rig.wires.failing["vda", struct.pack("<HH", 0, 3)] = 28
+    at = rig.request(blk.T_IN, 0, room=512, first=3)
+    assert rig.finish(at) == blk.S_IOERR and rig.wires.ram.read(at[0], 512) == bytes(512)
+    assert rig.wires.faults[2:] == [("vda", struct.pack("<HH", 0, 3), 0)]
+
+
+def test_a_guests_mistake_is_no_fault_of_the_host(rig: Rig) -> None:
+    assert rig.finish(rig.request(blk.T_IN, SECTORS, room=512)) == blk.S_IOERR
+    assert [errno for _, _, errno in rig.wires.faults] == [0]

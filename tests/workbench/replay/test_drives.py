@@ -1,0 +1,199 @@
+"""Disks in recordings: catalogue D2, D5, D6, D7, D9 with a guest that reads and writes; what a checkpoint keeps."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from machine.config import DriveConfig
+from machine.errors import ImageError
+from machine.hw.blockproto import Base, BlockError
+from machine.hw.overlay import OverlayDisk
+from traces.copying import pack_trace, trim_trace
+from traces.errors import TraceError
+from traces.reader import TraceReader
+from workbench.replay.errors import Diverged
+from workbench.replay.recorder import RecordResult
+from workbench.replay.replayer import Replayer
+from workbench.session import Session
+
+from . import disk_guest
+
+SIZE = disk_guest.BLOCKS * 4096
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> DriveConfig:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(random.Random(1).randbytes(SIZE))
+    return DriveConfig(str(path))
+
+
+class Slow:
+    """A base that counts, may fail a cluster's reads, and may do something before each."""
+
+    def __init__(self, base: Base, failing: dict[int, list[int]] | None = None) -> None:
+        self.base = base
+        self.size_bytes = base.size_bytes
+        self.failing = failing or {}
+        self.reads = 0
+
+    def cluster(self, index: int, length: int) -> bytes:
+        self.reads += 1
+        left = self.failing.get(index)
+        if left and (errno := left.pop(0)):
+            raise BlockError(errno, "worn out")
+        return self.base.cluster(index, length)
+
+    def identity(self) -> str:
+        return self.base.identity()
+
+    def close(self) -> None:
+        self.base.close()
+
+
+def record(out: Path, drive: DriveConfig, failing: dict[int, list[int]] | None = None) -> RecordResult:
+    made = disk_guest.recorder(out, drive)
+    node = made.board.drives["drive0"]  # type: ignore[attr-defined]
+    assert isinstance(node, OverlayDisk)
+    node.base = Slow(node.base, failing)
+    result = made.run(timeout_s=60)
+    made.board.engine.close()
+    return result
+
+
+def verify(path: Path) -> tuple[int, int]:
+    """Replay and return the position of the end and how many requests failed."""
+    with TraceReader.open(path) as trace, Replayer(trace) as replayer:
+        assert replayer.verify().digests > 10
+        failures = disk_guest.build()[1]["failures"]
+        read = replayer.playback.board.engine.read_phys(failures, 8)
+        return trace.final_icount, int.from_bytes(read, "little")
+
+
+def test_d2_d5_a_run_does_not_depend_on_the_host_and_leaves_the_image_alone(
+    tmp_path: Path, drive: DriveConfig
+) -> None:
+    before = Path(drive.file).read_bytes()
+    one = record(tmp_path / "one.trace", drive)
+    two = record(tmp_path / "two.trace", drive)
+    assert one.reason == "poweroff" and one.icount == two.icount
+    assert verify(tmp_path / "one.trace") == (one.icount, 0)
+    with TraceReader.open(tmp_path / "one.trace") as a, TraceReader.open(tmp_path / "two.trace") as b:
+        assert [row.digest for row in a.checkpoints()] == [row.digest for row in b.checkpoints()]
+    assert Path(drive.file).read_bytes() == before
+
+
+def test_d6_what_nodes_over_the_image_do_is_not_seen_by_the_guest(tmp_path: Path, drive: DriveConfig) -> None:
+    """A slow, throttled chain of nodes under the disk gives the trace that the plain file gives."""
+    chain = replace(
+        drive,
+        file='json:{"driver":"throttle","throttle-group":"slow","limits":{"iops-total":20},"file":{"driver":"copy-on-read",'
+        f'"file":{{"driver":"file","filename":"{drive.file}"}}}}}}',
+    )
+    plain, slow = tmp_path / "plain.trace", tmp_path / "slow.trace"
+    assert record(plain, drive).icount == record(slow, chain).icount
+    with TraceReader.open(plain) as a, TraceReader.open(slow) as b:
+        assert [row.digest for row in a.checkpoints()] == [row.digest for row in b.checkpoints()]
+
+
+def test_d7_d9_a_host_error_is_recorded_and_replays_without_the_host(
+    tmp_path: Path, drive: DriveConfig
+) -> None:
+    """A read that failed in the recording succeeded in the replay, which then diverged."""
+    path, packed = tmp_path / "run.trace", tmp_path / "packed.trace"
+    failing = {cluster: [5, 0, 28] for cluster in range(0, 32, 2)}
+    record(path, drive, failing)
+    with TraceReader.open(path) as trace:
+        faults = [row for row in trace.inputs() if row.kind == "fault"]
+        assert len(faults) >= 4 and {row.source for row in faults} == {"drive0"}
+        assert {int.from_bytes(row.payload[4:], "little") for row in faults} == {5, 28}
+        pack_trace(trace, packed)
+    assert verify(path)[1] == len(faults)
+    Path(drive.file).unlink()
+    assert verify(packed)[1] == len(faults)
+
+
+def test_a_host_error_in_a_replay_stops_it_with_the_place(tmp_path: Path, drive: DriveConfig) -> None:
+    path = tmp_path / "run.trace"
+    record(path, drive)
+    with TraceReader.open(path) as trace, Replayer(trace) as replayer:
+        node = replayer.playback.board.drives["drive0"]  # type: ignore[attr-defined]
+        node.base = Slow(node.base, {5: [5]})
+        with pytest.raises(Diverged, match=r"drive0 can't be read here \(errno 5\)"):
+            replayer.verify()
+
+
+def test_an_image_is_opened_once(tmp_path: Path, drive: DriveConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was opened once for its hash and once more for the run: a server that ends with its first client was gone."""
+    import machine.drives
+
+    opened: list[str] = []
+    first = machine.drives._open_base
+
+    def count(drive: DriveConfig) -> Base:
+        opened.append(drive.file)
+        return first(drive)
+
+    monkeypatch.setattr(machine.drives, "_open_base", count)
+    record(tmp_path / "run.trace", drive)
+    assert opened == [drive.file]
+
+
+def test_a_checkpoint_names_its_disk_by_one_hash(tmp_path: Path, drive: DriveConfig) -> None:
+    path, part = tmp_path / "run.trace", tmp_path / "part.trace"
+    result = record(path, drive)
+    with TraceReader.open(path) as trace:
+        states = [trace.checkpoint_state(row.id)["drives"]["drive0"] for row in trace.checkpoints()]
+        assert all(len(state["root"]) in (0, 64) and not state["data"] for state in states)
+        assert len({state["root"] for state in states}) > 5
+        middle = result.icount // 2
+        trim_trace(trace, part, middle, result.icount - 1000)
+    with TraceReader.open(part) as trace, Replayer(trace) as replayer:
+        assert replayer.verify().digests > 5
+
+
+def test_going_back_brings_the_disk_back(tmp_path: Path, drive: DriveConfig) -> None:
+    path = tmp_path / "run.trace"
+    result = record(path, drive)
+    rnd = random.Random(3)
+    with Session.open(path) as session:
+        places = [rnd.randrange(result.icount) for _ in range(12)]
+        seen = []
+        for place in sorted(places):
+            session.goto(place)
+            seen.append((place, session.digest()))
+        rnd.shuffle(seen)
+        for place, digest in seen:
+            session.goto(place)
+            assert session.digest() == digest
+
+
+def test_another_image_is_refused(tmp_path: Path, drive: DriveConfig) -> None:
+    path = tmp_path / "run.trace"
+    record(path, drive)
+    file = Path(drive.file)
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with TraceReader.open(path) as trace, pytest.raises(ImageError, match="the image that was recorded"):
+        Replayer(trace)
+
+
+def test_a_damaged_map_is_refused(tmp_path: Path, drive: DriveConfig) -> None:
+    path = tmp_path / "run.trace"
+    record(path, drive)
+    with TraceReader.open(path) as trace:
+        state = trace.checkpoint_state(trace.checkpoints()[-1].id)
+    with sqlite3.connect(path) as db:
+        root = bytes.fromhex(state["drives"]["drive0"]["root"])
+        assert db.execute("UPDATE blobs SET codec = 'raw' WHERE hash = ?", (root,)).rowcount == 1
+    db.close()
+    with (
+        TraceReader.open(path) as trace,
+        Replayer(trace) as replayer,
+        pytest.raises(TraceError, match="blob"),
+    ):
+        replayer.goto(trace.final_icount)
