@@ -88,7 +88,7 @@ async def convert(
 
 async def _show_snapshot(node: Qcow2Node, name: str) -> None:
     chosen = snapshots.find(node, name)
-    node.mapping.l1 = await snapshots._read_l1(node, chosen)
+    node.mapping.l1 = await snapshots.read_l1(node, chosen)
     node.size_bytes = chosen.disk_size
 
 

@@ -18,6 +18,7 @@ from machine.block.sched import CoMutex, Scheduler
 
 Buffer = bytes | bytearray | memoryview
 Hook = Callable[[int, int], Awaitable[None]]
+AfterHook = Callable[[int, int, bool], Awaitable[None]]
 #: Zeroes are written by buffer in pieces of at most this many bytes.
 MAX_BOUNCE = 16 << 20
 
@@ -60,6 +61,8 @@ class RequestPipeline:
         self.tracker = RequestTracker(sched)
         self.bitmaps = BitmapSet()
         self.before_write: list[Hook] = []
+        #: Called with (offset, length, whether it succeeded) after a write, before it is reported.
+        self.after_write: list[AfterHook] = []
         self.copy_on_read = 0
         self.detect_zeroes = "off"
         self.discard_mode = "ignore"
@@ -258,6 +261,7 @@ class RequestPipeline:
             data = None
             if self.detect_zeroes == "unmap":
                 flags |= F.MAY_UNMAP
+        done = False
         try:
             if data is None:
                 await self._zeroes(offset, length, flags)
@@ -268,10 +272,13 @@ class RequestPipeline:
             if offset + length > self.size_bytes:
                 self.size_bytes = offset + length
                 self.size_changed()
+            done = True
         finally:
             self.write_gen += 1
             if self.bitmaps:
                 self.bitmaps.mark(offset, length)
+            for after in tuple(self.after_write):
+                await after(offset, length, done)
 
     async def _write_split(self, offset: int, data: Buffer, flags: int) -> None:
         fua = flags & F.FUA
@@ -362,11 +369,15 @@ class RequestPipeline:
             await self.tracker.wait_serialising(request)
             for hook in tuple(self.before_write):
                 await hook(offset, length)
+            done = False
             try:
                 await self._discard(offset, length)
+                done = True
             finally:
                 self.write_gen += 1
                 self.bitmaps.mark(offset, length)
+                for after in tuple(self.after_write):
+                    await after(offset, length, done)
         finally:
             self.tracker.finish(request)
 

@@ -19,8 +19,8 @@ from machine.block.drivers.raw import PassNode
 from machine.block.errors import BlockError, OptionError, UnsupportedError
 from machine.block.flags import Perm, Role, Status
 from machine.block.jobs.backup import BackupJob
-from machine.block.jobs.chain import MirrorJob
 from machine.block.jobs.job import JobState
+from machine.block.jobs.mirror import MirrorJob
 from machine.block.node import Buffer, Edge, Node, is_allocated_above
 from machine.block.options import OptionReader
 

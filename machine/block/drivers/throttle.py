@@ -71,23 +71,38 @@ class ThrottleGroup:
     def __init__(self, graph: Graph, limits: dict[str, int]) -> None:
         self._sched = graph.sched
         self._buckets: dict[str, Bucket] = {}
+        self._iops_size = 0
+        self._set(limits)
+        self._last_ns = self._sched.clock.now_ns()
+        self._waiting: dict[bool, list[_Ticket]] = {False: [], True: []}
+        self._pumping = {False: False, True: False}
+        self._generation = {False: 0, True: 0}
+        self._token: dict[bool, ThrottleNode | None] = {False: None, True: None}
+        self.members: list[ThrottleNode] = []
+
+    def update(self, limits: dict[str, int]) -> None:
+        """Set new limits; who waits now waits by them. Raises OptionError: nothing changes."""
+        self._set(limits)
+        for write in (False, True):
+            if self._waiting[write]:  # the old pump may sleep for long by the old limits
+                self._generation[write] += 1
+                self._pumping[write] = True
+                self._sched.spawn(self._pump(write), "throttle")
+
+    def _set(self, limits: dict[str, int]) -> None:
+        buckets: dict[str, Bucket] = {}
         for name in _NAMES:
             avg, burst = limits.get(name, 0), limits.get(f"{name}-max", 0)
             length = limits.get(f"{name}-max-length", 1)
             if (burst and (burst < avg or not avg)) or length < 1 or (length > 1 and not burst):
                 raise OptionError(f"throttle: {name}-max needs {name} and can't be below it")
-            self._buckets[name] = Bucket(avg, burst, length)
+            buckets[name] = Bucket(avg, burst, length)
         for kind in ("bps", "iops"):
             if limits.get(f"{kind}-total", 0) and (
                 limits.get(f"{kind}-read", 0) or limits.get(f"{kind}-write", 0)
             ):
                 raise OptionError(f"throttle: {kind}-total excludes {kind}-read and {kind}-write")
-        self._iops_size = limits.get("iops-size", 0)
-        self._last_ns = self._sched.clock.now_ns()
-        self._waiting: dict[bool, list[_Ticket]] = {False: [], True: []}
-        self._pumping = {False: False, True: False}
-        self._token: dict[bool, ThrottleNode | None] = {False: None, True: None}
-        self.members: list[ThrottleNode] = []
+        self._buckets, self._iops_size = buckets, limits.get("iops-size", 0)
 
     def _relevant(self, write: bool) -> list[tuple[Bucket, bool]]:
         word = "write" if write else "read"
@@ -126,11 +141,13 @@ class ThrottleGroup:
                 self._waiting[write].remove(ticket)
 
     async def _pump(self, write: bool) -> None:
-        waiting = self._waiting[write]
+        waiting, mine = self._waiting[write], self._generation[write]
         while waiting:
             pause = self._wait_ns(write)
             if pause:
                 await self._sched.sleep(pause)
+                if self._generation[write] != mine:
+                    return
                 continue
             ticket = self._next(write)
             waiting.remove(ticket)
@@ -154,7 +171,7 @@ class ThrottleGroup:
 class ThrottleNode(PassNode):
     """A filter that delays requests in the scheduler's clock.
 
-    Options: ``file``; ``throttle-group``, a name shared by nodes; ``limits`` for a group's first node:
+    Options: ``file``; ``throttle-group``, a name shared by nodes; ``limits``, for the whole group from now on:
     {bps-total, bps-read, …, iops-write} with ``-max`` and ``-max-length``, and ``iops-size``.
     """
 
@@ -171,8 +188,11 @@ class ThrottleNode(PassNode):
         if unknown:
             raise OptionError(f"throttle: unknown limit '{sorted(unknown)[0]}'")
         groups: dict[str, ThrottleGroup] = self.graph.__dict__.setdefault("throttle_groups", {})
+        limits = {key: int(value) for key, value in raw.items()}
         if name not in groups:
-            groups[name] = ThrottleGroup(self.graph, {k: int(v) for k, v in raw.items()})
+            groups[name] = ThrottleGroup(self.graph, limits)
+        elif limits:
+            groups[name].update(limits)
         self.group = groups[name]
         self.group.members.append(self)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
 
 from machine.block import flags as F
 from machine.block.drivers.raw import PassNode
@@ -11,6 +14,7 @@ from machine.block.flags import Perm, Role, Status
 from machine.block.jobs.cow import CowRange, CowRanges
 from machine.block.node import Buffer, Edge, Node
 from machine.block.options import OptionReader
+from machine.block.sched import CoEvent, Task
 
 MIN_CLUSTER = 65536
 
@@ -19,7 +23,8 @@ class CopyBeforeWriteNode(PassNode):
     """A filter that copies clusters to ``target`` before they change.
 
     Options: ``file``; ``target``; ``bitmap`` {node, name}: only what it marks is part of the snapshot;
-    ``on-cbw-error``: break-guest-write (the write fails, the snapshot stays good) or break-snapshot.
+    ``on-cbw-error``: break-guest-write (the write fails, the snapshot stays good) or break-snapshot;
+    ``cbw-timeout``: seconds after which a copy counts as failed, 0 for never.
     """
 
     driver = "copy-before-write"
@@ -29,6 +34,7 @@ class CopyBeforeWriteNode(PassNode):
         chosen = options.take("bitmap")
         policy = options.choice("on-cbw-error", ("break-guest-write", "break-snapshot"), "break-guest-write")
         self._break_snapshot = policy == "break-snapshot"
+        self._timeout_ns = options.size("cbw-timeout", 0) * 1_000_000_000
         await self.open_lower(options)
         if target is None:
             raise OptionError("copy-before-write: option 'target' is missing")
@@ -71,25 +77,57 @@ class CopyBeforeWriteNode(PassNode):
         """Keep the old contents of a range, then wait for snapshot readers that still read it here."""
         if self.snapshot_error is not None:
             return
+        try:
+            if self._timeout_ns:
+                await self._in_time(self._copy(offset, length))
+            else:
+                await self._copy(offset, length)
+        except BlockError as error:
+            if not self._break_snapshot:
+                raise
+            self.snapshot_error = error
+            return
+        await self._reads.wait(offset, length)
+
+    async def _in_time(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let a copy have its time; one that is late goes on by itself, and is not waited for."""
+        task = self.sched.spawn(work, f"copy before write of {self.name}")
+        over = CoEvent(self.sched, f"copy before write of {self.name}")
+        ender = self.sched.spawn(self._end_of(task, over), "end of a copy")
+        timer = self.sched.spawn(self._end_after(over), "cbw-timeout")
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
+        if not task.done:
+            raise BlockError(
+                errno.ETIMEDOUT, f"{self.name}: a copy took more than {self._timeout_ns // 10**9} s"
+            )
+        await ender.join()
+        task.result()
+
+    async def _end_of(self, task: Task[None], over: CoEvent) -> None:
+        with suppress(BlockError):
+            await task.join()
+        over.set()
+
+    async def _end_after(self, over: CoEvent) -> None:
+        await self.sched.sleep(self._timeout_ns)
+        over.set()
+
+    async def _copy(self, offset: int, length: int) -> None:
         size = self.cluster_size
         async with self._copies.hold(offset, length) as held:
             for cluster in range(held.start, held.end):
                 if self.copied[cluster] or not self.access[cluster]:
                     continue
                 start = cluster * size
-                try:
-                    data = await self.lower.read(start, min(size, self.size_bytes - start), F.NO_SERIALISING)
-                    if F.is_zero(data):
-                        await self.target.pwrite_zeroes(start, len(data), F.MAY_UNMAP)
-                    else:
-                        await self.target.pwrite(start, data)
-                except BlockError as error:
-                    if not self._break_snapshot:
-                        raise
-                    self.snapshot_error = error
-                    return
+                data = await self.lower.read(start, min(size, self.size_bytes - start), F.NO_SERIALISING)
+                if F.is_zero(data):
+                    await self.target.pwrite_zeroes(start, len(data), F.MAY_UNMAP)
+                else:
+                    await self.target.pwrite(start, data)
                 self.copied[cluster] = 1
-        await self._reads.wait(offset, length)
 
     async def drv_write(self, offset: int, data: Buffer, flags: int) -> None:
         await self._save(offset, len(data))

@@ -12,6 +12,7 @@ from machine.block.errors import BlockError, JobError
 from machine.block.flags import Perm
 from machine.block.jobs.cow import CowRange, CowRanges
 from machine.block.jobs.job import Job
+from machine.block.jobs.workers import Workers
 from machine.block.node import Node
 from machine.block.sched import CoRwLock
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from machine.block.graph import Graph
 
 MIN_CLUSTER = 65536
+MAX_WORKERS = 64
 SYNC_MODES = ("full", "top", "none", "incremental", "bitmap")
 BITMAP_MODES = ("on-success", "always", "never")
 
@@ -30,6 +32,7 @@ class BackupJob(Job):
         sync: full; top (what the top layer holds); none (only copy before write; cancelling is the normal end);
             incremental and bitmap (what ``bitmap`` of the source says).
         bitmap_mode: what becomes of the bitmap: on-success, always or never.
+        workers: background copies in flight, 1 to 64.
     """
 
     kind = "backup"
@@ -45,8 +48,11 @@ class BackupJob(Job):
         bitmap: str | None = None,
         bitmap_mode: str = "on-success",
         compress: bool = False,
+        workers: int = 1,
         **options: Any,
     ) -> None:
+        if not 1 <= workers <= MAX_WORKERS:
+            raise JobError(errno.EINVAL, f"backup: {workers} workers: expected 1 to {MAX_WORKERS}")
         if sync not in SYNC_MODES or bitmap_mode not in BITMAP_MODES:
             raise JobError(errno.EINVAL, f"backup: sync '{sync}' or bitmap mode '{bitmap_mode}' is unknown")
         if source is target:
@@ -73,6 +79,7 @@ class BackupJob(Job):
         self.total = source.size_bytes
         self.on_cow_error: Callable[[BlockError], None] | None = None
         self._flush_lock = CoRwLock(self.sched, f"copies of {self.name}")
+        self._workers = Workers(self.sched, workers, self.name)
         self._hooked = False
         try:
             self.bitmap = source.bitmaps.get(bitmap) if bitmap is not None else None
@@ -170,28 +177,43 @@ class BackupJob(Job):
                     await self.idle()
             await self._background()
         finally:
-            await self._end()
+            try:
+                await self.settle()
+            finally:
+                await self._end()
+
+    def unmake(self) -> None:
+        if self.bitmap is not None:
+            self.bitmap.reclaim()
 
     async def clean(self) -> None:
         await self._end()  # a job cancelled before its first step never entered run()
 
     async def _background(self) -> None:
-        size = self.cluster_size
-        cluster = 0
-        while (cluster := self.done.find(0, cluster)) >= 0:
-            start = cluster * size
-            count = min(size, self.source.size_bytes - start)
-            if self.sync == "top" and not await self._in_top(start, count):
-                self.done[cluster] = 1
+        """Copy every cluster that is not done; those that failed and are to be tried again come round once more."""
+        while self.done.find(0) >= 0:
+            cluster = -1
+            while (cluster := self.done.find(0, cluster + 1)) >= 0:
+                await self._workers.submit(self._copy_cluster(cluster))
                 await self.pause_point()
-                continue
-            try:
-                await self._copy(start, count, from_hook=False)
-            except BlockError as error:
-                if self.on_error(error, reading=getattr(error, "reading", False)) == "report":
-                    raise
-            await self.rate_limit(count)
+            await self.settle()
             await self.pause_point()
+
+    async def settle(self) -> None:
+        await self._workers.settle()
+
+    async def _copy_cluster(self, cluster: int) -> None:
+        start = cluster * self.cluster_size
+        count = min(self.cluster_size, self.source.size_bytes - start)
+        if self.sync == "top" and not await self._in_top(start, count):
+            self.done[cluster] = 1
+            return
+        try:
+            await self._copy(start, count, from_hook=False)
+        except BlockError as error:
+            if self.on_error(error, reading=getattr(error, "reading", False)) == "report":
+                raise
+        await self.rate_limit(count)
 
     async def _in_top(self, offset: int, length: int) -> bool:
         layer = self.source.skip_filters()

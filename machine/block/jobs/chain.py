@@ -1,4 +1,4 @@
-"""Jobs that change backing chains: stream, commit, mirror and active commit."""
+"""Jobs that change backing chains: stream and commit; what mirror and active commit share with them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from machine.block import flags as F
-from machine.block.dirty import DirtyBitmap
 from machine.block.errors import BlockError, JobError
 from machine.block.flags import Perm
-from machine.block.jobs.job import Job, JobState
+from machine.block.jobs.job import Job
 from machine.block.node import Edge, Node, is_allocated_above, status_above
 
 if TYPE_CHECKING:
@@ -44,7 +43,9 @@ def chain_between(top: Node, base: Node | None) -> list[Node]:
     return found
 
 
-class _ChainJob(Job):
+class ChainJob(Job):
+    """A job that may freeze links of a chain."""
+
     def freeze(self, nodes: list[Node]) -> None:
         """Forbid changes of the links from these nodes downwards."""
         self._frozen: list[Edge] = []
@@ -60,11 +61,14 @@ class _ChainJob(Job):
         for edge in frozen:
             edge.frozen -= 1
 
+    def unmake(self) -> None:
+        self.thaw()
+
     async def clean(self) -> None:
         self.thaw()
 
 
-class StreamJob(_ChainJob):
+class StreamJob(ChainJob):
     """Copy what lies strictly between ``top`` and ``base`` into ``top``, then make ``base`` its backing."""
 
     kind = "stream"
@@ -129,7 +133,7 @@ class StreamJob(_ChainJob):
             await self.graph.unref(old)
 
 
-async def copy_range(source: Node, target: Node, offset: int, length: int) -> None:
+async def copy_range(source: Node, target: Node, offset: int, length: int, read_flags: int = 0) -> None:
     """Copy a range as cheaply as its status allows: zeroes as a zero write."""
     end = offset + length
     while offset < end:
@@ -139,12 +143,12 @@ async def copy_range(source: Node, target: Node, offset: int, length: int) -> No
             count = status.length
             await target.pwrite_zeroes(offset, count, F.MAY_UNMAP)
         else:
-            data = await source.read(offset, count)
+            data = await source.read(offset, count, read_flags)
             await target.pwrite(offset, data)
         offset += count
 
 
-class CommitJob(_ChainJob):
+class CommitJob(ChainJob):
     """Write what the layers from ``top`` down to above ``base`` hold into ``base``, then drop those layers.
 
     ``overlay`` is the node above ``top``, whose backing becomes ``base``; without it, use ``MirrorJob``.
@@ -204,143 +208,3 @@ class CommitJob(_ChainJob):
         await self.graph.unref(self.top)
         if self._was_read_only and not self.base.closed:
             await self.graph.reopen([(self.base, True)])
-
-
-class MirrorJob(_ChainJob):
-    """Keep the target equal to the source; when it is, become ready; ``complete`` puts it in the source's place.
-
-    Args:
-        sync: full, top or none. With ``base`` (active commit) the target is a node of the source's own chain, and
-            what lies above it is copied.
-        auto_complete: complete by itself when ready.
-    """
-
-    kind = "mirror"
-
-    def __init__(
-        self,
-        graph: Graph,
-        source: Node,
-        target: Node,
-        *,
-        sync: str = "full",
-        active_commit: bool = False,
-        auto_complete: bool = False,
-        granularity: int = 65536,
-        job_id: str | None = "mirror0",
-        **options: Any,
-    ) -> None:
-        if sync not in ("full", "top", "none"):
-            raise JobError(errno.EINVAL, f"mirror: sync '{sync}' is unknown: expected full, top or none")
-        if source is target:
-            raise JobError(errno.EINVAL, "mirror: source and target are the same node")
-        chain = chain_between(source, target) if active_commit else []
-        if not active_commit and source.size_bytes != target.size_bytes:
-            raise JobError(errno.EINVAL, f"mirror: sizes differ: {source.size_bytes} and {target.size_bytes}")
-        super().__init__(graph, job_id, **options)
-        self.source, self.target = source, target
-        self.active_commit, self.auto_complete, self.sync = active_commit, auto_complete, sync
-        self.total = source.size_bytes
-        self.pivoted = False
-        self._bitmap = DirtyBitmap("", source.size_bytes, max(granularity, target.cluster_bytes()))
-        try:
-            grows = Perm.RESIZE if target.size_bytes < source.size_bytes else Perm.NONE
-            self._target = self.attach(target, Perm.WRITE | grows)
-            self._source = self.attach(source, Perm.CONSISTENT_READ)
-        except BlockError:
-            for backend in self._backends:
-                backend.close()
-            graph.jobs.remove(self)
-            raise
-        self.freeze(chain)
-
-    def start(self) -> None:
-        self.source.bitmaps.add(self._bitmap)
-        self._bitmap.listener = self.notify
-        super().start()
-
-    async def _mark_initial(self) -> None:
-        source = self.source
-        if self.sync == "none":
-            return
-        if self.sync == "full" and not self.active_commit:
-            self._bitmap.set(0, source.size_bytes)
-            return
-        base = self.target if self.active_commit else source.skip_filters().backing
-        offset = 0
-        while offset < source.size_bytes:
-            await self.pause_point()
-            held, length = await is_allocated_above(source, base, False, offset, source.size_bytes - offset)
-            if held:
-                self._bitmap.set(offset, length)
-            offset += length
-
-    async def run(self) -> None:
-        if self.active_commit and self.target.size_bytes < self.source.size_bytes:
-            await self.target.truncate(self.source.size_bytes)
-        await self._mark_initial()
-        while True:
-            await self._copy_dirty()
-            await self.target.flush()
-            if self._bitmap.next_dirty(0) is not None:
-                continue
-            if self.state is JobState.RUNNING:
-                self.ready()
-                self._should_complete = self._should_complete or self.auto_complete
-            if self._should_complete or self.cancelled:
-                self.exempt_from_drain = True
-                try:
-                    async with self.graph.drained(self.source):
-                        await self._copy_dirty(pausing=False)
-                        await self.target.flush()
-                        if not self.cancelled:
-                            self._pivot()
-                        return
-                finally:
-                    self.exempt_from_drain = False
-            if self._bitmap.next_dirty(0) is None:
-                await self.idle()
-            else:
-                await self.pause_point()
-
-    async def _copy_dirty(self, *, pausing: bool = True) -> None:
-        while (start := self._bitmap.next_dirty(0)) is not None:
-            if pausing:
-                await self.pause_point()
-            clean = self._bitmap.next_clean(start)
-            length = min((clean if clean is not None else self.source.size_bytes) - start, COPY_STEP)
-            length = min(length, self.source.size_bytes - start)
-            self._bitmap.reset(start, length)
-            try:
-                await copy_range(self.source, self.target, start, length)
-            except BlockError as error:
-                self._bitmap.set(start, length)
-                if self.on_error(error, reading=False) == "report":
-                    raise
-            if pausing:
-                await self.rate_limit(length)
-
-    def _pivot(self) -> None:
-        self.thaw()
-        for backend in self._backends:
-            backend.detach()
-        self.graph.replace_node(self.source, self.target)
-        self.pivoted = True
-
-    async def clean(self) -> None:
-        await super().clean()
-        if self._bitmap in list(self.source.bitmaps):
-            self.source.bitmaps.remove(self._bitmap)
-        for backend in self._backends:
-            backend.close()
-        if self.pivoted:
-            await self.graph.unref(self.source)
-
-
-def run_transaction(starts: list[Job]) -> None:
-    """Start jobs made with one ``Transaction``; all of them or none begins."""
-    for job in starts:
-        if job.state is not JobState.CREATED:
-            raise JobError(errno.EPERM, f"{job.name} was started already")
-    for job in starts:
-        job.start()

@@ -60,6 +60,14 @@ class Transaction:
         self.jobs: list[Job] = []
         self.aborting = False
 
+    def start(self) -> None:
+        """Start all jobs; none begins if one of them was started already."""
+        for job in self.jobs:
+            if job.state is not S.CREATED:
+                raise JobError(errno.EPERM, f"{job.name} was started already")
+        for job in self.jobs:
+            job.start()
+
 
 class Job:
     """A job. Subclasses implement ``run`` and may implement ``prepare``, ``commit``, ``abort``, ``clean``.
@@ -130,6 +138,9 @@ class Job:
         """Do the work; call ``pause_point`` between steps."""
         raise NotImplementedError
 
+    async def settle(self) -> None:
+        """Wait for copies in flight; called before the job stands still."""
+
     async def prepare(self) -> None:
         """Last step that may fail, after all jobs of the transaction are done."""
 
@@ -141,6 +152,9 @@ class Job:
 
     async def clean(self) -> None:
         """Always called at the end."""
+
+    def unmake(self) -> None:
+        """The job was made and will never start: let go of what its making took."""
 
     # State.
 
@@ -209,6 +223,16 @@ class Job:
             raise JobError(errno.EPERM, f"{self.name} was started already")
         self._to(S.RUNNING)
         self._task = self.sched.spawn(self._main(), self.name)
+
+    def withdraw(self) -> None:
+        """Forget a job that was not started, as if it had never been made."""
+        if self.state is not S.CREATED:
+            raise JobError(errno.EPERM, f"{self.name} was started already")
+        self.unmake()
+        for backend in self._backends:
+            backend.close()
+        self.transaction.jobs.remove(self)
+        self._forget()
 
     def cancel(self, force: bool = False) -> None:
         """Ask the job to end. A ready mirror without ``force`` ends with a consistent target."""
@@ -283,13 +307,19 @@ class Job:
             JobCancelled: the job was cancelled.
         """
         await self.sched.yield_now()
-        while (self._pauses or self._user_paused) and not (self.cancelled and not self._pauses):
+        while self._stands():
+            await self.settle()
+            if not self._stands():
+                break
             before = self.state
             self._to(S.STANDBY if before in (S.READY, S.STANDBY) else S.PAUSED)
             await self._changed.wait()
             self._to(S.READY if self.state is S.STANDBY else S.RUNNING)
         if self.cancelled and (self.state is not S.READY or self.force_cancelled):
             raise JobCancelled
+
+    def _stands(self) -> bool:
+        return bool((self._pauses or self._user_paused) and not (self.cancelled and not self._pauses))
 
     async def idle(self) -> None:
         """Wait for a change of state (a verb, a drain) at a pause point."""

@@ -48,6 +48,7 @@ class Qcow2Image(Node):
         self.bitmap_errors: list[str] = []
         self._claims: dict[Claim, None] = {}
         self._metadata: set[int] | None = None
+        self._inactive: set[int] = set()
         self.lock = CoMutex(self.sched, f"metadata of {self.name}")
         for name in _IGNORED:
             options.take(name)
@@ -200,6 +201,7 @@ class Qcow2Image(Node):
 
         self.snapshots = await snapshots.load(self)
         self.bitmap_errors = await bitmaps.load(self)
+        await self.note_inactive()
 
     async def drv_reopen(self, read_only: bool) -> None:
         if read_only:
@@ -263,7 +265,7 @@ class Qcow2Image(Node):
             self._metadata = self._metadata_clusters()
         first, last = offset >> self.header.cluster_bits, (offset + length - 1) >> self.header.cluster_bits
         for cluster in range(first, last + 1):
-            if cluster in self._metadata:
+            if cluster in self._metadata or cluster in self._inactive:
                 raise self.corrupt(f"a write at {offset:#x} would overwrite metadata")
 
     def _metadata_clusters(self) -> set[int]:
@@ -280,6 +282,20 @@ class Qcow2Image(Node):
             found.update((entry & OFFSET_MASK) >> bits for entry in self.mapping.l1 if entry & OFFSET_MASK)
             found.update((entry & OFFSET_MASK) >> bits for entry in self.refs.table if entry & OFFSET_MASK)
         return found
+
+    async def note_inactive(self) -> None:
+        """Learn where the tables of snapshots lie, for ``overlap-check=all``."""
+        if self.overlap_check != "all":
+            return
+        from machine.block.qcow2 import snapshots
+
+        bits, found = self.header.cluster_bits, set[int]()
+        for snapshot in self.snapshots:
+            start = snapshot.l1_offset >> bits
+            found.update(range(start, start + (snapshot.l1_entries * 8 + self.cluster - 1 >> bits)))
+            table = await snapshots.read_l1(self, snapshot)
+            found.update((entry & OFFSET_MASK) >> bits for entry in table if entry & OFFSET_MASK)
+        self._inactive = found
 
     def note_metadata(self, offset: int) -> None:
         """A cluster became metadata."""

@@ -129,6 +129,7 @@ async def _store_table(node: Qcow2Image, snapshots: list[Snapshot]) -> None:
     header.snapshot_count, header.snapshot_offset = len(snapshots), offset
     node.snapshots = snapshots
     node.forget_metadata_map()
+    await node.note_inactive()
     if old_size:
         await node.refs.release(old_offset, old_size)
 
@@ -250,7 +251,8 @@ async def _drop_vm_state(node: Qcow2Image, start: int, size: int) -> None:
         await node.lock.acquire()
 
 
-async def _read_l1(node: Qcow2Image, snapshot: Snapshot) -> array[int]:
+async def read_l1(node: Qcow2Image, snapshot: Snapshot) -> array[int]:
+    """Return the L1 table of a snapshot. Raises BlockError: it is damaged."""
     data = await read_padded(node.file, snapshot.l1_offset, snapshot.l1_entries * 8)
     table = decode_table(data)
     for entry in table:
@@ -273,7 +275,7 @@ async def apply(node: Qcow2Image, name: str) -> Snapshot:
     async with node.lock:
         await node.mark_lazy_dirty()
         await resize.grow_l1(node, snapshot.l1_entries)
-        table = await _read_l1(node, snapshot)
+        table = await read_l1(node, snapshot)
         await _change_refs(node, table, 1)
         await node.refs.cache.flush()
         old = node.mapping.l1
@@ -296,7 +298,7 @@ async def delete(node: Qcow2Image, name: str) -> None:
     await node.flush()
     async with node.lock:
         await node.mark_lazy_dirty()
-        table = await _read_l1(node, snapshot)
+        table = await read_l1(node, snapshot)
         await _store_table(node, [s for s in node.snapshots if s is not snapshot])
         await _change_refs(node, table, -1)
         if snapshot.l1_entries:

@@ -10,8 +10,9 @@ from machine.block import flags as F
 from machine.block.dirty import DirtyBitmap
 from machine.block.graph import Graph
 from machine.block.jobs.backup import BackupJob
-from machine.block.jobs.chain import CommitJob, MirrorJob, StreamJob
+from machine.block.jobs.chain import CommitJob, StreamJob
 from machine.block.jobs.job import JobState
+from machine.block.jobs.mirror import MirrorJob
 from machine.block.node import Node
 from machine.block.qcow2.create import CreateOptions, create
 from machine.block.qcow2.node import Qcow2Node

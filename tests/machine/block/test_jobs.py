@@ -17,9 +17,10 @@ from machine.block.filters.quorum import QuorumNode
 from machine.block.flags import Role
 from machine.block.graph import Graph
 from machine.block.jobs.backup import BackupJob
-from machine.block.jobs.chain import CommitJob, MirrorJob, StreamJob
+from machine.block.jobs.chain import CommitJob, StreamJob
 from machine.block.jobs.cow import CowRanges
 from machine.block.jobs.job import VERBS, Job, JobState, Transaction
+from machine.block.jobs.mirror import MirrorJob
 from machine.block.node import Node
 from machine.block.qcow2.node import Qcow2Node
 from machine.block.sched import Scheduler, SeededOrder

@@ -13,6 +13,7 @@ from machine.block.errors import BlockError, ImageCorruptError
 from machine.block.filters.writelog import WriteLogNode, materialise
 from machine.block.graph import Graph
 from machine.block.qcow2 import check, snapshots
+from machine.block.qcow2.layout import OFFSET_MASK
 from machine.block.qcow2.node import Qcow2Node
 
 from .qcow2_util import make_image, memory_image, open_image, qemu_img, qemu_json
@@ -270,3 +271,31 @@ def test_names_that_are_no_utf8_survive_a_rewrite(graph: Graph) -> None:
     opened = graph.run(graph.open({"driver": "qcow2", "file": "disk"}))
     assert isinstance(opened, Qcow2Node)
     assert opened.snapshots[0].name.encode(errors="surrogateescape") == b"\xff\xfe\x80"
+
+
+@pytest.mark.parametrize("mode", ["cached", "all"])
+def test_overlap_check_all_knows_the_tables_of_snapshots(tmp_path: Path, mode: str) -> None:
+    """``all`` did what ``cached`` does, so an entry that points into a snapshot's table let a write destroy it."""
+    path = tmp_path / "i.qcow2"
+    make_image(path, size=8 << 20)
+    graph = Graph()
+    node = open_image(graph, path)
+    graph.run(node.pwrite(0, b"\1" * 65536))
+    graph.run(snapshots.create(node, "s"))
+    graph.run(node.pwrite(0, b"\2" * 65536))  # the active table is another one now
+    inactive = graph.run(snapshots.read_l1(node, node.snapshots[0]))[0] & OFFSET_MASK
+    l2_offset = node.mapping.l1[0] & OFFSET_MASK
+    graph.run(graph.close())
+    with path.open("r+b") as file:
+        file.seek(l2_offset)
+        file.write((inactive | 1 << 63).to_bytes(8, "big"))
+    before = path.read_bytes()[inactive : inactive + 65536]
+    graph = Graph()
+    node = open_image(graph, path, **{"overlap-check": mode})
+    if mode == "all":
+        with pytest.raises(BlockError, match="overwrite metadata"):
+            graph.run(node.pwrite(0, b"\3" * 512))
+        assert path.read_bytes()[inactive : inactive + 65536] == before
+    else:
+        graph.run(node.pwrite(0, b"\3" * 512))
+    graph.run(graph.close())

@@ -8,6 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from machine.block.graph import Graph
+from machine.block.jobs.mirror import MirrorJob
+
 K, M = 1 << 10, 1 << 20
 
 
@@ -38,19 +41,37 @@ class Side:
         return code
 
 
+class Pair:
+    """Files and socket of a pair; sides are started on them in either role."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.disks = [folder / "one.raw", folder / "two.raw"]
+        for path in self.disks:
+            path.write_bytes(b"\x11" * M)
+
+    def secondary(self, disk: Path, sock: str) -> Side:
+        buffers = ("--hidden", str(self.folder / "h.qcow2"), "--active", str(self.folder / "a.qcow2"))
+        side = Side("secondary", "-f", "raw", *buffers, "--listen", f"unix:{self.folder / sock}", str(disk))
+        for _ in range(300):
+            if (self.folder / sock).exists():
+                break
+            time.sleep(0.02)
+        return side
+
+    def primary(self, disk: Path, sock: str) -> Side:
+        return Side(
+            "primary", "-f", "raw", "--peer", f"nbd+unix:///disk?socket={self.folder / sock}", str(disk)
+        )
+
+
 def test_a_pair_of_processes_replicates_checkpoints_and_fails_over(tmp_path: Path) -> None:
-    ours, theirs, sock = tmp_path / "primary.raw", tmp_path / "secondary.raw", tmp_path / "sock"
-    for path in (ours, theirs):
-        path.write_bytes(b"\x11" * M)
-    hidden, active = ("--hidden", str(tmp_path / "h.qcow2")), ("--active", str(tmp_path / "a.qcow2"))
-    second = Side("secondary", "-f", "raw", *hidden, *active, "--listen", f"unix:{sock}", str(theirs))
-    for _ in range(300):
-        if sock.exists():
-            break
-        time.sleep(0.02)
+    pair = Pair(tmp_path)
+    ours, theirs = pair.disks
+    second = pair.secondary(theirs, "sock")
     assert second.say("read 0 512")[0].startswith("error"), "nothing is shown before the start"
     assert second.say("start") == ["running"]
-    first = Side("primary", "-f", "raw", "--peer", f"nbd+unix:///disk?socket={sock}", str(ours))
+    first = pair.primary(ours, "sock")
     assert first.say("start") == ["running"]
     first.say("write -q -P 0x22 0 128k")
     assert first.say("read -q -P 0x22 0 128k") == []
@@ -69,3 +90,39 @@ def test_a_pair_of_processes_replicates_checkpoints_and_fails_over(tmp_path: Pat
     assert first.say("read -q -P 0x55 1000 24") == []
     assert first.end() == 0
     assert ours.read_bytes()[1000:1024] == b"\x55" * 24
+
+
+def test_t35_after_failover_and_resync_the_roles_are_swapped(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    one, two = pair.disks
+    second, first = pair.secondary(two, "sock1"), pair.primary(one, "sock1")
+    assert second.say("start") == first.say("start") == ["running"]
+    first.say("write -q -P 0x22 0 128k")
+    assert second.say("checkpoint") == ["running"]
+    first.say("write -q -P 0x33 0 64k")  # lost with the primary: no checkpoint follows
+    first.process.kill()
+    first.process.communicate()
+    second.say("write -q -P 0x44 512k 64k")
+    assert second.say("failover") == ["done"] and second.end() == 0
+
+    graph = Graph()
+    source, target = (graph.run(graph.open({"driver": "file", "filename": str(path)})) for path in (two, one))
+    job = MirrorJob(graph, source, target, auto_complete=True)
+    job.start()
+    graph.run(job.wait())
+    assert job.error is None and job.pivoted
+    graph.run(graph.close())
+    assert one.read_bytes() == two.read_bytes()
+
+    second, first = pair.secondary(one, "sock2"), pair.primary(two, "sock2")
+    assert second.say("start") == first.say("start") == ["running"]
+    first.say("write -q -P 0x55 0 64k")
+    assert second.say("read -q -P 0x22 0 128k") == [], "the buffers of the first round are empty"
+    assert second.say("checkpoint") == ["running"]
+    assert second.say("read -q -P 0x55 0 64k") == [] and second.say("read -q -P 0x22 64k 64k") == []
+    first.say("write -q -P 0x66 0 1M")
+    assert second.say("failover") == ["done"] and second.end() == 0
+    assert one.read_bytes() == b"\x55" * 64 * K + b"\x22" * 64 * K + b"\x11" * 384 * K + b"\x44" * 64 * K + (
+        b"\x11" * 448 * K
+    )
+    assert first.say("failover") == ["done"] and first.end() == 0
