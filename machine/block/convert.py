@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from machine.block import flags as F
 from machine.block import tools
+from machine.block.dirty import DirtyBitmap
 from machine.block.errors import BlockError, OptionError
 from machine.block.graph import Graph
+from machine.block.jobs.workers import Workers
 from machine.block.node import Node, status_above
 from machine.block.qcow2 import compress as codec
 from machine.block.qcow2 import snapshots
 from machine.block.qcow2.node import Qcow2Node
+from machine.block.sched import CoQueue
 from machine.block.tools import Progress
 
 STEP = 2 << 20
 #: Clusters being compressed ahead of the one that is written.
 AHEAD = 16
+MAX_COROUTINES = 16
+SECTOR = 512
 
 
 async def convert(
@@ -40,6 +46,11 @@ async def convert(
     force_share: bool = False,
     progress: Progress | None = None,
     workers: int = 2,
+    coroutines: int = 8,
+    out_of_order: bool = False,
+    salvage: Callable[[str], None] | None = None,
+    copy_bitmaps: bool = False,
+    skip_broken_bitmaps: bool = False,
 ) -> None:
     """Copy one image, or several one behind the other, into a new one.
 
@@ -49,12 +60,19 @@ async def convert(
         backing: backing file of the target: what the source shares with it stays there.
         snapshot: an internal snapshot of the (single) source instead of its present state.
         workers: threads that compress.
+        coroutines: pieces in flight, 1 to 16. out_of_order: they may be written as they come.
+        salvage: hears of what can't be read; it is zeroes in the target then, and no error.
+        copy_bitmaps: the persistent bitmaps of the (single) source go along, all that are whole.
+        skip_broken_bitmaps: leave out those that are not, instead of failing.
     """
+    if not 1 <= coroutines <= MAX_COROUTINES:
+        raise OptionError(f"{coroutines} coroutines: expected 1 to {MAX_COROUTINES}")
     nodes = [await tools.open_image(graph, s, source_format, force_share=force_share) for s in sources]
     if snapshot is not None:
-        if len(nodes) != 1 or not isinstance(nodes[0], Qcow2Node):
+        if len(nodes) != 1:
             raise OptionError("a snapshot can be converted from a single qcow2 image only")
-        await _show_snapshot(nodes[0], snapshot)
+        await show_snapshot(nodes[0], snapshot)
+    bitmaps = _bitmaps(nodes, skip_broken_bitmaps) if copy_bitmaps else []
     total = sum(node.size_bytes for node in nodes)
     if not no_create:
         await tools.create(
@@ -73,20 +91,43 @@ async def convert(
         raise BlockError(errno.ENOSPC, f"'{target}' has {out.size_bytes} bytes, the source {total}")
     if compress and not isinstance(out, Qcow2Node):
         raise OptionError(f"format {out.driver} can't store compressed data: use -O qcow2")
+    if bitmaps and not (isinstance(out, Qcow2Node) and out.header.version >= 3):
+        raise OptionError(f"format {out.driver} can't keep bitmaps: use -O qcow2")
     empty = (not no_create or target_is_zero) and backing is None
     copier = _Copier(out, empty, sparse_bytes, progress, total)
+    copier.salvage = salvage
     base = 0
     with ThreadPoolExecutor(workers) as pool:
         for node in nodes:
             if compress and isinstance(out, Qcow2Node):
                 await copier.compressed(node, base, out, pool)
             else:
-                await copier.plain(node, base)
+                await copier.plain(node, base, Workers(graph.sched, coroutines, "convert"), out_of_order)
             base += node.size_bytes
+    for bitmap in bitmaps:
+        fresh = DirtyBitmap(bitmap.name, out.size_bytes, bitmap.granularity)
+        fresh.persistent, fresh.enabled = True, bitmap.enabled
+        fresh.merge_from(bitmap)
+        out.bitmaps.add(fresh)
     await graph.close()
 
 
-async def _show_snapshot(node: Qcow2Node, name: str) -> None:
+def _bitmaps(nodes: list[Node], skip_broken: bool) -> list[DirtyBitmap]:
+    if len(nodes) != 1 or not isinstance(nodes[0], Qcow2Node):
+        raise OptionError("bitmaps can be copied from a single qcow2 image only")
+    found = [bitmap for bitmap in nodes[0].bitmaps if bitmap.persistent]
+    for bitmap in found:
+        if bitmap.inconsistent and not skip_broken:
+            raise OptionError(
+                f"bitmap '{bitmap.name}' is inconsistent: remove it, or give --skip-broken-bitmaps"
+            )
+    return [bitmap for bitmap in found if not bitmap.inconsistent]
+
+
+async def show_snapshot(node: Node, name: str) -> None:
+    """Let a node that is only read show an internal snapshot. Raises OptionError: its format has none."""
+    if not isinstance(node, Qcow2Node):
+        raise OptionError(f"'{node.filename}': format {node.driver} has no snapshots")
     chosen = snapshots.find(node, name)
     node.mapping.l1 = await snapshots.read_l1(node, chosen)
     node.size_bytes = chosen.disk_size
@@ -100,6 +141,9 @@ class _Copier:
         self._progress = progress
         self._total = total
         self._below = out.backing
+        self._turn = 0
+        self._turns = CoQueue(out.sched, "order of writes")
+        self.salvage: Callable[[str], None] | None = None
 
     async def _same_as_backing(self, node: Node, offset: int, at: int, length: int) -> bool:
         below = self._below
@@ -107,26 +151,56 @@ class _Copier:
             return False
         return await node.read(offset, length) == await below.read(at, length)
 
-    async def plain(self, node: Node, base: int) -> None:
+    async def plain(self, node: Node, base: int, workers: Workers, out_of_order: bool) -> None:
         """Copy uncompressed; holes stay holes."""
-        offset = 0
-        granule = max(self._out.cluster_bytes(), self._sparse or 4096)
+        offset = number = self._turn = 0
         while offset < node.size_bytes:
-            length = min(STEP, node.size_bytes - offset)
-            status, _ = await status_above(node, None, offset, length)
-            length = status.length
-            at = base + offset
-            if self._below is not None and await self._same_as_backing(node, offset, at, length):
-                pass
-            elif status.flags & F.ST_ZERO and self._sparse:
-                if not self._empty:
-                    await self._out.pwrite_zeroes(at, length, F.MAY_UNMAP)
-            else:
-                data = memoryview(await node.read(offset, length))
-                await self._pieces(at, data, granule)
+            status, length = await self._status(node, offset)
+            turn = -1 if out_of_order else number
+            await workers.submit(self._part(node, base, offset, length, status, turn))
+            number += 1
             offset += length
-            if self._progress is not None:
-                self._progress(base + offset, self._total)
+        await workers.settle()
+
+    async def _status(self, node: Node, offset: int) -> tuple[int, int]:
+        length = min(STEP, node.size_bytes - offset)
+        try:
+            status, _ = await status_above(node, None, offset, length)
+        except BlockError:
+            if self.salvage is None:
+                raise
+            return F.ST_DATA, length
+        return status.flags, status.length
+
+    async def _part(self, node: Node, base: int, offset: int, length: int, flags: int, turn: int) -> None:
+        at = base + offset
+        zero = bool(flags & F.ST_ZERO and self._sparse)
+        same = self._below is not None and await self._same_as_backing(node, offset, at, length)
+        data = b"" if zero or same else await self._read(node, offset, length)
+        while turn >= 0 and self._turn != turn:
+            await self._turns.wait()
+        if zero and not same:
+            if not self._empty:
+                await self._out.pwrite_zeroes(at, length, F.MAY_UNMAP)
+        elif not same:
+            await self._pieces(at, memoryview(data), max(self._out.cluster_bytes(), self._sparse or 4096))
+        self._turn += 1
+        self._turns.wake_all()
+        if self._progress is not None:
+            self._progress(at + length, self._total)
+
+    async def _read(self, node: Node, offset: int, length: int) -> bytes | bytearray:
+        try:
+            return await node.read(offset, length)
+        except BlockError as error:
+            if self.salvage is None:
+                raise
+            if length <= SECTOR:
+                self.salvage(f"{node.filename or node.name}: {length} bytes at {offset}: {error.message}")
+                return bytes(length)
+        half = max(SECTOR, length // 2 // SECTOR * SECTOR)
+        head = await self._read(node, offset, half)
+        return bytes(head) + bytes(await self._read(node, offset + half, length - half))
 
     async def _pieces(self, at: int, data: memoryview, granule: int) -> None:
         """Write runs of non-zero granules; zero ones are left out or zeroed."""
@@ -158,7 +232,7 @@ class _Copier:
                 length = min(out.cluster, node.size_bytes - offset)
                 status, _ = await status_above(node, None, offset, length)
                 if not (status.flags & F.ST_ZERO and status.length >= length):
-                    data = bytes(await node.read(offset, length))
+                    data = bytes(await self._read(node, offset, length))
                     if not F.is_zero(data):
                         whole = data + bytes(out.cluster - length)
                         queue.append((base + offset, data, pool.submit(codec.compress, kind, whole)))

@@ -106,7 +106,7 @@ _COMMANDS = {
     "trace": "trace",
     "hunt": "hunt",
     "guest": "demo guest",
-    "img": "img",
+    "imgtools": "img",
     "nbd": "nbd",
     "replicate": "replicate",
     "bench": "bench",

@@ -24,7 +24,7 @@ QUIET = click.option("-q", "quiet", is_flag=True, help="Print nothing but errors
 PROGRESS = click.option("-p", "progress", is_flag=True, help="Show progress on a terminal.")
 
 
-def _run(work: Callable[[Graph], Coroutine[Any, Any, Any]]) -> Any:
+def run_on_graph(work: Callable[[Graph], Coroutine[Any, Any, Any]]) -> Any:
     """Do the work on a graph of its own and close everything."""
     from machine.block.graph import Graph
 
@@ -35,11 +35,13 @@ def _run(work: Callable[[Graph], Coroutine[Any, Any, Any]]) -> Any:
         graph.run(graph.close())
 
 
-def _fmt(fmt: Fmt, wanted: str | None) -> Fmt:
+def json_if(fmt: Fmt, wanted: str | None) -> Fmt:
+    """Return the format that qemu-img's ``--output`` or our own options ask for."""
     return "json" if wanted == "json" else fmt
 
 
-def _pairs(options: tuple[str, ...]) -> dict[str, Any]:
+def pairs_of(options: tuple[str, ...]) -> dict[str, Any]:
+    """Return the pairs of all ``-o`` options."""
     from machine.block.options import parse_keyvals
 
     return {key: value for text in options for key, value in parse_keyvals(text).items()}
@@ -80,10 +82,10 @@ def create(
     from workbench import output
 
     wanted = None if size is None else parse_size(size)
-    made = _run(
+    made = run_on_graph(
         lambda graph: tools.create(
             graph, filename, fmt, wanted, backing=backing, backing_format=backing_fmt, unsafe=unsafe,
-            options=_pairs(options),
+            options=pairs_of(options),
         )
     )  # fmt: skip
     if not quiet:
@@ -111,12 +113,12 @@ def info(
     from machine.block import tools
     from workbench import output
 
-    found = _run(
+    found = run_on_graph(
         lambda graph: tools.info(
             graph, filename, image_format, chain=chain, force_share=share, image_opts=image_opts
         )
     )
-    fmt = _fmt(fmt, output_as)
+    fmt = json_if(fmt, output_as)
     if fmt == "json":
         output.emit(output.Text("", found if chain else found[0]), fmt)
         return
@@ -149,7 +151,7 @@ def check(
     from workbench import output
 
     try:
-        result = _run(lambda graph: tools.check(graph, filename, image_format, repair=repair or ""))
+        result = run_on_graph(lambda graph: tools.check(graph, filename, image_format, repair=repair or ""))
     except UnsupportedError as error:
         output.note(str(error))
         raise click.exceptions.Exit(63) from None
@@ -158,7 +160,7 @@ def check(
         "allocated_clusters", "compressed_clusters", "fragmented_clusters", "image_end_offset",
     )  # fmt: skip
     record = {name.replace("_", "-"): getattr(result, name) for name in names}
-    fmt = _fmt(fmt, output_as)
+    fmt = json_if(fmt, output_as)
     if not quiet:
         for line in result.messages:
             output.note(line)
@@ -182,6 +184,11 @@ def check(
 @click.option("-F", "backing_fmt", metavar="FORMAT", help="The backing file's format.")
 @click.option("-l", "snapshot", metavar="NAME", help="An internal snapshot of the source.")
 @click.option("-o", "options", multiple=True, metavar="K=V,…", help="Options of the target, as for create.")
+@click.option("-m", "coroutines", default=8, metavar="N", help="Pieces in flight, 1 to 16.")
+@click.option("-W", "out_of_order", is_flag=True, help="Write pieces as they come.")
+@click.option("--salvage", is_flag=True, help="What can't be read becomes zeroes, with a warning.")
+@click.option("--bitmaps", is_flag=True, help="Copy the source's bitmaps too.")
+@click.option("--skip-broken-bitmaps", is_flag=True, help="With --bitmaps: leave out those that are broken.")
 @SHARE
 @QUIET
 @PROGRESS
@@ -190,19 +197,23 @@ def check(
 def convert(
     source_format: str | None, target_format: str, compress: bool, sparse: str, no_create: bool,
     target_is_zero: bool, backing: str | None, backing_fmt: str | None, snapshot: str | None,
-    options: tuple[str, ...], share: bool, quiet: bool, progress: bool, sources: tuple[str, ...], target: str,
+    options: tuple[str, ...], coroutines: int, out_of_order: bool, salvage: bool, bitmaps: bool,
+    skip_broken_bitmaps: bool, share: bool, quiet: bool, progress: bool, sources: tuple[str, ...], target: str,
 ) -> None:  # fmt: skip
     """Copy images, one behind the other, into a new one."""
     from machine.block import convert as converting
     from machine.block.options import parse_size
+    from workbench import output
 
-    _run(
+    run_on_graph(
         lambda graph: converting.convert(
             graph, list(sources), target, source_format=source_format, target_format=target_format,
-            options=_pairs(options), compress=compress, sparse_bytes=parse_size(sparse), no_create=no_create,
+            options=pairs_of(options), compress=compress, sparse_bytes=parse_size(sparse), no_create=no_create,
             target_is_zero=target_is_zero, backing=backing, backing_format=backing_fmt,
             snapshot=snapshot and snapshot.removeprefix("snapshot.name="), force_share=share,
-            progress=_shower(progress and not quiet),
+            progress=_shower(progress and not quiet), coroutines=coroutines, out_of_order=out_of_order,
+            salvage=(lambda text: output.note(f"warning: {text}")) if salvage else None,
+            copy_bitmaps=bitmaps, skip_broken_bitmaps=skip_broken_bitmaps,
         )
     )  # fmt: skip
 
@@ -218,8 +229,8 @@ def map_(image_format: str | None, share: bool, output_as: str | None, filename:
     from machine.block import tools
     from workbench import output
 
-    runs = _run(lambda graph: tools.map_image(graph, filename, image_format, force_share=share))
-    fmt = _fmt(fmt, output_as)
+    runs = run_on_graph(lambda graph: tools.map_image(graph, filename, image_format, force_share=share))
+    fmt = json_if(fmt, output_as)
     if fmt == "json":
         output.emit(output.Text("", runs), fmt)
         return
@@ -257,7 +268,7 @@ def compare(
         )
 
     try:
-        result = _run(work)
+        result = run_on_graph(work)
     except BlockError as error:
         output.note(f"workbench: error: {error}")
         raise click.exceptions.Exit(4 if opened else 2) from None
@@ -299,7 +310,9 @@ def snapshot(
         raise click.UsageError("give one of -l, -c, -a, -d")
     action, tag = chosen[0] if chosen else ("list", "")
     sec, nsec = divmod(time.time_ns(), 1_000_000_000)
-    rows = _run(lambda graph: tools.snapshot(graph, filename, image_format, action, tag, sec=sec, nsec=nsec))
+    rows = run_on_graph(
+        lambda graph: tools.snapshot(graph, filename, image_format, action, tag, sec=sec, nsec=nsec)
+    )
     if action == "list":
         columns = ("id", "name", "vm-state-size", "date-sec", "icount")
         output.emit(output.Table(columns, [[row.get(c) for c in columns] for row in rows]), fmt)
@@ -319,7 +332,7 @@ def resize(
     from machine.block import tools
     from workbench import output
 
-    _run(
+    run_on_graph(
         lambda graph: tools.resize(graph, filename, size, image_format, shrink=shrink, prealloc=preallocation)
     )
     if not quiet:
@@ -338,7 +351,7 @@ def rebase(
     """Give an overlay another backing file; what differs is copied into the overlay."""
     from machine.block import tools
 
-    _run(
+    run_on_graph(
         lambda graph: tools.rebase(graph, filename, image_format, backing or None, backing_fmt, unsafe=unsafe)
     )
 
@@ -355,7 +368,7 @@ def commit(image_format: str | None, quiet: bool, progress: bool, keep: bool, fi
     from workbench import output
 
     shown = _shower(progress and not quiet)
-    _run(lambda graph: tools.commit(graph, filename, image_format, keep=keep, progress=shown))
+    run_on_graph(lambda graph: tools.commit(graph, filename, image_format, keep=keep, progress=shown))
     if not quiet:
         output.emit(output.Text("Image committed."))
 
@@ -373,4 +386,4 @@ def hash_(image_format: str | None, share: bool, filename: str) -> None:
     async def work(graph: Graph) -> str:
         return await content_root(await tools.open_image(graph, filename, image_format, force_share=share))
 
-    output.emit(output.Text(_run(work)))
+    output.emit(output.Text(run_on_graph(work)))

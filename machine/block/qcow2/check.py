@@ -284,45 +284,59 @@ class Checker:
         if l1_changed:
             await node.file.pwrite(self.header.l1_offset, encode_table(node.mapping.l1))
 
-    async def rebuild_refcounts(self) -> None:
-        """Write new refcount structures behind everything that is referenced, and switch the header to
-        them."""
+    async def rebuild_refcounts(self, order: int | None = None) -> None:
+        """Write new refcount structures behind everything that is referenced, and switch the header to them.
+
+        Args:
+            order: their width; the old structures, which are whole then, stay until the header is switched.
+        """
         node, header, refs = self.node, self.header, self.node.refs
+        old_end = 0
+        if order is not None:
+            places = [header.reftable_offset + (header.reftable_clusters << self.bits) - 1, *refs.table]
+            old_end = max((place & OFFSET_MASK) >> self.bits for place in places) + 1
+        order = refs.order if order is None else order
+        per_block, maximum = (node.cluster * 8) >> order, (1 << (1 << order)) - 1
         fresh = Checker(node, False)
         await fresh.run()
         counts = fresh.counts
         last = next((i for i in range(len(counts) - 1, -1, -1) if counts[i]), 0)
-        base = last + 1
+        base = max(last + 1, old_end)
+        counts.extend(array("I", bytes(4 * max(0, base - len(counts)))))
         per_table = node.cluster // 8
         blocks = tables = 1
         while True:
             total = base + blocks + tables
-            need_blocks = -(-total // refs.per_block)
+            need_blocks = -(-total // per_block)
             need_tables = -(-need_blocks // per_table)
             if need_blocks <= blocks and need_tables <= tables:
                 break
             blocks, tables = max(blocks, need_blocks), max(tables, need_tables)
         total = base + blocks + tables
         counts = counts[:base] + array("I", [1]) * (blocks + tables)
-        counts.extend(array("I", bytes(4 * (blocks * refs.per_block - total))))
+        counts.extend(array("I", bytes(4 * (blocks * per_block - total))))
         table = array("Q", bytes(tables * node.cluster))
         for index in range(blocks):
-            cells = decode_block(bytes(node.cluster), refs.order)
-            for i, value in enumerate(counts[index * refs.per_block : (index + 1) * refs.per_block]):
-                if value > refs.maximum:
+            cells = decode_block(bytes(node.cluster), order)
+            for i, value in enumerate(counts[index * per_block : (index + 1) * per_block]):
+                if value > maximum:
                     raise BlockError(
                         errno.EINVAL,
                         f"{node.filename}: a cluster has more references than its refcount holds",
                     )
                 cells[i] = value
             table[index] = (base + index) << self.bits
-            await node.file.pwrite(table[index], encode_block(cells, refs.order))
+            await node.file.pwrite(table[index], encode_block(cells, order))
         place = (base + blocks) << self.bits
         await node.file.pwrite(place, encode_table(table))
         await node.file.flush()
-        await node.file.pwrite(48, place.to_bytes(8, "big") + tables.to_bytes(4, "big"))
-        await node.file.flush()
         header.reftable_offset, header.reftable_clusters = place, tables
+        if order == header.refcount_order:
+            await node.file.pwrite(48, place.to_bytes(8, "big") + tables.to_bytes(4, "big"))
+        else:
+            header.refcount_order = order
+            await node.write_header()
+        await node.file.flush()
         node.forget_metadata_map()
 
 

@@ -133,6 +133,12 @@ class Qcow2Image(Node):
         self.limits.discard_alignment = self.cluster
         self._data_raw = bool(header.autoclear & layout.AUTOCLEAR_DATA_RAW) and self.data_file_external
 
+    async def remake_tables(self) -> None:
+        """Begin anew with the header's tables; nothing that is cached may be dirty."""
+        self._make_tables(self._l2_bytes)
+        await self.load_tables()
+        self.forget_metadata_map()
+
     async def load_tables(self) -> None:
         """Read L1 and the refcount table."""
         header = self.header
