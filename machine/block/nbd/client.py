@@ -31,6 +31,7 @@ class Session:
         self.min_block = 1
         self.max_block = W.MAX_PAYLOAD
         self.structured = False
+        self.oldstyle = False
         self.context_id: int | None = None
         self.description = ""
 
@@ -56,14 +57,26 @@ class Session:
                 return
         elif tls is not None:
             raise BlockError(errno.EACCES, "the server does not know TLS")
+        if self.oldstyle:
+            if export:
+                raise BlockError(
+                    errno.ENOENT, f"export '{export}' not found: the server is old, it has no names"
+                )
+            return
         await self._export_name(export)
 
     async def hello(self) -> bool:
         """Exchange greetings; False for a server that knows only export names."""
         magic = await self.stream.read(8)
         second = await self.stream.read(8)
+        if magic == W.INIT_MAGIC and second == W.CLISERV_MAGIC.to_bytes(8, "big"):
+            self.size, flags = struct.unpack(">QI", await self.stream.read(12))
+            self.flags = flags & 0xFFFF
+            await self.stream.read(124)
+            self.oldstyle = True
+            return False
         if magic != W.INIT_MAGIC or second != W.OPTION_MAGIC:
-            raise DroppedError("the server does not speak newstyle NBD")
+            raise DroppedError("the server does not speak NBD")
         (flags,) = struct.unpack(">H", await self.stream.read(2))
         fixed = bool(flags & W.FLAG_FIXED_NEWSTYLE)
         self._no_zeroes = bool(flags & W.FLAG_NO_ZEROES)

@@ -57,7 +57,7 @@ def qemu_img(*args: str | Path, ok: tuple[int, ...] = (0,)) -> str:
     return result.stdout
 
 
-def qemu_io(path: Path, *commands: str, fmt: str = "qcow2") -> str:
+def qemu_io(path: str | Path, *commands: str, fmt: str = "qcow2") -> str:
     """Run qemu-io commands on an image."""
     args = ["qemu-io", "-f", fmt, str(path)]
     for command in commands:
