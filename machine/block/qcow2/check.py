@@ -99,6 +99,10 @@ class Checker:
         if node.snapshots:
             length = sum(len(s.encode()) for s in node.snapshots)
             self.use(header.snapshot_offset, length, "snapshot table")
+            for snapshot in self.node.snapshots:
+                if snapshot.incomplete:
+                    self.result.say(f"ERROR snapshot '{snapshot.id}' lacks its extra data")
+                    self.result.corruptions += 1
         await self._bitmaps()
         for kind, body in header.unknown:
             if kind == layout.EXT_CRYPTO and len(body) >= 16:
@@ -367,6 +371,11 @@ async def check(node: Qcow2Image, *, fix_leaks: bool = False, fix_errors: bool =
     if node.header.snapshot_count and not node.snapshots:
         node.snapshots = await snapshots.load(node)
     checker = await _one_pass(node, (fix_leaks and fix_errors) or fix_leaks, fix_errors)
+    if fix_errors and any(snapshot.incomplete for snapshot in node.snapshots):
+        await snapshots.store_table(node, node.snapshots)
+        await node.refs.cache.flush()
+        for snapshot in node.snapshots:
+            snapshot.incomplete = False
     result = checker.result
     if not (fix_leaks or fix_errors):
         return result

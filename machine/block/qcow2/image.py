@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from machine.block.errors import BlockError, ImageCorruptError
@@ -254,6 +256,23 @@ class Qcow2Image(Node):
         if self.header.incompatible & layout.INCOMPAT_DIRTY:
             self.header.incompatible &= ~layout.INCOMPAT_DIRTY
             await self.write_incompatible()
+
+    @asynccontextmanager
+    async def marked_dirty(self) -> AsyncIterator[None]:
+        """Let a crash in here be repaired by the next open: flags and refcounts can't change together.
+
+        Version 2 has no such mark: there, such a crash needs a ``check -r all``.
+        """
+        marked = self.header.version >= 3 and not self._lazy
+        if marked:
+            self.header.incompatible |= layout.INCOMPAT_DIRTY
+            await self.write_incompatible()
+        try:
+            yield
+        finally:
+            if marked and not self.broken:
+                await self.flush()
+                await self.mark_clean()
 
     def corrupt(self, what: str) -> ImageCorruptError:
         """Remember that metadata contradict themselves and return the error to raise."""

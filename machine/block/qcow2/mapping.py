@@ -203,6 +203,9 @@ class Mapping:
             node.forget_metadata_map()
             raise
         if old:
+            await (
+                node.file.flush()
+            )  # the old table's refcount may not fall before the new one is in its place
             await node.refs.change(old >> self.bits, 1, -1)
         return offset, table
 

@@ -45,6 +45,8 @@ class Snapshot:
     disk_size: int = 0
     icount: int = -1
     extra: bytes = b""
+    #: Lacks what version 3 needs, as images do that an old program upgraded; written anew it is whole.
+    incomplete: bool = False
 
     def encode(self) -> bytes:
         """Return the entry as it is on disk."""
@@ -71,8 +73,6 @@ async def load(node: Qcow2Image) -> list[Snapshot]:
         l1o, l1n, id_len, name_len, sec, nsec, clock, vm, extra_len = _ENTRY.unpack(fixed)
         if extra_len > 1024:
             raise ImageFormatError(f"{node.filename}: snapshot {number} has {extra_len} bytes of extra data")
-        if header.version >= 3 and extra_len < 16:
-            raise ImageFormatError(f"{node.filename}: snapshot {number} lacks extra data")
         rest = bytes(await read_padded(node.file, offset + 40, extra_len + id_len + name_len))
         vm64, disk, icount = _EXTRA.unpack(rest[:extra_len].ljust(24, b"\xff")[:24])
         if l1n * 8 > MAX_L1_BYTES or (l1n and l1o & (node.cluster - 1)):
@@ -91,6 +91,7 @@ async def load(node: Qcow2Image) -> list[Snapshot]:
                 disk_size=disk if extra_len >= 16 else header.size,
                 icount=icount if extra_len >= 24 and icount != NO_ICOUNT else -1,
                 extra=rest[24:extra_len],
+                incomplete=header.version >= 3 and extra_len < 16,
             )
         )
         offset += 40 + len(rest)
@@ -109,7 +110,7 @@ def find(node: Qcow2Image, name: str) -> Snapshot:
     raise BlockError(errno.ENOENT, f"{node.filename}: no snapshot '{name}'")
 
 
-async def _store_table(node: Qcow2Image, snapshots: list[Snapshot]) -> None:
+async def store_table(node: Qcow2Image, snapshots: list[Snapshot]) -> None:
     """Write a new table, switch the header to it, free the old one."""
     header = node.header
     data = b"".join(s.encode() for s in snapshots)
@@ -192,6 +193,7 @@ async def refresh_copied(node: Qcow2Image) -> None:
     if changed_l1:
         await node.file.flush()
         await node.file.pwrite(node.header.l1_offset, encode_table(mapping.l1))
+        await node.file.flush()
 
 
 async def create(
@@ -217,7 +219,7 @@ async def create(
     node._check(0, 0, write=True)
     await node.flush()
     ids = [int(s.id) for s in node.snapshots if s.id.isdigit()]
-    async with node.lock:
+    async with node.marked_dirty(), node.lock:
         await node.mark_lazy_dirty()
         l1 = node.mapping.l1
         clusters = -(-len(l1) * 8 // node.cluster)
@@ -235,7 +237,7 @@ async def create(
                 await node.refs.change(offset >> node.header.cluster_bits, clusters, -1)
             raise
         await refresh_copied(node)
-        await _store_table(node, [*node.snapshots, snapshot])
+        await store_table(node, [*node.snapshots, snapshot])
         if vm_size:
             start = vm_offset(node)
             await _drop_vm_state(node, start, vm_size)
@@ -272,7 +274,7 @@ async def apply(node: Qcow2Image, name: str) -> Snapshot:
             await node.truncate(snapshot.disk_size)
         finally:
             node.snapshots = saved
-    async with node.lock:
+    async with node.marked_dirty(), node.lock:
         await node.mark_lazy_dirty()
         await resize.grow_l1(node, snapshot.l1_entries)
         table = await read_l1(node, snapshot)
@@ -296,10 +298,10 @@ async def delete(node: Qcow2Image, name: str) -> None:
     snapshot = find(node, name)
     node._check(0, 0, write=True)
     await node.flush()
-    async with node.lock:
+    async with node.marked_dirty(), node.lock:
         await node.mark_lazy_dirty()
         table = await read_l1(node, snapshot)
-        await _store_table(node, [s for s in node.snapshots if s is not snapshot])
+        await store_table(node, [s for s in node.snapshots if s is not snapshot])
         await _change_refs(node, table, -1)
         if snapshot.l1_entries:
             await node.refs.release(snapshot.l1_offset, snapshot.l1_entries * 8)
