@@ -1,4 +1,4 @@
-"""QEMU itself as the other side: catalogue R-a to R-f, N5, N6, and the rest of N11."""
+"""QEMU itself as the other side: catalogue R-a to R-f, N5, N6, the rest of N11 and of I8."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import pytest
 from machine.block.errors import BlockError
 from machine.block.graph import Graph
 from machine.block.jobs.backup import BackupJob
+from machine.block.jobs.chain import StreamJob
 from machine.block.jobs.job import JobState
 from machine.block.jobs.mirror import MirrorJob
 from machine.block.nbd.server import Export, NbdServer
 from machine.block.options import from_filename
 from machine.block.replication import ReplicationNode
 
-from .qcow2_util import make_image, open_image, qemu_img, qemu_io
+from .qcow2_util import make_image, open_image, qemu_img, qemu_io, qemu_json
 from .qmp import DAEMON, SYSTEM, Qmp
 from .replication_util import Secondary
 from .test_nbd import nbdkit, pattern, serving
@@ -370,6 +371,51 @@ def test_r_f_our_mirror_and_backup_into_an_export_of_qemu(tmp_path: Path, mode: 
     (tmp_path / "frozen.raw").write_bytes(pattern())
     qemu_img("compare", "-F", "raw", tmp_path / "b.q2", tmp_path / "frozen.raw")
     assert (tmp_path / "s.raw").read_bytes() != pattern()
+
+
+@pytest.mark.requires("qemu-storage-daemon", "qemu-img", "qemu-io")
+@pytest.mark.parametrize("base", [None, "base"])
+def test_i8_stream_like_qemu(tmp_path: Path, base: str | None) -> None:
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        folder.mkdir()
+        make_image(folder / "base.q2", size=4 * M)
+        for image, below in (("mid", "base"), ("top", "mid")):
+            make_image(folder / f"{image}.q2", size=4 * M, backing_file=f"{below}.q2", backing_format="qcow2")
+        qemu_io(folder / "base.q2", "write -q -P 1 0 1M")
+        qemu_io(folder / "mid.q2", "write -q -P 2 700k 1M", "write -q -z 3M 64k")
+        qemu_io(folder / "top.q2", "write -q -P 3 1M 100k")
+    graph = Graph()
+    top = open_image(graph, tmp_path / "ours" / "top.q2")
+    assert top.backing is not None
+    job = StreamJob(graph, top, top.backing.backing if base else None)
+    job.start()
+    graph.run(job.wait())
+    assert job.error is None
+    graph.run(graph.close())
+
+    def node(name: str, backing: str | None) -> dict[str, Any]:
+        file = {"driver": "file", "filename": str(tmp_path / "theirs" / f"{name}.q2")}
+        return {
+            "driver": "qcow2",
+            "node-name": name,
+            "file": file,
+            **({"backing": backing} if backing else {}),
+        }
+
+    with Qmp(*DAEMON) as peer:
+        for name, backing in (("base", None), ("mid", "base"), ("top", "mid")):
+            peer("blockdev-add", **node(name, backing))
+        peer("block-stream", job_id="j", device="top", **({"base-node": base} if base else {}))
+        assert "error" not in peer.wait_event("BLOCK_JOB_COMPLETED")["data"]
+    one, two = (tmp_path / folder / "top.q2" for folder in ("ours", "theirs"))
+    qemu_img("compare", one, two)
+    qemu_img("check", one)
+    runs = [
+        [(r["start"], r["length"], r["depth"], r["zero"]) for r in qemu_json("map", path)]
+        for path in (one, two)
+    ]
+    assert runs[0] == runs[1]
+    assert Path(qemu_json("info", one).get("backing-filename", "")).name == ("base.q2" if base else "")
 
 
 def writable_disk(graph: Graph, server: NbdServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def drive(tmp_path: Path) -> DriveConfig:
 class Slow:
     """A base that counts, may fail a cluster's reads, and may do something before each."""
 
-    def __init__(self, base: Base, failing: dict[int, list[int]] | None = None) -> None:
+    def __init__(self, base: Base, failing: dict[int, list[int]] | None = None, delay_s: float = 0) -> None:
+        self.delay_s = delay_s
         self.base = base
         self.size_bytes = base.size_bytes
         self.failing = failing or {}
@@ -44,6 +46,7 @@ class Slow:
 
     def cluster(self, index: int, length: int) -> bytes:
         self.reads += 1
+        time.sleep(self.delay_s)
         left = self.failing.get(index)
         if left and (errno := left.pop(0)):
             raise BlockError(errno, "worn out")
@@ -56,11 +59,13 @@ class Slow:
         self.base.close()
 
 
-def record(out: Path, drive: DriveConfig, failing: dict[int, list[int]] | None = None) -> RecordResult:
+def record(
+    out: Path, drive: DriveConfig, failing: dict[int, list[int]] | None = None, delay_s: float = 0
+) -> RecordResult:
     made = disk_guest.recorder(out, drive)
     node = made.board.drives["drive0"]  # type: ignore[attr-defined]
     assert isinstance(node, OverlayDisk)
-    node.base = Slow(node.base, failing)
+    node.base = Slow(node.base, failing, delay_s)
     result = made.run(timeout_s=60)
     made.board.engine.close()
     return result
@@ -80,7 +85,7 @@ def test_d2_d5_a_run_does_not_depend_on_the_host_and_leaves_the_image_alone(
 ) -> None:
     before = Path(drive.file).read_bytes()
     one = record(tmp_path / "one.trace", drive)
-    two = record(tmp_path / "two.trace", drive)
+    two = record(tmp_path / "two.trace", drive, delay_s=0.003)
     assert one.reason == "poweroff" and one.icount == two.icount
     assert verify(tmp_path / "one.trace") == (one.icount, 0)
     with TraceReader.open(tmp_path / "one.trace") as a, TraceReader.open(tmp_path / "two.trace") as b:
