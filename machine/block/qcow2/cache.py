@@ -102,9 +102,9 @@ class TableCache:
         if not self.dirty:
             return
         before, self.depends = self.depends, None
-        if before is not None and before.dirty and before.writable:
+        if before is not None and before.writable:
             await before.flush()
-            await self._file().flush()
+            await self._file().flush()  # also where the other's tables were written before, but without a barrier
         if not self.writable:
             return
         for offset in list(self.dirty):

@@ -75,8 +75,9 @@ def exercise(seed: int, options: dict[str, Any], losses: int) -> None:
             graph.run(node.pwrite(offset, bytes([step + 1]) * length))
             model[offset : offset + length] = bytes([step + 1]) * length
         elif kind < 0.65:
-            graph.run(node.pdiscard(offset & -16384, 65536))
-            model[offset & -16384 : (offset & -16384) + 65536] = bytes(65536)
+            start = offset & -65536  # whole clusters, so that they read as zeroes
+            graph.run(node.pdiscard(start, 65536))
+            model[start : start + 65536] = bytes(65536)
         elif kind < 0.72 and many:
             graph.run(snapshots.create(node, f"s{step}"))
         elif kind < 0.78 and node.snapshots:
