@@ -104,7 +104,9 @@ class TableCache:
         before, self.depends = self.depends, None
         if before is not None and before.writable:
             await before.flush()
-            await self._file().flush()  # also where the other's tables were written before, but without a barrier
+            await (
+                self._file().flush()
+            )  # also where the other's tables were written before, but without a barrier
         if not self.writable:
             return
         for offset in list(self.dirty):
