@@ -13,6 +13,7 @@ from machine.bus import Bus
 from machine.clock import Clock
 from machine.config import Images, MachineConfig
 from machine.console import ConsolePort
+from machine.cpu import parse_cpu
 from machine.devicetree import amend_tree, build_tree
 from machine.drives import drive_name, open_drive
 from machine.errors import ConfigError
@@ -135,6 +136,7 @@ class Board:
                 guest=config.guest,
                 host=self,
                 builtin_sbi=config.bios == "builtin",
+                features=parse_cpu(config.cpu),
             )
         except MemoryError as error:
             raise ConfigError(f"{error}; use a smaller --memory") from None

@@ -40,6 +40,7 @@ class MachineConfig:
     Args:
         memory_bytes: RAM, a multiple of 4 KiB.
         harts: 1 to 16.
+        cpu: the processor and its features, as ``--cpu`` spells them (``machine.cpu``).
         bios: ``builtin``, ``none`` or ``file``.
         append: kernel command line.
         quantum_steps: steps of a hart's turn (law 6).
@@ -53,6 +54,7 @@ class MachineConfig:
 
     memory_bytes: int = 512 << 20
     harts: int = 1
+    cpu: str = "rv64"
     bios: str = "builtin"
     append: str = ""
     quantum_steps: int = 100_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from machine.config import MachineConfig
+from machine.cpu import isa_extensions
 from machine.fdt import Node, Value, cells64, parse_fdt
 from machine.hw.device import Device
 from machine.hw.virtmap import RAM_BASE, TIMEBASE_HZ, UART_BASE, cpu_phandle, intc_phandle
@@ -20,7 +21,18 @@ ISA_MULTI = (
 CACHE_BLOCK_BYTES = 64
 
 
-def _cpus(harts: int) -> Node:
+def _isa(cpu: str) -> list[str]:
+    """Return the extensions in the canonical order: single letters, then names."""
+    chosen = isa_extensions(cpu)
+    return [*ISA_SINGLE, *(n for n in chosen if len(n) == 1), *ISA_MULTI, *(n for n in chosen if len(n) > 1)]
+
+
+def _isa_string(extensions: Sequence[str]) -> str:
+    letters = "".join(name for name in extensions if len(name) == 1)
+    return "rv64" + letters + "".join(f"_{name}" for name in extensions if len(name) > 1)
+
+
+def _cpus(harts: int, isa: list[str]) -> Node:
     cpus = Node("cpus", {"#address-cells": 1, "#size-cells": 0, "timebase-frequency": TIMEBASE_HZ})
     cluster = Node("cluster0")
     for hart in range(harts):
@@ -32,9 +44,9 @@ def _cpus(harts: int) -> Node:
                     "reg": hart,
                     "status": "okay",
                     "compatible": "riscv",
-                    "riscv,isa": "rv64" + ISA_SINGLE + "".join(f"_{name}" for name in ISA_MULTI),
+                    "riscv,isa": _isa_string(isa),
                     "riscv,isa-base": ISA_BASE,
-                    "riscv,isa-extensions": [*ISA_SINGLE, *ISA_MULTI],
+                    "riscv,isa-extensions": isa,
                     "riscv,cbom-block-size": CACHE_BLOCK_BYTES,
                     "riscv,cbop-block-size": CACHE_BLOCK_BYTES,
                     "riscv,cboz-block-size": CACHE_BLOCK_BYTES,
@@ -98,7 +110,7 @@ def build_tree(
     root.add(
         Node(f"memory@{RAM_BASE:x}", {"device_type": "memory", "reg": cells64(RAM_BASE, config.memory_bytes)})
     )
-    root.add(_cpus(config.harts))
+    root.add(_cpus(config.harts, _isa(config.cpu)))
     soc = Node("soc", {"#address-cells": 2, "#size-cells": 2, "compatible": "simple-bus", "ranges": None})
     root.add(soc)
     for device in reversed(devices):

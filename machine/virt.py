@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from machine.config import MachineConfig
+from machine.cpu import parse_cpu
 from machine.errors import ConfigError
 from machine.hw import virtmap
 from machine.hw.aclint import Aclint, Harts
@@ -32,6 +33,7 @@ def check_config(config: MachineConfig) -> None:
         raise ConfigError(f"guest {config.guest!r} on board {config.board!r}: expected riscv64 on virt")
     if not 1 <= config.harts <= HARTS_MAX:
         raise ConfigError(f"{config.harts} harts: expected 1 to {HARTS_MAX}; see --smp")
+    parse_cpu(config.cpu)
     if config.memory_bytes % PAGE or not 1 << 20 <= config.memory_bytes <= MEMORY_MAX:
         raise ConfigError(
             f"{config.memory_bytes} bytes of memory: expected 1 MiB to 64 GiB in units of 4 KiB; see --memory"

@@ -49,6 +49,10 @@ CSR_NUMBERS: Mapping[str, int] = MappingProxyType(
         "fflags": 0x001,
         "frm": 0x002,
         "fcsr": 0x003,
+        "vstart": 0x008,
+        "vxsat": 0x009,
+        "vxrm": 0x00A,
+        "vcsr": 0x00F,
         "sstatus": 0x100,
         "sie": 0x104,
         "stvec": 0x105,
@@ -83,6 +87,9 @@ CSR_NUMBERS: Mapping[str, int] = MappingProxyType(
         "cycle": 0xC00,
         "time": 0xC01,
         "instret": 0xC02,
+        "vl": 0xC20,
+        "vtype": 0xC21,
+        "vlenb": 0xC22,
         "mvendorid": 0xF11,
         "marchid": 0xF12,
         "mimpid": 0xF13,
@@ -104,11 +111,24 @@ class GdbRegister:
     group: str
 
 
-def gdb_features(known: Callable[[str], bool]) -> dict[str, list[GdbRegister]]:
+#: gdb's number of v0.
+V0_NUMBER = 4162
+#: The type of a vector register, which its feature defines.
+VECTOR_TYPE = "riscv_vector"
+
+
+def gdb_vector_fields(bits: int) -> list[tuple[str, str, int]]:
+    """Return the views of a vector register of so many bits: a field's name, the type of its elements, how many."""
+    widths = ((8, "b"), (16, "s"), (32, "w"), (64, "l"), (128, "q"))
+    return [(name, f"uint{width}", bits // width) for width, name in widths]
+
+
+def gdb_features(known: Callable[[str], bool], vector_bits: int = 0) -> dict[str, list[GdbRegister]]:
     """Return the features of a target description, each with its registers in order.
 
     Args:
         known: tells whether the engine has a register of this name; x0, which it has not, is always listed.
+        vector_bits: of a vector register, 0 where there are none.
     """
     cpu = [
         GdbRegister(
@@ -127,11 +147,15 @@ def gdb_features(known: Callable[[str], bool]) -> dict[str, list[GdbRegister]]:
     csrs = sorted((number, name) for name, number in CSR_NUMBERS.items() if known(name))
     fpu += [GdbRegister(name, 65 + n, name, 32, "int", "float") for n, name in csrs if name in in_fpu]
     system = [GdbRegister(name, 65 + n, name, 64, "int", "csr") for n, name in csrs if name not in in_fpu]
+    vectors = [
+        GdbRegister(f"v{i}", V0_NUMBER + i, f"v{i}", vector_bits, VECTOR_TYPE, "vector") for i in range(32)
+    ]
     return {
         "org.gnu.gdb.riscv.cpu": cpu,
         "org.gnu.gdb.riscv.fpu": fpu,
         "org.gnu.gdb.riscv.csr": system,
         "org.gnu.gdb.riscv.virtual": [GdbRegister("priv", 4161, "priv", 8, "int", "general")],
+        **({"org.gnu.gdb.riscv.vector": vectors} if vector_bits else {}),
     }
 
 
@@ -176,7 +200,7 @@ def cause_name(cause: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CsrField:
-    """A bit field of a CSR; ``values`` names what its values mean."""
+    """A bit field of a CSR; ``values`` names what its values mean, 0 among them if that is worth telling."""
 
     name: str
     lo: int
@@ -185,12 +209,20 @@ class CsrField:
 
 
 _FS = MappingProxyType({0: "Off", 1: "Initial", 2: "Clean", 3: "Dirty"})
+_VS = MappingProxyType({1: "Initial", 2: "Clean", 3: "Dirty"})
+_SEW = MappingProxyType({0: "e8", 1: "e16", 2: "e32", 3: "e64"})
+_LMUL = MappingProxyType({0: "m1", 1: "m2", 2: "m4", 3: "m8", 5: "mf8", 6: "mf4", 7: "mf2"})
+_VXRM = MappingProxyType({0: "rnu", 1: "rne", 2: "rdn", 3: "rod"})
 _MODE = MappingProxyType({0: "Bare", 8: "Sv39", 9: "Sv48", 10: "Sv57"})
 _TVEC = MappingProxyType({0: "Direct", 1: "Vectored"})
 _RM = MappingProxyType({0: "RNE", 1: "RTZ", 2: "RDN", 3: "RUP", 4: "RMM"})
 _SSTATUS = (
     *(CsrField("SIE", 1), CsrField("SPIE", 5), CsrField("UBE", 6)),
-    *(CsrField("SPP", 8, 1, MappingProxyType({0: "U", 1: "S"})), CsrField("FS", 13, 2, _FS)),
+    *(
+        CsrField("SPP", 8, 1, MappingProxyType({0: "U", 1: "S"})),
+        CsrField("VS", 9, 2, _VS),
+        CsrField("FS", 13, 2, _FS),
+    ),
     *(
         CsrField("XS", 15, 2),
         CsrField("SUM", 18),
@@ -218,6 +250,11 @@ CSR_FIELDS: Mapping[str, tuple[CsrField, ...]] = MappingProxyType(
         **dict.fromkeys(("mie", "mip", "mideleg"), tuple(sorted(_S_IRQS + _M_IRQS, key=lambda f: f.lo))),
         **dict.fromkeys(("scause", "mcause"), _CAUSE),
         **dict.fromkeys(("stvec", "mtvec"), (CsrField("mode", 0, 2, _TVEC), CsrField("base", 2, 62))),
+        "vtype": (
+            *(CsrField("LMUL", 0, 3, _LMUL), CsrField("SEW", 3, 3, _SEW)),
+            *(CsrField("VTA", 6), CsrField("VMA", 7), CsrField("VILL", 63)),
+        ),
+        "vcsr": (CsrField("VXSAT", 0), CsrField("VXRM", 1, 2, _VXRM)),
         "satp": (CsrField("PPN", 0, 44), CsrField("ASID", 44, 16), CsrField("MODE", 60, 4, _MODE)),
         "fcsr": (
             *(CsrField(name, i) for i, name in enumerate(("NX", "UF", "OF", "DZ", "NV"))),
@@ -235,9 +272,9 @@ def describe_csr(name: str, value: int) -> str:
     words = []
     for field in reversed(CSR_FIELDS.get(name, ())):
         got = value >> field.lo & ((1 << field.bits) - 1)
-        if field.values is not None:
+        if field.values is not None and (got or 0 in field.values):
             words.append(f"{field.name}={field.values.get(got, got)}")
-        elif got:
+        elif field.values is None and got:
             words.append(field.name if field.bits == 1 else f"{field.name}={got:#x}")
     return " ".join(words)
 

@@ -7,6 +7,8 @@ uint32_t wb_abi(void);
 Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step,
                    uint64_t quantum, const char *guest); /* NULL: no memory, or no such guest */
 void wb_destroy(Machine *m);
+/* A feature of the processor, before anything runs; -1: no such feature or value. */
+int wb_feature_set(Machine *m, const char *name, uint32_t value);
 void wb_reset_hart(Machine *m, uint32_t hart, uint64_t pc, uint64_t arg0, uint64_t arg1);
 
 /* switches (WB_SWITCHES), for benchmarks and the laws' tests; -1: no such switch */
@@ -69,13 +71,16 @@ void wb_fold_name(const RamFold *f, uint32_t page, uint8_t *out); /* BLAKE2b-256
 void wb_fold_value(const RamFold *f, uint8_t *out);               /* 32 bytes, little endian */
 uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);          /* those that are not zeros, ascending */
 
-/* harts: registers by number */
+/* harts: registers by number; those of more than 64 bits by words, the lowest first */
 uint32_t wb_n_regs(Machine *m);
 uint32_t wb_n_state(Machine *m); /* the first n of them are a hart's whole state */
 const char *wb_reg_name(Machine *m, uint32_t reg);
-uint32_t wb_reg_bits(Machine *m, uint32_t reg);
+uint32_t wb_reg_bits(Machine *m, uint32_t reg); /* 0: this machine has no such register */
 uint64_t wb_reg_get(Machine *m, uint32_t hart, uint32_t reg);
 int wb_reg_set(Machine *m, uint32_t hart, uint32_t reg, uint64_t value);
+int wb_wide_get(Machine *m, uint32_t hart, uint32_t reg, uint64_t *words); /* -1: it is not wide */
+int wb_wide_set(Machine *m, uint32_t hart, uint32_t reg, const uint64_t *words);
+/* the words of the registers that this machine has */
 void wb_state_get(Machine *m, uint32_t hart, uint64_t *out);
 void wb_state_set(Machine *m, uint32_t hart, const uint64_t *in);
 void wb_irq_line(Machine *m, uint32_t hart, uint32_t line, int level);

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-KINDS = ("int", "hex", "x", "f", "pc", "hi20", "csr", "rm", "aqrl", "iorw")
+KINDS = ("int", "hex", "x", "f", "v", "pc", "hi20", "csr", "rm", "aqrl", "iorw", "vm", "vtype")
 """How the disassembler can print an argument; disasm.c has a case for each."""
 MAX_OPERANDS = 5
 
@@ -87,7 +87,8 @@ class Pattern:
 
     @property
     def mnemonic(self) -> str:
-        return self.template.split()[0].split("{")[0]
+        """The instruction's name; a number that is part of it is ``N``."""
+        return re.sub(r"\{\w+\}(?=.)", "N", self.template.split()[0]).split("{")[0]
 
     def overlaps(self, other: Pattern) -> bool:
         return not (self.match ^ other.match) & self.mask & other.mask
@@ -189,7 +190,7 @@ class Parser:
                     group.append(pattern)
         if group is not None:
             self._fail("the last group is not closed with '}'")
-        _check_overlaps(table)
+        _check_overlaps(table, [u for t in self.tables if t.width == table.width for u in t.units])
         self.tables.append(table)
         self._check_functions()
         return table
@@ -365,13 +366,14 @@ def template_operands(p: Pattern) -> list[tuple[str, str]]:
     return [(arg, kind or p.args.kinds.get(arg, "int")) for arg, kind in found]
 
 
-def _check_overlaps(table: Table) -> None:
+def _check_overlaps(table: Table, others: Sequence[Unit]) -> None:
+    """Refuse patterns that are never reached, and units that overlap in this table or with those of others."""
     for i, unit in enumerate(table.units):
         for k, p in enumerate(unit.patterns):
             for before in unit.patterns[:k]:
                 if before.hides(p):
                     raise DecodeError(f"{p.where}: never reached, {before.where} matches all of it first")
-            for q in (q for other in table.units[:i] for q in other.patterns):
+            for q in (q for other in (*others, *table.units[:i]) for q in other.patterns):
                 if p.overlaps(q):
                     raise DecodeError(f"{p.where}: overlaps {q.where}; if meant, put both in a {{ group }}")
 

@@ -7,7 +7,7 @@ process may hold several, each used by one thread at a time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -85,6 +85,15 @@ class Probe:
 RECORD = struct.Struct("<QQHBBBBBxQQQQQ8Q")
 
 
+def _join(words: Iterable[int]) -> int:
+    """Return the number that words of 64 bits make up, the lowest first."""
+    return sum(word << 64 * i for i, word in enumerate(words))
+
+
+def _split(value: int, words: int) -> list[int]:
+    return [value >> 64 * i & NEVER for i in range(words)]
+
+
 class Host(Protocol):
     """What the engine asks of the board. ``None`` and ``False`` mean that nothing is at this address."""
 
@@ -135,6 +144,7 @@ class Engine:
         quantum: steps of a hart's turn.
         host: takes MMIO and SBI calls, during ``run``, in the calling thread.
         builtin_sbi: an ecall from S-mode goes to ``host.sbi_call`` instead of trapping to M-mode.
+        features: of the processor, by name; those that are not named are as the guest has them by itself.
 
     Raises:
         ValueError: a size, count or guest that the engine does not have.
@@ -154,6 +164,7 @@ class Engine:
         guest: str = "riscv64",
         host: Host,
         builtin_sbi: bool,
+        features: Mapping[str, int] | None = None,
     ) -> None:
         if not 1 <= harts <= 16 or ram_size <= 0 or (ram_base | ram_size) % PAGE_SIZE or guest != "riscv64":
             raise ValueError(
@@ -166,6 +177,10 @@ class Engine:
         self._m = lib.wb_create(ram_base, ram_size, harts, ns_per_step, quantum, guest.encode())
         if self._m == ffi.NULL:
             raise MemoryError(f"no memory for a guest with {ram_size >> 20} MiB of RAM")
+        for name, value in (features or {}).items():
+            if lib.wb_feature_set(self._m, name.encode(), value):
+                lib.wb_destroy(self._m)
+                raise ValueError(f"no processor with the feature {name} = {value}")
         self._handle = ffi.new_handle(self)
         sbi = lib.wb_py_sbi_call if builtin_sbi else ffi.NULL
         lib.wb_set_host(self._m, self._handle, lib.wb_py_mmio_read, lib.wb_py_mmio_write, sbi)
@@ -176,11 +191,14 @@ class Engine:
         #: The whole RAM, to read; stores go through ``write_phys``.
         self.ram: memoryview = memoryview(ffi.buffer(lib.wb_ram(self._m), ram_size)).toreadonly()
         n = lib.wb_n_regs(self._m)
-        self.reg_names: tuple[str, ...] = tuple(
-            ffi.string(lib.wb_reg_name(self._m, i)).decode() for i in range(n)
-        )
-        self._numbers = {name: i for i, name in enumerate(self.reg_names)}
-        self._n_state = lib.wb_n_state(self._m)
+        #: Bits of the registers that this machine has, by number.
+        self._bits = {i: bits for i in range(n) if (bits := int(lib.wb_reg_bits(self._m, i)))}
+        self._numbers = {ffi.string(lib.wb_reg_name(self._m, i)).decode(): i for i in self._bits}
+        self.reg_names: tuple[str, ...] = tuple(self._numbers)
+        n_state = lib.wb_n_state(self._m)
+        #: Words of each register that is state, in order.
+        self._state = {name: self._bits[i] // 64 for name, i in self._numbers.items() if i < n_state}
+        self._words = ffi.new("uint64_t[]", max(self._bits.values()) // 64)
         self._n_breakpoints = 0
         self._pages = ffi.new("uint32_t[]", self.ram_pages)
 
@@ -352,38 +370,57 @@ class Engine:
             raise ValueError(f"no register {name!r}") from None
 
     def reg_bits(self, reg: int) -> int:
-        return int(lib.wb_reg_bits(self._m, reg))
+        return self._bits[self._reg(reg)]
 
     def _reg(self, reg: str | int) -> int:
         if isinstance(reg, str):
             return self.reg_number(reg)
-        if not 0 <= reg < len(self.reg_names):
+        if reg not in self._bits:
             raise ValueError(f"no register number {reg}")
         return reg
 
     def get_reg(self, hart: int, reg: str | int) -> int:
-        return int(lib.wb_reg_get(self._m, self._check_hart(hart), self._reg(reg)))
+        number = self._reg(reg)
+        bits = self._bits[number]
+        if bits <= 64:
+            return int(lib.wb_reg_get(self._m, self._check_hart(hart), number))
+        lib.wb_wide_get(self._m, self._check_hart(hart), number, self._words)
+        return _join(self._words[0 : bits // 64])
 
     def set_reg(self, hart: int, reg: str | int, value: int) -> None:
         """Write a register. Raises ValueError when it is read-only or refuses the value."""
-        if lib.wb_reg_set(self._m, self._check_hart(hart), self._reg(reg), value & NEVER):
+        number = self._reg(reg)
+        bits = self._bits[number]
+        if bits <= 64:
+            refused = lib.wb_reg_set(self._m, self._check_hart(hart), number, value & NEVER)
+        else:
+            words = _split(value & (1 << bits) - 1, bits // 64)
+            refused = lib.wb_wide_set(self._m, self._check_hart(hart), number, words)
+        if refused:
             raise ValueError(f"register {reg} can't be set to {value:#x}")
 
     def save_state(self, hart: int) -> dict[str, int]:
         """Return a hart's whole state by register name."""
-        out = ffi.new("uint64_t[]", self._n_state)
+        out = ffi.new("uint64_t[]", sum(self._state.values()))
         lib.wb_state_get(self._m, self._check_hart(hart), out)
-        return dict(zip(self.reg_names, out, strict=False))
+        state = {}
+        at = 0
+        for name, words in self._state.items():
+            state[name] = out[at] if words == 1 else _join(out[at : at + words])
+            at += words
+        return state
 
     def load_state(self, hart: int, state: Mapping[str, int]) -> None:
         """Set a hart's whole state. Raises ValueError unless ``state`` has exactly its registers."""
-        names = self.reg_names[: self._n_state]
-        if set(state) != set(names):
-            odd = sorted(set(state) ^ set(names))
+        if state.keys() != self._state.keys():
+            odd = sorted(set(state) ^ set(self._state))
             raise ValueError(f"not a state of this hart: {', '.join(odd[:4])} missing or unknown")
-        values = [state[name] for name in names]
-        if not all(isinstance(v, int) and 0 <= v <= NEVER for v in values):
-            raise ValueError("not a state of this hart: a value is not a 64-bit number")
+        values: list[int] = []
+        for name, words in self._state.items():
+            value = state[name]
+            if not isinstance(value, int) or not 0 <= value < 1 << 64 * words:
+                raise ValueError(f"not a state of this hart: {name} is not a number of {64 * words} bits")
+            values += [value] if words == 1 else _split(value, words)
         lib.wb_state_set(self._m, self._check_hart(hart), ffi.new("uint64_t[]", values))
 
     def save_sched(self) -> list[int]:

@@ -18,13 +18,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first sequence; each next one counts up")
     parser.add_argument("--batch", type=int, default=BATCH, help="sequences in one run of each machine")
     parser.add_argument("--shrinks", type=int, default=3, help="failures to shrink")
+    parser.add_argument("--vectors", action="store_true", help="machines with the vector extension")
     parser.add_argument(
         "--table", action="store_true", help="print every instruction with its number of vectors"
     )
     options = parser.parse_args()
     tally, seed, began = Tally(), options.seed, time.monotonic()
     while tally.instructions < options.instructions:
-        compare(seed, options.batch, tally=tally, shrinks=options.shrinks)
+        compare(seed, options.batch, tally=tally, shrinks=options.shrinks, vectors=options.vectors)
         seed += options.batch
     for failure in tally.failures[: options.shrinks]:
         print(failure.text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -57,6 +58,24 @@ PBMTE = 1 << 62
 MODES = (8, 9, 10)
 #: All but calls, and breakpoints: stval is the address of one, or 0 (privileged, 4.1.9).
 DELEGABLE = 0xB0F7
+VECTOR = "V"
+VS = 3 << 9
+#: CSRs of vectors, and values that are written.
+VCSRS = (
+    (0x008, (0,)), (0x009, (0, 1)), (0x00A, (0, 1, 2, 3)), (0x00F, tuple(range(8))),
+    (0xC20, (0,)), (0xC21, (0,)), (0xC22, (0,)),
+)  # fmt: skip
+#: What sequences with vectors set SEW to (its code), and the floating-point instructions that they have: where one of
+#: 16 bits would be asked for, the peer has it.
+SEWS: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] = (
+    ((0, 1, 2, 3), ()),
+    ((2, 3), ("vf", "vmf")),
+    ((1, 2, 3), ("vfwcvt.f.x", "vfncvt.x", "vfncvt.rtz.x")),
+)
+#: Instructions at which the peer keeps a vstart that is not zero.
+KEEP_VSTART = frozenset({"vslideup", "vmv_x_s", "vmv_s_x", "vfmv_f_s", "vfmv_s_f"})
+#: Registers that hold strides, and lengths, in sequences with vectors.
+STRIDES = {14: 8, 15: (1 << 64) - 4, 16: 1, 17: 24}
 NOP, ECALL, SRET, FENCE_I = 0x13, 0x73, 0x1020_0073, 0x100F
 
 
@@ -129,6 +148,13 @@ def put(p: Pattern, word: int, name: str, value: int) -> int:
     return word
 
 
+def _is_integer(p: Pattern) -> bool:
+    """Is this vector instruction one that has no floating point, and that may stand alone?"""
+    return (not p.mnemonic.startswith(("vf", "vmf")) or p.mnemonic == "vfirst.m") and not p.trans.startswith(
+        "vset"
+    )
+
+
 def _pack(p: Pattern, word: int) -> bytes:
     return struct.pack("<I" if p.width == 32 else "<H", word)
 
@@ -139,9 +165,16 @@ class Generator:
     Args:
         pool: instructions that may occur on their own.
         length: items in a sequence.
+        vectors: the machine has them, and half of the instructions are theirs.
     """
 
-    def __init__(self, seed: int, pool: Sequence[Pattern], length: int = 48) -> None:
+    def __init__(
+        self, seed: int, pool: Sequence[Pattern], length: int = 48, *, vectors: bool = False
+    ) -> None:
+        self.all_vectors = [p for p in pool if p.extension == VECTOR] if vectors else []
+        self.vectors = self.all_vectors
+        self.sews: tuple[int, ...] = ()
+        pool = [p for p in pool if p.extension != VECTOR]
         self.seed = seed
         self.rng = random.Random(seed)
         self.length = length
@@ -165,6 +198,10 @@ class Generator:
     def sequence(self) -> Sequence_:
         rng = self.rng
         self.supervisor = rng.random() < 0.5
+        self.sews, floating = rng.choice(SEWS)
+        self.vectors = [
+            p for p in self.all_vectors if _is_integer(p) or p.mnemonic.startswith(floating or "-")
+        ]
         start = self._start()
         self.paged, self.wide = start.satp != 0, start.medeleg != 0
         self.svinval = self.supervisor and not start.mstatus >> 20 & 1 and rng.random() < 0.3
@@ -209,10 +246,14 @@ class Generator:
         x = [self.integer() for _ in range(32)]
         for reg, value in BASES.items():
             x[reg] = value
+        for reg, value in STRIDES.items() if self.vectors else ():
+            x[reg] = value
         # Off or Dirty: what an FP instruction makes of the two between is not the same on both machines, and may be
         # more than it wrote. SPEC: privileged, 3.1.6.6
         fs = rng.choice((0, 3, 3, 3, 3, 3))
         mstatus = fs << 13 | rng.getrandbits(2) << 18 | 1 << 21 | rng.choice((0, 0, 1)) << 22
+        if self.vectors and rng.random() < 0.95:
+            mstatus |= VS
         mstatus |= (1 << 11 if self.supervisor else 0) | rng.choice((0, 0, 1)) << 20
         mstatus |= rng.getrandbits(1) << 8 | rng.getrandbits(1) << 5
         fcsr = rng.choice((0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 7)) << 5 | rng.choice((0, 0, rng.getrandbits(5)))
@@ -224,12 +265,12 @@ class Generator:
             x[PAGED_BASE[0]] = PAGED_BASE[1]
         menvcfg = rng.choice((0, 0, 0xF1, rng.choice((0x10, 0x30, 0x40, 0x80)))) | ADUE | PBMTE
         # A user's code page is none to the supervisor's handler. Calls are not delegated: one ends the sequence.
-        delegates = rng.random() < 0.4 and not (satp and not self.supervisor)
+        delegates = rng.random() < 0.4 and not (satp and not self.supervisor) and not self.vectors
         medeleg = rng.getrandbits(16) & DELEGABLE if delegates else 0
         if mstatus >> 22 & 1:
             medeleg &= ~(1 << 2)  # the handler's SRET would trap to the handler
         f = [self.floating() for _ in range(32)]
-        return Start(b"", x, f, fcsr, mstatus, satp, menvcfg, medeleg, ptes)
+        return Start(b"", x, f, fcsr, mstatus, satp, menvcfg, medeleg, ptes, vectors=bool(self.vectors))
 
     def _pte(self, index: int) -> int:
         rng = self.rng
@@ -259,6 +300,8 @@ class Generator:
 
     def _item(self) -> Item:
         rng = self.rng
+        if self.vectors and rng.random() < 0.7:
+            return self._vector_item()
         kind = rng.random()
         if kind < 0.015 and not self.paged:
             return self._reservation()
@@ -312,6 +355,90 @@ class Generator:
             if not writable:
                 word = word & ~(31 << 15 | 3 << 12) | 2 << 12  # csrrs rd, csr, zero
         return word
+
+    # ---- vectors ----
+
+    def _vector_item(self) -> Item:
+        """A setting of vl and vtype, one of the CSRs, or an instruction with registers that often make groups."""
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.2:
+            return self._setting()
+        if kind < 0.24:
+            number, values = rng.choice(VCSRS)
+            return self._fixed(
+                "csrrwi", number << 20 | rng.choice(values) << 15 | 5 << 12 | self._dest() << 7 | 0x73
+            )
+        if kind < 0.28:
+            return self._resumed()
+        p = rng.choice(self.vectors)
+        code = struct.pack("<I", self._vector_word(p))
+        if p.mnemonic.endswith("ff.v"):
+            code += struct.pack("<I", FENCE_I)
+        return Item(p.mnemonic, len(code), lambda pc, to: code, count=len(code) // 4)
+
+    def _vector_word(self, p: Pattern) -> int:
+        rng = self.rng
+        word = p.match | rng.getrandbits(32) & ~p.mask
+        step = rng.choice((1, 1, 1, 2, 2, 4, 8))
+        for name in ("vd", "vs2", "rs1"):
+            if p.args.kinds.get(name) == "v" and f"{{{name}}}" in p.template:
+                word = put(p, word, name, rng.randrange(32) & -step)
+            elif name == "vd" and "{vd:x}" in p.template:
+                word = put(p, word, name, self._dest())
+        if p.args.name == "vmem":
+            if rng.random() < 0.9:
+                word = put(p, word, "rs1", rng.choice(tuple(BASES)))
+            if "{vs2:x}" in p.template and rng.random() < 0.8:
+                word = put(p, word, "vs2", rng.choice((*STRIDES, 0)))
+            if "{nf}" in p.template and rng.random() < 0.6:
+                word = put(p, word, "nf", rng.randint(2, 4))
+        if "vm" in p.args.kinds and rng.random() < 0.6:
+            word = put(p, word, "vm", 1)
+        return word
+
+    def _setting(self) -> Item:
+        rng = self.rng
+        vtype = rng.choice((0, 0, 0, 1, 2, 3, 5, 6, 7)) | rng.randrange(4) << 6
+        if rng.random() < 0.05:
+            vtype = rng.getrandbits(11) & ~(7 << 3)
+        vtype |= rng.choice(self.sews) << 3
+        rd = rng.choice((0, self._dest()))
+        kind = rng.random()
+        if kind < 0.5:  # vsetivli
+            return self._fixed(
+                "vsetivli", 3 << 30 | vtype << 20 & 0x3FF0_0000 | rng.randrange(32) << 15 | 0x7057 | rd << 7
+            )
+        if kind < 0.95:  # vsetvli
+            return self._fixed(
+                "vsetvli", vtype << 20 | rng.choice((0, 0, rng.randrange(32))) << 15 | 0x7057 | rd << 7
+            )
+        t = self._scratch()  # the type by a register
+        words = [
+            vtype << 20 | t << 7 | 0x13,
+            0x80 << 24 | t << 20 | rng.randrange(32) << 15 | 0x7057 | rd << 7,
+        ]
+        code = struct.pack("<2I", *words)
+        return Item("vsetvl", 8, lambda pc, to: code, count=2)
+
+    def _resumed(self) -> Item:
+        """An instruction that begins behind its first elements. vstart is less than vl: else the peer leaves it.
+
+        FENCE.I ends the peer's block, in which vstart and whether vl is VLMAX are what they were at its begin.
+        """
+        rng = self.rng
+        pool = [
+            p for p in self.vectors if p.trans not in KEEP_VSTART and not re.match(r"v[ls]\dr", p.mnemonic)
+        ]
+        p = rng.choice(pool)
+        setting = 3 << 30 | rng.choice(self.sews) << 23 | 3 << 20 | rng.randint(4, 31) << 15 | 0x7057
+        vstart = 0x008 << 20 | rng.randint(1, 3) << 15 | 5 << 12 | 0x73
+        code = struct.pack("<4I", setting, vstart, self._vector_word(p), FENCE_I)
+        return Item(p.mnemonic, 16, lambda pc, to: code, count=4)
+
+    def _fixed(self, name: str, word: int) -> Item:
+        code = struct.pack("<I", word)
+        return Item(name, 4, lambda pc, to: code)
 
     def _compressed_or(self, p: Pattern, name: str, reg: int) -> int:
         """The register, or one that the field of a compressed instruction can name."""

@@ -8,7 +8,9 @@ instruction. It ends at its last instruction, outside of its code, or when the w
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from tests.rvasm import REGS, assemble
 
@@ -44,7 +46,7 @@ IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_MEDELEG, IN_
 )  # fmt: skip
 # Offsets in a record that comes out.
 OUT_TRAPS, OUT_F, OUT_FCSR, OUT_ARENA, OUT_TRAP_DIGEST, OUT_STATUS = 0, 256, 512, 520, 528, 536
-OUT_MSTATUS, OUT_SCSRS, OUT_PTES, OUT_LOG, OUT_REWRITTEN = 544, 552, 640, 704, 960
+OUT_MSTATUS, OUT_SCSRS, OUT_PTES, OUT_LOG, OUT_REWRITTEN, OUT_VECTOR = 544, 552, 640, 704, 960, 968
 STATUSES = ("ended", "left its code", "watchdog")
 #: What a machine that broke down over a sequence is said to have left.
 BROKEN = "broke the machine"
@@ -56,6 +58,12 @@ SCSRS = {
     "senvcfg": 0x10A,
     "scounteren": 0x106,
 }
+#: The CSRs of vectors, behind the digest of the registers; only where there are any.
+VCSRS = {"vstart": 0x008, "vcsr": 0x00F, "vl": 0xC20, "vtype": 0xC21}
+V_REGS = BASE + 0xC000  # where a hart's are put to be digested
+V_BYTES = 512
+#: FS, VS and SD: how soon instructions make the former dirty is the implementation's choice. SPEC: privileged, 3.1.6.6
+STATUS_MASK = 0x7FFF_FFFF_FFFF_99FF
 CTX_BYTES = 1024  # of a hart
 # Offsets in the context.
 CTX_IN, CTX_OUT, CTX_LEFT, CTX_COUNT, CTX_DIGEST, CTX_PATIENCE, CTX_END, CTX_STATUS, CTX_SAVED, CTX_LOG = (
@@ -90,7 +98,49 @@ def _mix(value: str, digest: str, factor: str, scratch: str) -> str:
     )
 
 
-def _source() -> str:
+def _vector_move(reg: int, base: str, store: bool) -> str:
+    """vl8re8.v or vs8r.v: eight registers."""
+    return f".word {7 << 29 | 1 << 25 | 8 << 20 | REGS[base] << 15 | reg << 7 | (0x27 if store else 0x07):#x}"
+
+
+def _load_vectors() -> str:
+    """The registers from the template, and the CSRs as no instruction has set them: vill alone."""
+    loads = "; ".join(
+        f"li t0, {TEMPLATE + 128 * i}; {_vector_move(8 * i, 't0', store=False)}" for i in range(4)
+    )
+    vsetvl = 0x80 << 24 | REGS["t0"] << 20 | 7 << 12 | 0x57
+    return f"li t0, 0x600; csrs mstatus, t0; csrw 0x008, zero; {loads}; li t0, -1; .word {vsetvl:#x}; csrw 0x00f, zero"
+
+
+def _log_vstart() -> str:
+    """In the handler: where a trap came in the middle of a vector. It starts anew: what a vstart that is not less than
+    vl does is compared otherwise."""
+    return f"""
+    csrr x5, mstatus; andi x5, x5, 0x600; beqz x5, scalar
+    csrr x5, 0x008; csrw 0x008, zero; {_mix("x5", "x30", "x29", "x6")}; sd x30, {CTX_DIGEST}(x31)
+scalar:
+"""
+
+
+def _keep_vectors() -> str:
+    csrs = "; ".join(
+        f"csrr t0, {number:#x}; sd t0, {OUT_VECTOR + 8 + 8 * i}(s1)"
+        for i, number in enumerate(VCSRS.values())
+    )
+    stores = "; ".join(f"{_vector_move(8 * i, 'a2', store=True)}; addi a2, a2, 128" for i in range(4))
+    return f"""
+    li t0, 0x600; csrs mstatus, t0
+    {csrs}
+    csrw 0x008, zero
+    csrr t0, mhartid; slli t0, t0, 9; li a2, {V_REGS}; add a2, a2, t0
+    {stores}
+    li a0, 0; li a1, {DIGEST_FACTOR}; addi a3, a2, {-V_BYTES}
+vdigest: ld a4, 0(a3); {_mix("a4", "a0", "a1", "a5")}; addi a3, a3, 8; bltu a3, a2, vdigest
+    sd a0, {OUT_VECTOR}(s1)
+"""
+
+
+def _source(vectors: bool) -> str:
     load_x = "; ".join(f"ld x{i}, {8 * i}(x31)" for i in range(1, 32))
     load_f = "; ".join(_fp("fld", i, IN_F + 8 * i, "s0") for i in range(32))
     store_f = "; ".join(_fp("fsd", i, OUT_F + 8 * i, "s1") for i in range(32))
@@ -136,6 +186,7 @@ place: ld a0, 0(s2); sd a0, 0(s3); addi s2, s2, 8; addi s3, s3, 8; bltu s3, s4, 
     ld t0, {IN_END}(s0); sd t0, {CTX_END}(s5)
     {seeds}
     {load_f}
+    {_load_vectors() if vectors else ""}
     ld t0, {IN_FCSR}(s0); csrw fcsr, t0
     ld t0, {IN_SATP}(s0); csrw satp, t0; sfence.vma
     ld t0, {IN_MENVCFG}(s0); csrw menvcfg, t0
@@ -162,9 +213,10 @@ handler:
     li x5, 0   # the tval of a breakpoint may be 0 or its address: privileged, 3.1.16
 faulted:
     sd x5, {CTX_LOG + 16}(x28); {_mix("x5", "x30", "x29", "x6")}
-    csrr x5, mstatus; li x6, 0x7fffffffffff9fff; and x5, x5, x6
+    csrr x5, mstatus; li x6, {STATUS_MASK:#x}; and x5, x5, x6
     sd x5, {CTX_LOG + 24}(x28); {_mix("x5", "x30", "x29", "x6")}
     sd x30, {CTX_DIGEST}(x31)
+    {_log_vstart() if vectors else ""}
     csrr x5, mepc; ld x6, {CTX_END}(x31)
     beq x5, x6, done
     bgeu x5, x6, left
@@ -190,6 +242,7 @@ done:
     li t1, 0x6000; csrs mstatus, t1
     {store_f}
     csrr t0, fcsr; sd t0, {OUT_FCSR}(s1)
+    {_keep_vectors() if vectors else ""}
     {keep_scsrs}
     csrw satp, zero; sfence.vma
     li t1, {level0}; {ptes_out}
@@ -231,6 +284,7 @@ class Start:
     menvcfg: int = 0
     medeleg: int = 0
     ptes: list[int] = field(default_factory=lambda: [0] * N_PTES)
+    vectors: bool = False
 
     def pack(self) -> bytes:
         assert len(self.code) <= SUPERVISOR_HANDLER - CODE
@@ -256,8 +310,19 @@ _HANDLER, _ = assemble(
     csrrw x31, sscratch, x31; sret""",
     SUPERVISOR_HANDLER,
 )
-_CODE, _LABELS = assemble(_source(), BASE)
-assert len(_CODE) <= CTX - BASE
+
+
+@cache
+def _code(vectors: bool) -> bytes:
+    code, _ = assemble(_source(vectors), BASE)
+    assert len(code) <= CTX - BASE
+    return code
+
+
+def uses_vectors(starts: Sequence[Start]) -> bool:
+    """Do these sequences ask for a machine with vectors? All or none do."""
+    assert len({start.vectors for start in starts}) <= 1
+    return any(start.vectors for start in starts)
 
 
 def image(starts: list[Start], template: bytes, patience: int, harts: int = 1) -> bytes:
@@ -270,7 +335,8 @@ def image(starts: list[Start], template: bytes, patience: int, harts: int = 1) -
     assert len(starts) <= MAX_SEQUENCES and len(template) == ARENA_BYTES
     size = RECORDS_IN - BASE + RECORD_BYTES * len(starts)
     out = bytearray(size)
-    out[: len(_CODE)] = _CODE
+    code = _code(uses_vectors(starts))
+    out[: len(code)] = code
     each = len(starts) // harts
     for hart in range(harts):
         at = RECORD_BYTES * each * hart
@@ -298,8 +364,8 @@ class Outcome:
         at = {f"x{i}": words[i] for i in range(1, 32)}
         at |= {f"f{i}": words[OUT_F // 8 + i] for i in range(32)}
         at |= {"fcsr": words[OUT_FCSR // 8], "arena": words[OUT_ARENA // 8], "traps": words[OUT_TRAPS // 8]}
-        # How soon FP instructions make FS dirty is the implementation's choice. SPEC: privileged, 3.1.6.6
-        at["mstatus"] = words[OUT_MSTATUS // 8] & 0x7FFF_FFFF_FFFF_9FFF
+        at["mstatus"] = words[OUT_MSTATUS // 8] & STATUS_MASK
+        at |= {name: words[OUT_VECTOR // 8 + i] for i, name in enumerate(("v", *VCSRS))}
         at |= {name: words[OUT_SCSRS // 8 + i] for i, name in enumerate(SCSRS)}
         at |= {f"pte{i}": words[OUT_PTES // 8 + i] for i in range(N_PTES)}
         for i in range(LOGGED_TRAPS):

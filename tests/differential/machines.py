@@ -13,9 +13,10 @@ from tests.differential.harness import Outcome, Start
 QEMU = "qemu-system-riscv64"
 #: The peer's extensions; what our tables have beside these is held against models instead.
 QEMU_CPU = (
-    "rv64,v=false,h=false,sstc=true,zba=true,zbb=true,zbc=true,zbs=true,Zfhmin=true,"
+    "rv64,h=false,sstc=true,zba=true,zbb=true,zbc=true,zbs=true,Zfhmin=true,"
     "svinval=true,svnapot=true,svpbmt=true"
 )
+QEMU_VECTORS = {False: ",v=false", True: ",v=true,vlen=128,vext_spec=v1.0"}
 #: Ticks of 100 ns before the watchdog ends a sequence: our steps are 1 ns, the peer's time is real.
 PATIENCE = 100
 QEMU_PATIENCE = 100_000
@@ -62,7 +63,13 @@ def run_ours(
         MachineFailed: it has not come to the end by then.
     """
     host = BareHost()
-    with Engine(ram_base=harness.BASE, ram_size=harness.RAM_BYTES, host=host, builtin_sbi=False) as engine:
+    with Engine(
+        ram_base=harness.BASE,
+        ram_size=harness.RAM_BYTES,
+        host=host,
+        builtin_sbi=False,
+        features={"v": harness.uses_vectors(starts)},
+    ) as engine:
         host.engine = engine
         engine.set_switch("jit", backend == "jit")
         engine.set_hot_runs(0)
@@ -99,7 +106,7 @@ def _run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
             "-M",
             "virt,memory-backend=ram",
             "-cpu",
-            QEMU_CPU,
+            QEMU_CPU + QEMU_VECTORS[harness.uses_vectors(starts)],
             "-m",
             f"{harness.RAM_BYTES >> 20}M",
         ]

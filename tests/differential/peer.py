@@ -7,6 +7,12 @@ an access that goes on in another page is held against the PMP as if it went on 
 mtval is the whole access's address (3.1.16: the faulting part's); an SC of another width than its LR fails
 (unprivileged, 8.2 leaves it open); AMOs of a machine with one hart fault like loads
 (unprivileged, 8.4: like stores).
+
+Of vectors (vector 1.0): vxsat and vxrm keep all bits (3.8, 3.9: they have one and two); floating point of 16 bits is
+legal without Zvfh (13); vstart stays where it is not less than vl (5.4) or the end of whole registers (7.9), and behind
+moves of one element and slides up (3.7: every instruction clears it); that vstart is zero (14, 15) and that vl is VLMAX
+are taken as they were when the block began, behind a fault-only-first load too (7.7). Alike in both, and left open by
+6.2 and 5.2: vl is cut by a vsetvl of x0 and x0 that changes VLMAX, and a register may be read with two widths.
 """
 
 from __future__ import annotations

@@ -40,6 +40,13 @@ def test_back_ends_agree_with_the_peer() -> None:
     assert tally.inconclusive.total() < 60
 
 
+def test_vectors_agree_with_the_peer() -> None:
+    requires(QEMU)
+    tally = compare(SEED + 50_000, 200, vectors=True)
+    assert not tally.failures, explain(tally)
+    assert tally.instructions > 7000
+
+
 def test_back_ends_agree_on_everything_in_the_tables() -> None:
     tally = compare(SEED + 10_000, 600, against=["interp"])
     assert not tally.failures, explain(tally)
@@ -57,6 +64,7 @@ def test_length_of_blocks_changes_nothing(tb_max: int) -> None:
 def test_every_instruction_is_generated() -> None:
     tally = Tally()
     compare(SEED + 30_000, 400, against=[], tally=tally)
+    compare(SEED + 40_000, 100, against=[], tally=tally, vectors=True)
     left_out = {p.mnemonic for p in patterns() if p.trans in peer.LEFT_OUT and p.mnemonic not in TEMPLATED}
     missing = {p.mnemonic for p in patterns()} - set(tally.vectors)
     assert missing <= left_out - set(tally.vectors), missing
@@ -114,6 +122,17 @@ def test_peer_runs_the_same_harness() -> None:
     sequence = Sequence_(0, (word("addi", 0x02A0_0093),), plain_start())
     fill = template(3)
     assert not differences(run_qemu([sequence.assemble()], fill)[0], run_ours([sequence.assemble()], fill)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_fifty_thousand_instructions_with_vectors_agree_with_the_peer() -> None:
+    requires(QEMU)
+    tally, seed = Tally(), SEED + 2_000_000
+    while tally.instructions < 50_000:
+        compare(seed, 500, tally=tally, vectors=True)
+        seed += 500
+    assert not tally.failures, explain(tally)
 
 
 @pytest.mark.slow

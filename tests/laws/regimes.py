@@ -49,10 +49,11 @@ class Program:
     seed: int
     harts: int = 1
     sequences: int = 12
+    vectors: bool = False
 
     def image(self) -> bytes:
         starts: list[Start] = [
-            Generator(self.seed + i, patterns()).sequence().assemble()
+            Generator(self.seed + i, patterns(), vectors=self.vectors).sequence().assemble()
             for i in range(self.sequences * self.harts)
         ]
         return harness.image(starts, template(self.seed), PATIENCE, self.harts)
@@ -79,6 +80,7 @@ class Running:
             quantum=QUANTUM,
             host=host,
             builtin_sbi=False,
+            features={"v": self.program.vectors},
         )
         host.engine = engine
         regime = self.regime

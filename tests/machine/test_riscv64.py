@@ -36,7 +36,10 @@ def test_names_lead_to_the_engines_registers() -> None:
     assert [CANONICAL[n] for n in ("ra", "sp", "s0", "fp", "a0", "t6", "fa0", "ft11")] == [
         *("x1", "x2", "x8", "x8", "x10", "x31", "f10", "f31")
     ]
-    with Engine(ram_base=1 << 31, ram_size=1 << 20, host=NoHost(), builtin_sbi=False) as engine:
+    everything = {"v": 1}
+    with Engine(
+        ram_base=1 << 31, ram_size=1 << 20, host=NoHost(), builtin_sbi=False, features=everything
+    ) as engine:
         known = set(engine.reg_names) | {"x0"}
         assert set(CANONICAL.values()) <= known
         assert set(CSR_NUMBERS) <= known

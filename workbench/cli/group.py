@@ -11,7 +11,19 @@ from typing import Any
 import click
 
 #: Long options of QEMU that may be written with one dash, as QEMU's manual does.
-ONE_DASH = ("kernel", "initrd", "append", "bios", "dtb", "smp", "drive", "machine", "memory", "nographic")
+ONE_DASH = (
+    "kernel",
+    "initrd",
+    "append",
+    "bios",
+    "dtb",
+    "smp",
+    "cpu",
+    "drive",
+    "machine",
+    "memory",
+    "nographic",
+)
 
 
 def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:

@@ -48,6 +48,12 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
     ),
     click.option("--smp", metavar="N", default="1", help="Number of harts.", show_default=True),
     click.option(
+        "--cpu",
+        metavar="rv64[,F=V…]",
+        default="rv64",
+        help="Features of the processor, as rv64,v=on,vlen=256; a wrong one lists those there are.",
+    ),
+    click.option(
         "--drive",
         "drives",
         metavar="file=F,…",
@@ -66,7 +72,20 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--nographic", is_flag=True, hidden=True),
 )
 MACHINE_KEYS = (
-    *("kernel", "initrd", "append", "bios", "dtb", "memory", "smp", "drives", "quantum", "seed", "chaos"),
+    *(
+        "kernel",
+        "initrd",
+        "append",
+        "bios",
+        "dtb",
+        "memory",
+        "smp",
+        "cpu",
+        "drives",
+        "quantum",
+        "seed",
+        "chaos",
+    ),
     *("board", "nographic"),
 )
 
@@ -181,6 +200,7 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
         idle: ``ask`` while a console is attached, else ``jump``.
     """
     from machine.config import Images, MachineConfig
+    from machine.cpu import parse_cpu
 
     if options["board"].partition(",")[0] != "virt":
         raise UsageError(f"--machine {options['board']}: the one board is virt")
@@ -195,12 +215,14 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
         )
     if options["initrd"] and not options["kernel"]:
         raise UsageError("--initrd needs a --kernel")
+    parse_cpu(options["cpu"])
     if not options["append"].isprintable():
         raise UsageError("--append: control characters in a kernel command line")
     defaults = MachineConfig()
     config = MachineConfig(
         memory_bytes=parse_size(options["memory"]),
         harts=parse_harts(options["smp"]),
+        cpu=options["cpu"],
         bios=bios if bios in ("builtin", "none") else "file",
         append=options["append"],
         quantum_steps=options["quantum"] or defaults.quantum_steps,

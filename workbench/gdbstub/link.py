@@ -45,7 +45,9 @@ class Link:
         broken: Callable[[], bool] = lambda: False,
     ) -> None:
         self.session = session
-        self.target = Target(session.board.engine.reg_names)
+        engine = session.board.engine
+        has_vectors = "v0" in engine.reg_names
+        self.target = Target(engine.reg_names, engine.reg_bits(engine.reg_number("v0")) if has_vectors else 0)
         self.peek = Peek(session)
         self.send = send
         self.run_motion = run_motion

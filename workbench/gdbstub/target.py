@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.sax.saxutils import quoteattr
 
-from machine.arch.riscv64 import GdbRegister, gdb_features
+from machine.arch.riscv64 import VECTOR_TYPE, GdbRegister, gdb_features, gdb_vector_fields
 
 ARCHITECTURE = "riscv:rv64"
 #: gdb's number of the first CSR; the registers before it make up a ``g`` reply.
@@ -17,11 +17,12 @@ class Target:
 
     Args:
         known: the engine's register names; what is not among them is not shown.
+        vector_bits: of a vector register, 0 where there are none.
     """
 
-    def __init__(self, known: Iterable[str]) -> None:
+    def __init__(self, known: Iterable[str], vector_bits: int = 0) -> None:
         names = frozenset(known)
-        self._features = gdb_features(lambda name: name in names)
+        self._features = gdb_features(lambda name: name in names, vector_bits)
         registers = [register for feature in self._features.values() for register in feature]
         self.by_number = {register.number: register for register in registers}
         #: The registers of a ``g`` reply, a prefix of all in the order of their numbers.
@@ -42,7 +43,8 @@ class Target:
             if annex == _annex(name):
                 return (
                     '<?xml version="1.0"?>\n<!DOCTYPE feature SYSTEM "gdb-target.dtd">\n'
-                    f"<feature name={quoteattr(name)}>\n{''.join(map(_line, registers))}</feature>\n"
+                    f"<feature name={quoteattr(name)}>\n{_types(registers)}{''.join(map(_line, registers))}"
+                    "</feature>\n"
                 ).encode()
         return None
 
@@ -55,6 +57,19 @@ def encode(register: GdbRegister, value: int) -> bytes:
 
 def _annex(feature: str) -> str:
     return f"riscv-64bit-{feature.rpartition('.')[2]}.xml"
+
+
+def _types(registers: list[GdbRegister]) -> str:
+    """Return the definition of a vector register's type, where there are any."""
+    wide = next((register for register in registers if register.type == VECTOR_TYPE), None)
+    if wide is None:
+        return ""
+    fields = gdb_vector_fields(wide.bits)
+    vectors = "".join(
+        f'  <vector id="{type_}s" type="{type_}" count="{count}"/>\n' for _, type_, count in fields
+    )
+    views = "".join(f'<field name="{name}" type="{type_}s"/>' for name, type_, _ in fields)
+    return f'{vectors}  <union id="{VECTOR_TYPE}">{views}</union>\n'
 
 
 def _line(register: GdbRegister) -> str:

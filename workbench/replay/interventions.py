@@ -21,8 +21,10 @@ _NAME_MAX: Final = 64
 
 
 def reg_write(hart: int, name: str, value: int) -> Input:
-    """Return the write of a register: its name, NUL, 8 bytes of value."""
-    return Input(DEBUGGER, "reg", name.encode() + b"\0" + (value & (1 << 64) - 1).to_bytes(8, "little"), hart)
+    """Return the write of a register: its name, NUL, 8 bytes of value, or as many as a larger one needs."""
+    size = 8 if value < 0 else max(8, (value.bit_length() + 7) // 8)
+    data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+    return Input(DEBUGGER, "reg", name.encode() + b"\0" + data, hart)
 
 
 def ram_write(paddr: int, data: bytes) -> Input:

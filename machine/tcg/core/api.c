@@ -55,6 +55,7 @@ Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint6
     if (!m)
         return NULL;
     m->guest = ops;
+    ops->init(m);
     m->ram_base = ram_base;
     m->ram_size = ram_size;
     m->ram_pages = ram_size >> WB_PAGE_BITS;
@@ -98,6 +99,11 @@ void wb_destroy(Machine *m)
     if (m->ram)
         munmap(m->ram, m->ram_size);
     free(m);
+}
+
+int wb_feature_set(Machine *m, const char *name, uint32_t value)
+{
+    return m->guest->set_feature(m, name, value) ? 0 : -1;
 }
 
 void wb_reset_hart(Machine *m, uint32_t hart, uint64_t pc, uint64_t arg0, uint64_t arg1)
@@ -410,7 +416,7 @@ const char *wb_reg_name(Machine *m, uint32_t reg)
 
 uint32_t wb_reg_bits(Machine *m, uint32_t reg)
 {
-    return reg < m->guest->n_regs ? m->guest->regs[reg].bits : 0;
+    return reg < m->guest->n_regs ? m->guest->reg_bits(m, reg) : 0;
 }
 
 uint64_t wb_reg_get(Machine *m, uint32_t hart, uint32_t reg)
@@ -428,17 +434,47 @@ int wb_reg_set(Machine *m, uint32_t hart, uint32_t reg, uint64_t value)
     return ok ? 0 : -1;
 }
 
+/* Words that a register takes in a saved state; 0: the machine has it not. */
+static uint32_t reg_words(const Machine *m, uint32_t reg)
+{
+    return (m->guest->reg_bits(m, reg) + 63) / 64;
+}
+
+int wb_wide_get(Machine *m, uint32_t hart, uint32_t reg, uint64_t *words)
+{
+    const uint64_t *at = reg < m->guest->n_regs ? m->guest->wide_reg(m->hart[hart], reg) : NULL;
+    if (!at)
+        return -1;
+    memcpy(words, at, reg_words(m, reg) * sizeof(*words));
+    return 0;
+}
+
+int wb_wide_set(Machine *m, uint32_t hart, uint32_t reg, const uint64_t *words)
+{
+    uint64_t *at = reg < m->guest->n_regs ? m->guest->wide_reg(m->hart[hart], reg) : NULL;
+    if (!at)
+        return -1;
+    memcpy(at, words, reg_words(m, reg) * sizeof(*words));
+    return 0;
+}
+
 void wb_state_get(Machine *m, uint32_t hart, uint64_t *out)
 {
-    for (uint32_t i = 0; i < m->guest->n_state; i++)
-        out[i] = m->guest->get_state(m->hart[hart], i);
+    for (uint32_t i = 0; i < m->guest->n_state; i++) {
+        if (wb_wide_get(m, hart, i, out) && reg_words(m, i))
+            *out = m->guest->get_state(m->hart[hart], i);
+        out += reg_words(m, i);
+    }
 }
 
 void wb_state_set(Machine *m, uint32_t hart, const uint64_t *in)
 {
     Hart *h = m->hart[hart];
-    for (uint32_t i = 0; i < m->guest->n_state; i++)
-        m->guest->set_state(h, i, in[i]);
+    for (uint32_t i = 0; i < m->guest->n_state; i++) {
+        if (wb_wide_set(m, hart, i, in) && reg_words(m, i))
+            m->guest->set_state(h, i, *in);
+        in += reg_words(m, i);
+    }
     h->leave = LEAVE_NONE;
     h->cur_tb = h->exit_tb = NULL;
     m->guest->state_loaded(h);

@@ -16,6 +16,7 @@ enum {
     WB_PAGE_BITS = 12,
     WB_PAGE_SIZE = 1 << WB_PAGE_BITS,
     WB_MAX_HARTS = 16,
+    WB_MAX_FEATURES = 16,
     WB_ABI = 1,
 };
 #define WB_PAGE_MASK (~(uint64_t)(WB_PAGE_SIZE - 1))
@@ -188,6 +189,7 @@ struct Machine {
     struct PageInfo *page; /* softmmu.c */ /* by RAM page index */
 
     const struct GuestOps *guest;
+    uint32_t feature[WB_MAX_FEATURES]; /* of the processor, by the guest's own numbers */
     HostOps host;
     Switches sw;
     uint32_t tb_max_insns;   /* 1 … IR_MAX_INSNS */

@@ -6,7 +6,6 @@
 
 typedef struct {
     const char *name;
-    uint32_t bits;
     uint32_t writable;
 } RegInfo;
 
@@ -18,6 +17,9 @@ typedef struct GuestOps {
     const uint8_t *hot_slots;
     uint32_t n_hot_slots;
 
+    void (*init)(Machine *m); /* the features of a processor that nobody chooses anything of */
+    /* Chooses a feature of the processor, before anything runs; false: no such feature or value. */
+    bool (*set_feature)(Machine *m, const char *name, uint32_t value);
     void (*reset)(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1);
     /* What besides pc and code bytes decides on the translation (for RISC-V: is the FPU off?). Part of a TB's
      * identity and of fetch_key; an instruction that changes it ends with leave set. */
@@ -54,12 +56,15 @@ typedef struct GuestOps {
     /* Registers by number, for debuggers and checkpoints. */
     const RegInfo *regs;
     uint32_t n_regs;
+    uint32_t (*reg_bits)(const Machine *m, uint32_t reg); /* 0: this machine has no such register */
     uint64_t (*get_reg)(Hart *h, uint32_t reg);
     bool (*set_reg)(Hart *h, uint32_t reg, uint64_t value); /* false: not writable or no such value */
     /* All state that a checkpoint must hold: the first n_state registers of `regs`, raw. */
     uint32_t n_state;
     uint64_t (*get_state)(Hart *h, uint32_t reg);
     void (*set_state)(Hart *h, uint32_t reg, uint64_t value);
+    /* Of a register of more than 64 bits, its words; NULL: it is none. */
+    uint64_t *(*wide_reg)(Hart *h, uint32_t reg);
     void (*state_loaded)(Hart *h);
     /* For probes: a register by gdb's number; what a record keeps of the hart: privilege, the running context
      * (the kernel's task, or a process's address space) and eight argument registers. */

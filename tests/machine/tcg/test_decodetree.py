@@ -152,12 +152,15 @@ def test_generated_tree_finds_what_a_plain_search_finds(tmp_path: Path) -> None:
     words += [p.match | rng.getrandbits(32) & ~p.mask for p in patterns if p.width == 32 for _ in range(8)]
     for name, text in decodetree.generate(TABLES).items():
         (tmp_path / name).write_text(text)
+    wide = [t.stem for t in parser.tables if t.width == 32]
+    chain = "".join(f" if ((w & 3) == 3 && i < 0) i = find_{stem}(w);" for stem in wide)
     (tmp_path / "t.c").write_text(
         "#include <stdint.h>\n#include <stdio.h>\n"
         '#include "decode_fields.inc"\n#include "disasm_tables.inc"\n'
         "int main(void) { uint32_t w; (void)disasm_insns; (void)disasm_field;\n"
-        "while (fread(&w, 4, 1, stdin) == 1)\n"
-        'printf("%d\\n", (w & 3) == 3 ? find_insn32(w) : find_insn16(w)); }\n'
+        "while (fread(&w, 4, 1, stdin) == 1) {\n"
+        f"int i = -1; if ((w & 3) != 3) i = find_insn16(w);{chain}\n"
+        'printf("%d\\n", i); } return 0; }\n'
     )
     program = tmp_path / "t"
     subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", tmp_path / "t.c", "-o", program], check=True)
@@ -202,6 +205,7 @@ def test_the_list_has_every_instruction() -> None:
         "Zicboz": 1,
         "Zawrs": 2,
         "Svinval": 3,
+        "V": 411,  # accesses to segments of 2 to 8 fields count once
     }
 
 

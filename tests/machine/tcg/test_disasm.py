@@ -19,7 +19,7 @@ TCG = Path(decodetree.__file__).resolve().parent
 TABLES = sorted((TCG / "guest" / "riscv").glob("*.decode"))
 OBJDUMP, OBJCOPY, AS = (f"riscv64-linux-gnu-{tool}" for tool in ("objdump", "objcopy", "as"))
 #: What objdump 2.40 knows of our extensions; Zcb and Zicond came later.
-MARCH = "rv64gc_zicbom_zicbop_zicboz_zawrs_zba_zbb_zbc_zbs_zfhmin_svinval"
+MARCH = "rv64gcv_zicbom_zicbop_zicboz_zawrs_zba_zbb_zbc_zbs_zfhmin_svinval"
 LATER = ("c.lbu c.lhu c.lh c.sb c.sh c.zext.b c.sext.b c.zext.h c.sext.h c.zext.w c.not c.mul "
          "czero.eqz czero.nez").split()  # fmt: skip
 

@@ -180,7 +180,7 @@ def test_illegal_encodings_trap_with_their_bits_and_legal_ones_do_not(engine: En
         engine.set_reg(0, "mtval", 0)
         engine.run(engine.icount + 1)
         illegal = engine.get_reg(0, "mcause") == 2
-        assert illegal == text.startswith("."), text
+        assert illegal == text.startswith((".", "v")), text  # this machine has no vectors
         if illegal:
             assert engine.get_reg(0, "mtval") == word & (0xFFFFFFFF if length == 4 else 0xFFFF), text
             assert engine.get_reg(0, "mepc") == CODE

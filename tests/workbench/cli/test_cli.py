@@ -40,6 +40,8 @@ def no_debug(monkeypatch: pytest.MonkeyPatch) -> None:
         ("run", "--kernel", "k", "--memory", "lots"),
         ("run", "--kernel", "k", "--smp", "0"),
         ("run", "--kernel", "k", "--smp", "17"),
+        ("run", "--kernel", "k", "--cpu", "rv64,x=on"),
+        ("run", "--kernel", "k", "--cpu", "rv64,v=1"),
         ("run", "--kernel", "k", "--drive", "format=raw"),
         ("run", "--kernel", "k", "--drive", "file=x,bus=usb"),
         ("run", "--kernel", "k", "--drive", "file=x,if=ide"),

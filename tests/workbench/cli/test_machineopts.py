@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "dtb": None,
     "memory": "512M",
     "smp": "1",
+    "cpu": "rv64",
     "drives": (),
     "quantum": None,
     "seed": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from machine.arch.riscv64 import describe_csr
 from workbench.errors import CommandError
 from workbench.output import Record, Result, Table, Text
 from workbench.registers import CSR_GROUP, PRIVILEGES, abi_name, canonical
@@ -12,10 +13,15 @@ from workbench.unwind import backtrace
 
 
 @command(
-    "info registers", "info r", "info reg", group="state", usage="[NAME|all|csr|float]…", completes="register"
+    "info registers",
+    "info r",
+    "info reg",
+    group="state",
+    usage="[NAME|all|csr|float|vector]…",
+    completes="register",
 )
 def info_registers(context: Context, arguments: str) -> Result:
-    """Show registers of the selected hart: general ones, those named, or a group (all, csr, float)."""
+    """Show registers of the selected hart: general ones, those named, or a group (all, csr, float, vector)."""
     session = context.session
     if not arguments:
         names = [f"x{i}" for i in range(1, 32)] + ["pc", "priv"]
@@ -36,6 +42,8 @@ def _expand(context: Context, word: str) -> list[str]:
         return [name for name in CSR_GROUP if name in known]
     if word in ("float", "fpu"):
         return [f"f{i}" for i in range(32)]
+    if word == "vector":
+        return ["vl", "vtype", "vstart", "vcsr", *(f"v{i}" for i in range(32))]
     return [canonical(word)]
 
 
@@ -51,6 +59,8 @@ def _register(context: Context, name: str) -> int:
 def _note(context: Context, name: str, value: int) -> str:
     if name == "priv":
         return PRIVILEGES.get(value, "?")
+    if name[0] == "v":
+        return describe_csr(name, value)
     symbol = context.session.symbols.format(value) if value > 0xFFF else ""
     return f"<{symbol}>" if symbol else str(value)
 

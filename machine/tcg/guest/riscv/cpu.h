@@ -9,6 +9,8 @@ enum { PRV_U = 0, PRV_S = 1, PRV_M = 3 };
 /* slots: x0..x31 are 0..31 (x0's slot always holds 0 and is never a destination), f0..f31 are 32..63 */
 enum { SLOT_X = 0, SLOT_F = 32 };
 
+enum { VLEN_MAX = 256 }; /* bits of a vector register at the most */
+
 struct GuestHart {
     uint64_t priv;
     uint64_t fs_off;   /* 1: mstatus.FS is Off, FP instructions are illegal; kept by csr.c */
@@ -32,6 +34,12 @@ struct GuestHart {
     uint64_t traps;       /* trap entries of this hart: steps that are not retired instructions */
     uint64_t reservation; /* paddr of LR, ~0 = none; dropped when the hart's turn ends and by device writes */
     uint64_t hartid;
+    /* The vector extension. vs_off and vs_dirty are to mstatus.VS what fs_off and fs_dirty are to FS. */
+    uint64_t vs_off, vs_dirty;
+    uint64_t vstart, vxsat, vxrm, vl;
+    uint64_t vtype; /* as the CSR reads: 1 << 63 (vill) alone, or a legal setting */
+    uint64_t vlenb; /* bytes of a register, 0: no vector extension; from the machine's features */
+    uint64_t v[32 * VLEN_MAX / 64]; /* v0, v1 …, each of vlenb bytes, one behind the other */
     /* Derived from pmpcfg and pmpaddr (mmu.c), not state: */
     struct {
         uint64_t first, last; /* paddr; first > last: matches nothing */
@@ -76,7 +84,7 @@ uint64_t riscv_mip(Hart *h);     /* with lines and timers folded in */
 uint64_t riscv_mstatus(Hart *h); /* with FS and SD as the guest reads them */
 uint64_t riscv_time(Hart *h);    /* the time CSR at the exact position: vtime_ns / 100 */
 
-/* Everything that keeps derived fields (fs_off, contexts) right after privilege,
+/* Everything that keeps derived fields (fs_off, vs_off, contexts) right after privilege,
  * mstatus or satp changed. */
 void riscv_regime_changed(Hart *h);
 

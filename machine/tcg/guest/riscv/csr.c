@@ -15,6 +15,7 @@
 typedef enum {
     GATE_NONE,
     GATE_FP,      /* mstatus.FS is not Off */
+    GATE_VECTOR,  /* mstatus.VS is not Off; without vectors there is no such register */
     GATE_COUNTER, /* mcounteren and scounteren, by the low five bits of the number */
     GATE_SATP,    /* mstatus.TVM */
     GATE_STIMECMP,
@@ -28,15 +29,15 @@ enum {
     FX_PMP = 8,
 };
 
-static bool is_status_fp_dirty(const GuestHart *g)
-{
-    return g->fs_dirty && (g->mstatus & MSTATUS_FS);
-}
-
 uint64_t riscv_mstatus(Hart *h)
 {
     const GuestHart *g = h->g;
-    return is_status_fp_dirty(g) ? g->mstatus | MSTATUS_FS | MSTATUS_SD : g->mstatus;
+    uint64_t dirty = 0;
+    if (g->fs_dirty && (g->mstatus & MSTATUS_FS))
+        dirty |= MSTATUS_FS | MSTATUS_SD;
+    if (g->vs_dirty && (g->mstatus & MSTATUS_VS))
+        dirty |= MSTATUS_VS | MSTATUS_SD;
+    return g->mstatus | dirty;
 }
 
 uint64_t riscv_time(Hart *h)
@@ -60,8 +61,9 @@ uint64_t riscv_mip(Hart *h)
 
 /* ---- status ---- */
 
-#define SSTATUS_WRITE (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
-#define SSTATUS_READ  (SSTATUS_WRITE | MSTATUS_UXL | MSTATUS_SD)
+#define SSTATUS_WRITE                                                                                        \
+    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_VS | MSTATUS_SUM | MSTATUS_MXR)
+#define SSTATUS_READ (SSTATUS_WRITE | MSTATUS_UXL | MSTATUS_SD)
 #define MSTATUS_WRITE                                                                                        \
     (SSTATUS_WRITE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV | MSTATUS_TVM | MSTATUS_TW |    \
      MSTATUS_TSR)
@@ -72,12 +74,19 @@ static void status_write(Hart *h, uint64_t value, uint64_t mask)
     /* SPEC: 3.1.6.1: MPP is WARL and 2 is no mode: the least privileged one instead. */
     if ((value & MSTATUS_MPP) == 2ull << MSTATUS_MPP_SHIFT)
         value &= ~MSTATUS_MPP;
-    /* FS = Dirty is kept apart, where FP instructions can set it by one store. */
+    /* SPEC: vector, 3.2: VS is there as FS is; without the extension it is read-only zero. */
+    if (!g->vlenb)
+        mask &= ~MSTATUS_VS;
+    /* FS and VS = Dirty are kept apart, where instructions can set them by one store. */
     g->fs_dirty = (value & MSTATUS_FS) == MSTATUS_FS;
     if (g->fs_dirty)
         value ^= (uint64_t)(FS_DIRTY ^ FS_CLEAN) << MSTATUS_FS_SHIFT;
+    g->vs_dirty = (value & mask & MSTATUS_VS) == MSTATUS_VS;
+    if (g->vs_dirty)
+        value ^= (uint64_t)(FS_DIRTY ^ FS_CLEAN) << MSTATUS_VS_SHIFT;
     g->mstatus = (g->mstatus & ~mask) | (value & mask);
     g->fs_off = !(g->mstatus & MSTATUS_FS);
+    g->vs_off = !(g->mstatus & MSTATUS_VS);
 }
 
 static uint64_t mstatus_read(Hart *h, uint32_t csr)
@@ -282,6 +291,31 @@ static void fcsr_write(Hart *h, uint32_t csr, uint64_t value)
     g->fs_dirty = 1;
 }
 
+/* ---- vectors ---- */
+
+static void vstart_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    (void)csr;
+    /* SPEC: vector, 3.7: as many bits as the largest element index of the largest VLMAX has. */
+    h->g->vstart = value & (8 * h->g->vlenb - 1);
+    h->g->vs_dirty = 1;
+}
+/* SPEC: vector, 3.8 to 3.10: vcsr holds vxrm above vxsat. */
+static uint64_t vcsr_read(Hart *h, uint32_t csr)
+{
+    const GuestHart *g = h->g;
+    return csr == CSR_vxsat ? g->vxsat : csr == CSR_vxrm ? g->vxrm : g->vxrm << 1 | g->vxsat;
+}
+static void vcsr_write(Hart *h, uint32_t csr, uint64_t value)
+{
+    GuestHart *g = h->g;
+    if (csr != CSR_vxrm)
+        g->vxsat = value & 1;
+    if (csr != CSR_vxsat)
+        g->vxrm = (csr == CSR_vxrm ? value : value >> 1) & 3;
+    g->vs_dirty = 1;
+}
+
 /* ---- constants ---- */
 
 static uint64_t zero_read(Hart *h, uint32_t csr)
@@ -295,9 +329,10 @@ static void ignore_write(Hart *h, uint32_t csr, uint64_t value)
 }
 static uint64_t misa_read(Hart *h, uint32_t csr)
 {
-    (void)h, (void)csr;
-    /* MXL = 64 bits; A B C D F I M S U. SPEC: 3.1.1 */
-    return 2ull << 62 | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
+    (void)csr;
+    /* MXL = 64 bits; A B C D F I M S U, and V where it is. SPEC: 3.1.1 */
+    const uint64_t v = h->g->vlenb ? 1 << 21 : 0;
+    return v | 2ull << 62 | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
 }
 /* SPEC: debug 1.0, 5.7.6: info is 1 where the trigger selected does not exist. */
 static uint64_t tinfo_read(Hart *h, uint32_t csr)
@@ -336,6 +371,10 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
     X(0x001, fflags, FP, 0, fcsr_read, fcsr_write)                                                           \
     X(0x002, frm, FP, 0, fcsr_read, fcsr_write)                                                              \
     X(0x003, fcsr, FP, 0, fcsr_read, fcsr_write)                                                             \
+    L(0x008, vstart, VECTOR, 0, vstart, vstart_write)                                                        \
+    X(0x009, vxsat, VECTOR, 0, vcsr_read, vcsr_write)                                                        \
+    X(0x00a, vxrm, VECTOR, 0, vcsr_read, vcsr_write)                                                         \
+    X(0x00f, vcsr, VECTOR, 0, vcsr_read, vcsr_write)                                                         \
     X(0x100, sstatus, NONE, FX_STATUS, sstatus_read, sstatus_write)                                          \
     X(0x104, sie, NONE, FX_IRQ | FX_TIMER, sie_read, sie_write)                                              \
     L(0x105, stvec, NONE, 0, stvec, stvec_write)                                                             \
@@ -378,6 +417,9 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
     X(0xc01, time, COUNTER, 0, time_read, ignore_write)                                                      \
     X(0xc02, instret, COUNTER, 0, instret_read, ignore_write)                                                \
     HPMS(X, hpmcounter, 0xc00, COUNTER)                                                                      \
+    F(0xc20, vl, VECTOR, 0, vl, 0)                                                                           \
+    F(0xc21, vtype, VECTOR, 0, vtype, 0)                                                                     \
+    F(0xc22, vlenb, VECTOR, 0, vlenb, 0)                                                                     \
     X(0xda0, scountovf, NONE, 0, zero_read, ignore_write)                                                    \
     X(0xf11, mvendorid, NONE, 0, zero_read, ignore_write)                                                    \
     X(0xf12, marchid, NONE, 0, zero_read, ignore_write)                                                      \
@@ -430,12 +472,20 @@ static void csr_write(Hart *h, const Csr *c, uint64_t value)
         *csr_field(h, c) = (*csr_field(h, c) & ~c->mask) | (value & c->mask);
 }
 
+bool riscv_csr_exists(const Machine *m, uint32_t csr)
+{
+    const Csr *c = csr_find(csr);
+    return c && (c->gate != GATE_VECTOR || m->feature[FEATURE_v]);
+}
+
 static bool gate_open(const Hart *h, const Csr *c)
 {
     const GuestHart *g = h->g;
     switch (c->gate) {
     case GATE_FP:
         return !g->fs_off;
+    case GATE_VECTOR:
+        return !g->vs_off;
     case GATE_COUNTER: {
         /* SPEC: 3.1.11, 4.1.5: S-mode asks mcounteren, U-mode both. */
         uint64_t bit = 1ull << (c->number & 31);
@@ -524,6 +574,7 @@ uint64_t helper_csr(Hart *h, uint64_t insn, uint64_t rs1_value, uint64_t unused)
 void riscv_regime_changed(Hart *h)
 {
     h->g->fs_off = !(h->g->mstatus & MSTATUS_FS);
+    h->g->vs_off = !(h->g->mstatus & MSTATUS_VS);
     softmmu_regime_changed(h);
 }
 

@@ -7,14 +7,15 @@
 
 /* mstatus. SPEC: privileged 1.12, 3.1.6
  *
- *   63 | 35 34 | 33 32 | 22  21 20  19  18  17   | 14 13 | 12 11 | 8   7    5    3   1
- *   SD | SXL   | UXL   | TSR TW TVM MXR SUM MPRV | FS    | MPP   | SPP MPIE SPIE MIE SIE
+ *   63 | 35 34 | 33 32 | 22  21 20  19  18  17   | 14 13 | 12 11 | 10 9 | 8   7    5    3   1
+ *   SD | SXL   | UXL   | TSR TW TVM MXR SUM MPRV | FS    | MPP   | VS   | SPP MPIE SPIE MIE SIE
  */
 #define MSTATUS_SIE  (1ull << 1)
 #define MSTATUS_MIE  (1ull << 3)
 #define MSTATUS_SPIE (1ull << 5)
 #define MSTATUS_MPIE (1ull << 7)
 #define MSTATUS_SPP  (1ull << 8)
+#define MSTATUS_VS   (3ull << 9)
 #define MSTATUS_MPP  (3ull << 11)
 #define MSTATUS_FS   (3ull << 13)
 #define MSTATUS_MPRV (1ull << 17)
@@ -28,13 +29,14 @@
 #define MSTATUS_SD   (1ull << 63)
 #define MSTATUS_XLEN ((2ull << 32) | (2ull << 34)) /* UXL = SXL = 64 bits, read-only */
 enum {
+    MSTATUS_VS_SHIFT = 9,
     MSTATUS_MPP_SHIFT = 11,
     MSTATUS_FS_SHIFT = 13,
     FS_OFF = 0,
     FS_INITIAL = 1,
     FS_CLEAN = 2,
     FS_DIRTY = 3
-};
+}; /* VS has the values of FS */
 
 /* Interrupt numbers: bits of mip, mie, mideleg. SPEC: privileged 1.12, 3.1.9 */
 enum { IRQ_SSI = 1, IRQ_MSI = 3, IRQ_STI = 5, IRQ_MTI = 7, IRQ_SEI = 9, IRQ_MEI = 11, IRQ_LCOFI = 13 };

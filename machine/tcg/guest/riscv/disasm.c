@@ -20,6 +20,7 @@ static const char *const f_names[32] = {
     "fa1", "fa2", "fa3", "fa4", "fa5",  "fa6",  "fa7", "fs2", "fs3",  "fs4",  "fs5",
     "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8", "ft9", "ft10", "ft11",
 };
+static const char *const lmul_texts[8] = {"m1", "m2", "m4", "m8", NULL, "mf8", "mf4", "mf2"};
 static const char *const rm_texts[8] = {", rne", ", rtz", ", rdn", ", rup", ", rmm", ", 5", ", 6", ""};
 static const char *const aqrl_texts[4] = {"", ".rl", ".aq", ".aqrl"};
 
@@ -74,6 +75,17 @@ static void text_put_iorw(Text *t, int32_t set)
             text_put(t, "%c", "iorw"[i]);
 }
 
+/* SPEC: vector, 6.1 */
+static void text_put_vtype(Text *t, uint32_t vtype)
+{
+    const char *lmul = lmul_texts[vtype & 7];
+    if (vtype >> 8 || (vtype >> 3 & 7) > 3 || !lmul)
+        text_put(t, "%" PRIu32, vtype);
+    else
+        text_put(t, "e%d, %s, %s, %s", 8 << (vtype >> 3 & 7), lmul, vtype & 1 << 6 ? "ta" : "tu",
+                 vtype & 1 << 7 ? "ma" : "mu");
+}
+
 static void text_put_operand(Text *t, DisKind kind, int32_t value, uint64_t pc)
 {
     switch (kind) {
@@ -88,6 +100,15 @@ static void text_put_operand(Text *t, DisKind kind, int32_t value, uint64_t pc)
         break;
     case DK_F:
         text_put(t, "%s", f_names[value & 31]);
+        break;
+    case DK_V:
+        text_put(t, "v%" PRId32, value);
+        break;
+    case DK_VM:
+        text_put(t, "%s", value ? "" : ", v0.t");
+        break;
+    case DK_VTYPE:
+        text_put_vtype(t, (uint32_t)value);
         break;
     case DK_PC:
         text_put(t, "0x%" PRIx64, pc + (uint64_t)(int64_t)value);
@@ -115,6 +136,15 @@ uint32_t riscv_insn_bytes(uint16_t low)
     return (low & 3) == 3 ? 4 : 2;
 }
 
+/* The instruction's place in the tables, or -1. */
+static int find(uint32_t insn, uint32_t len)
+{
+    if (len == 2)
+        return find_insn16(insn);
+    const int scalar = find_insn32(insn), vector = scalar < 0 ? find_rvv(insn) : scalar;
+    return vector < 0 ? find_rvv_mem(insn) : vector;
+}
+
 uint32_t riscv_disasm(const uint8_t *code, uint32_t avail, uint64_t pc, char *out, size_t size)
 {
     if (avail < 2 || !size)
@@ -127,7 +157,7 @@ uint32_t riscv_disasm(const uint8_t *code, uint32_t avail, uint64_t pc, char *ou
         insn |= (uint32_t)code[2] << 16 | (uint32_t)code[3] << 24;
     Text t = {out, size, 0};
     out[0] = 0;
-    const int index = len == 4 ? find_insn32(insn) : find_insn16(insn);
+    const int index = find(insn, len);
     if (index < 0) {
         text_put(&t, len == 4 ? ".4byte 0x%08" PRIx32 : ".2byte 0x%04" PRIx32, insn);
         return len;

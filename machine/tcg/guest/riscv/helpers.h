@@ -7,6 +7,8 @@
  * clmulr   a, b = operands sfence_inval   a = encoding: S-mode's and above sret, mret, wfi, ecall, ebreak
  *   lr_*      a = vaddr; returns the value        sc_*   a = vaddr, b = value; returns 0 on success, else 1
  *   amo_*     a = vaddr, b = value, c = funct5; returns the old value (_w sign-extended)
+ *   v_*       a = encoding | row in vector.h << 32, b = scalar operand; v_load, v_store: b = base, c = stride
+ *   vset      a = encoding, b = value of rs1, c = of rs2; returns vl
  *   f…        a, b, c = register images. Ops that round take rm (0..4, 7 = frm) in c; fused ones, with
  *             three operands, in hart->g->rm. A reserved rounding mode raises an illegal instruction
  *             (encoding in hart->g->rm_insn: see trans_rvf).
@@ -30,6 +32,7 @@
     X(lr_w, 0) X(lr_d, 0) X(sc_w, 0) X(sc_d, 0) X(amo_w, 0) X(amo_d, 0)                            \
     RISCV_HELPERS_FMT(X, s) RISCV_HELPERS_FMT(X, d) X(fcvt_s_d, 0) X(fcvt_d_s, 0)                  \
     X(fcvt_s_h, 0) X(fcvt_h_s, 0) X(fcvt_d_h, 0) X(fcvt_h_d, 0) X(cbo, 0)                          \
+    X(vset, 0) X(v_load, 0) X(v_store, 0) X(v_elementwise, 0) X(v_reduce, 0) X(v_whole, 0)         \
     X(clmul, HF_PURE | HF_NOLEAVE)    \
     X(clmulh, HF_PURE | HF_NOLEAVE) X(clmulr, HF_PURE | HF_NOLEAVE)
 /* clang-format on */

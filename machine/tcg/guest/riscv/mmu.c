@@ -159,7 +159,7 @@ static bool is_translated(const GuestHart *g, uint64_t priv)
  * nothing that the law of no TLB does not give anyway.
  *
  *   63 | 54..58                | 48..51 | 47 44 | 43  0
- *   1  | PBMTE fs ADUE MXR SUM | priv   | MODE  | PPN
+ *   1  | vs PBMTE fs ADUE MXR SUM | priv   | MODE  | PPN
  */
 static uint64_t root_key(const GuestHart *g, uint64_t priv)
 {
@@ -188,7 +188,7 @@ uint64_t riscv_data_key(Hart *h)
 
 uint64_t riscv_fetch_key(Hart *h)
 {
-    return root_key(h->g, h->g->priv) | (h->g->fs_off ? 1ull << 57 : 0);
+    return root_key(h->g, h->g->priv) | (h->g->fs_off ? 1ull << 57 : 0) | (h->g->vs_off ? 1ull << 59 : 0);
 }
 
 /* ---- walks ---- */

@@ -5,6 +5,8 @@
  */
 #include "riscv.h"
 
+#include <string.h>
+
 /* The state in GuestHart, declared once: X(name, field, csr, writable). A debugger reads and writes those
  * with a CSR number as that CSR, the others as they are; a checkpoint holds the fields. Not here, since
  * riscv_state_loaded() recomputes it: fs_off; since they are dead between instructions: rm, rm_insn. */
@@ -50,17 +52,25 @@ enum { NO_CSR = -1 };
     X(traps, traps, NO_CSR, 0)                                                                               \
     X(reservation, reservation, NO_CSR, 1)                                                                   \
     X(hartid, hartid, NO_CSR, 0)
+/* With the vector extension alone, and behind them v0 to v31. */
+#define RISCV_VECTOR_STATE(X)                                                                                \
+    X(vs_dirty, vs_dirty, NO_CSR, 0)                                                                         \
+    X(vstart, vstart, CSR_vstart, 1)                                                                         \
+    X(vxsat, vxsat, CSR_vxsat, 1)                                                                            \
+    X(vxrm, vxrm, CSR_vxrm, 1)                                                                               \
+    X(vl, vl, CSR_vl, 0)                                                                                     \
+    X(vtype, vtype, CSR_vtype, 0)
 #define RISCV_PMPADDR(X, n) X(pmpaddr##n, pmpaddr[n], CSR_pmpaddr0 + n, 1)
 
 /* CSRs that are a view of the state: X(name). */
 #define RISCV_VIEWS(X)                                                                                       \
     X(fcsr) X(sstatus) X(sie) X(sip) X(misa) X(cycle) X(time) X(instret) X(mcycle) X(minstret)               \
-    X(mvendorid) X(marchid) X(mimpid) X(mhartid) X(mconfigptr)
+    X(mvendorid) X(marchid) X(mimpid) X(mhartid) X(mconfigptr) X(vcsr) X(vlenb)
 /* clang-format on */
 
 enum { /* of RISCV_STATE, from 0 */
 #define X(name, field, csr, writable) STATE_##name,
-       RISCV_STATE(X)
+       RISCV_STATE(X) RISCV_VECTOR_STATE(X)
 #undef X
            N_STATE_FIELDS
 };
@@ -70,12 +80,14 @@ enum { /* the numbers of registers; x0 has none */
        REG_X = 0, /* x1 is 1 */
        REG_F = 32,
        REG_STATE = 64,
-       REG_VIEWS = REG_STATE + N_STATE_FIELDS,
+       REG_VECTOR_STATE = REG_STATE + STATE_vs_dirty,
+       REG_V = REG_STATE + N_STATE_FIELDS,
+       REG_VIEWS = REG_V + 32,
 };
 
 /* clang-format off */
 static const RegInfo riscv_regs[] = {
-#define R(name) {#name, 64, 1},
+#define R(name) {#name, 1},
     R(pc) R(x1) R(x2) R(x3) R(x4) R(x5) R(x6) R(x7)
     R(x8) R(x9) R(x10) R(x11) R(x12) R(x13) R(x14) R(x15)
     R(x16) R(x17) R(x18) R(x19) R(x20) R(x21) R(x22) R(x23)
@@ -84,11 +96,15 @@ static const RegInfo riscv_regs[] = {
     R(f8) R(f9) R(f10) R(f11) R(f12) R(f13) R(f14) R(f15)
     R(f16) R(f17) R(f18) R(f19) R(f20) R(f21) R(f22) R(f23)
     R(f24) R(f25) R(f26) R(f27) R(f28) R(f29) R(f30) R(f31)
-#undef R
-#define X(name, field, csr, writable) {#name, 64, writable},
-    RISCV_STATE(X)
+#define X(name, field, csr, writable) {#name, writable},
+    RISCV_STATE(X) RISCV_VECTOR_STATE(X)
 #undef X
-#define X(name) {#name, 64, CSR_##name >> 10 != 3}, /* SPEC: 2.1: the top bits 3 mean read-only */
+    R(v0) R(v1) R(v2) R(v3) R(v4) R(v5) R(v6) R(v7)
+    R(v8) R(v9) R(v10) R(v11) R(v12) R(v13) R(v14) R(v15)
+    R(v16) R(v17) R(v18) R(v19) R(v20) R(v21) R(v22) R(v23)
+    R(v24) R(v25) R(v26) R(v27) R(v28) R(v29) R(v30) R(v31)
+#undef R
+#define X(name) {#name, CSR_##name >> 10 != 3}, /* SPEC: 2.1: the top bits 3 mean read-only */
     RISCV_VIEWS(X)
 #undef X
 };
@@ -98,7 +114,7 @@ _Static_assert((int)N_REGS > (int)REG_VIEWS, "64 registers stand before the stat
 
 static const int16_t state_csr[] = {
 #define X(name, field, csr, writable) (csr),
-    RISCV_STATE(X)
+    RISCV_STATE(X) RISCV_VECTOR_STATE(X)
 #undef X
 };
 static const int16_t view_csr[] = {
@@ -119,7 +135,7 @@ static uint64_t *state_field(Hart *h, uint32_t reg)
 #define X(name, field, csr, writable)                                                                        \
     case STATE_##name:                                                                                       \
         return &g->field;
-        RISCV_STATE(X)
+        RISCV_STATE(X) RISCV_VECTOR_STATE(X)
 #undef X
     }
     return NULL;
@@ -143,13 +159,32 @@ static int reg_csr(uint32_t reg)
 {
     if (reg >= REG_VIEWS)
         return reg < N_REGS ? view_csr[reg - REG_VIEWS] : NO_CSR;
-    return reg >= REG_STATE ? state_csr[reg - REG_STATE] : NO_CSR;
+    return reg >= REG_STATE && reg < REG_V ? state_csr[reg - REG_STATE] : NO_CSR;
+}
+
+static uint32_t riscv_reg_bits(const Machine *m, uint32_t reg)
+{
+    const int csr = reg_csr(reg);
+    if (reg >= REG_V && reg < REG_VIEWS)
+        return m->feature[FEATURE_v] ? m->feature[FEATURE_vlen] : 0;
+    if (reg >= REG_VECTOR_STATE && reg < REG_V)
+        return m->feature[FEATURE_v] ? 64 : 0;
+    return csr == NO_CSR || riscv_csr_exists(m, (uint32_t)csr) ? 64 : 0;
+}
+
+static uint64_t *riscv_wide_reg(Hart *h, uint32_t reg)
+{
+    GuestHart *g = h->g;
+    return reg >= REG_V && reg < REG_VIEWS && g->vlenb ? &g->v[(reg - REG_V) * (g->vlenb / 8)] : NULL;
 }
 
 static uint64_t riscv_get_reg(Hart *h, uint32_t reg)
 {
     const int csr = reg_csr(reg);
+    const uint64_t *wide = riscv_wide_reg(h, reg);
     uint64_t value = 0;
+    if (wide)
+        return *wide;
     if (csr == NO_CSR)
         return riscv_get_state(h, reg);
     return riscv_csr_read_debug(h, (uint32_t)csr, &value) ? 0 : value;
@@ -157,7 +192,7 @@ static uint64_t riscv_get_reg(Hart *h, uint32_t reg)
 
 static bool riscv_set_reg(Hart *h, uint32_t reg, uint64_t value)
 {
-    if (reg >= N_REGS || !riscv_regs[reg].writable)
+    if (reg >= N_REGS || !riscv_regs[reg].writable || riscv_reg_bits(h->m, reg) != 64)
         return false;
     const int csr = reg_csr(reg);
     if (csr != NO_CSR)
@@ -174,7 +209,29 @@ static bool riscv_set_reg(Hart *h, uint32_t reg, uint64_t value)
 
 static uint32_t riscv_tb_flags(Hart *h)
 {
-    return h->g->fs_off ? TBF_FS_OFF : 0;
+    return (h->g->fs_off ? TBF_FS_OFF : 0) | (h->g->vs_off ? TBF_VS_OFF : 0);
+}
+
+static void riscv_init(Machine *m)
+{
+#define X(name, def, legal) m->feature[FEATURE_##name] = (def);
+    RISCV_FEATURES(X)
+#undef X
+}
+
+static bool riscv_set_feature(Machine *m, const char *feature, uint32_t value)
+{
+    bool known = false;
+#define X(name, def, legal)                                                                                  \
+    if (!strcmp(feature, #name) && (legal)) {                                                                \
+        m->feature[FEATURE_##name] = value;                                                                  \
+        known = true;                                                                                        \
+    }
+    RISCV_FEATURES(X)
+#undef X
+    for (uint32_t i = 0; i < m->n_harts; i++)
+        riscv_state_loaded(m->hart[i]);
+    return known;
 }
 
 static void riscv_turn_ended(Hart *h)
@@ -223,6 +280,8 @@ const GuestOps riscv64_guest = {
     .n_helpers = N_HELPERS,
     .hot_slots = hot_slots,
     .n_hot_slots = sizeof(hot_slots),
+    .init = riscv_init,
+    .set_feature = riscv_set_feature,
     .reset = riscv_reset,
     .tb_flags = riscv_tb_flags,
     .translate = riscv_translate,
@@ -240,11 +299,13 @@ const GuestOps riscv64_guest = {
     .irq_line = riscv_irq_line,
     .regs = riscv_regs,
     .n_regs = N_REGS,
+    .reg_bits = riscv_reg_bits,
     .get_reg = riscv_get_reg,
     .set_reg = riscv_set_reg,
     .n_state = REG_VIEWS,
     .get_state = riscv_get_state,
     .set_state = riscv_set_state,
+    .wide_reg = riscv_wide_reg,
     .state_loaded = riscv_state_loaded,
     .debug_reg = riscv_debug_reg,
     .debug_context = riscv_debug_context,

@@ -4,12 +4,28 @@
 
 #include "cpu.h"
 
+/* Features of the processor: X(name, value unless told, the values there are). What a machine has is in
+ * Machine.feature[FEATURE_<name>]; machine/cpu.py is what people choose from. */
+#define RISCV_FEATURES(X)                                                                                    \
+    X(v, 0, value <= 1) /* the vector extension */                                                           \
+    X(vlen, 128, value == 128 || value == 256)
+enum {
+#define X(name, def, legal) FEATURE_##name,
+    RISCV_FEATURES(X)
+#undef X
+        N_FEATURES
+};
+_Static_assert((int)N_FEATURES <= (int)WB_MAX_FEATURES, "there is room");
+
+/* csr.c: does a machine with these features have it? */
+bool riscv_csr_exists(const Machine *m, uint32_t csr);
+
 /* translate.c */
 void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const uint8_t *page,
                      const uint8_t *next_page, uint32_t max_insns);
 
 /* The word of tb_flags: */
-enum { TBF_FS_OFF = 1 }; /* FP instructions are illegal */
+enum { TBF_FS_OFF = 1, TBF_VS_OFF = 2 }; /* FP instructions are illegal; vector instructions are */
 
 /* disasm.c */
 uint32_t riscv_insn_bytes(uint16_t low);
@@ -37,6 +53,8 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
 /* clang-format off */
 #define RISCV_CSR_NAMES(X)                                                                                   \
     X(0x001, fflags) X(0x002, frm) X(0x003, fcsr)                                                            \
+    X(0x008, vstart) X(0x009, vxsat) X(0x00a, vxrm) X(0x00f, vcsr)                                           \
+    X(0xc20, vl) X(0xc21, vtype) X(0xc22, vlenb)                                                             \
     X(0x100, sstatus) X(0x104, sie) X(0x105, stvec) X(0x106, scounteren) X(0x10a, senvcfg)                   \
     X(0x140, sscratch) X(0x141, sepc) X(0x142, scause) X(0x143, stval) X(0x144, sip)                         \
     X(0x14d, stimecmp) X(0x180, satp) X(0x5a8, scontext)                                                     \

@@ -7,6 +7,7 @@
  */
 #include "../../core/probe.h"
 #include "riscv.h"
+#include "vector.h"
 
 enum {
     MAX_FOLLOWED = 8,      /* direct jumps that one block follows */
@@ -23,6 +24,7 @@ typedef struct {
     uint32_t insn;     /* its encoding: 16 or 32 bits */
     uint32_t followed; /* jumps followed so far */
     bool fs_off;       /* FP instructions are illegal */
+    bool vs_off;       /* vector instructions are illegal */
     bool fs_dirty;     /* an instruction of this block has already set fs_dirty */
     bool ended;        /* an op that ends the block has been emitted */
 } Ctx;
@@ -148,10 +150,13 @@ static void gen_illegal(Ctx *ctx)
 #include "trans_rva.c.inc"
 #include "trans_rvb.c.inc"
 #include "trans_rvfd.c.inc"
+#include "trans_rvv.c.inc"
 #include "trans_priv.c.inc"
 
 #include "decode_insn32.inc"
 #include "decode_insn16.inc"
+#include "decode_rvv.inc"
+#include "decode_rvv_mem.inc"
 
 static uint32_t get_u16(const uint8_t *p)
 {
@@ -179,6 +184,13 @@ static void gen_reg_probes(Ctx *ctx, uint32_t first)
     }
 }
 
+static bool decode(Ctx *ctx, uint32_t len)
+{
+    if (len == 2)
+        return decode_insn16(ctx, ctx->insn);
+    return decode_insn32(ctx, ctx->insn) || decode_rvv(ctx, ctx->insn) || decode_rvv_mem(ctx, ctx->insn);
+}
+
 static void translate_insn(Ctx *ctx, uint32_t len)
 {
     ctx->ir->n_temps = 0; /* no temporary outlives its instruction */
@@ -186,7 +198,7 @@ static void translate_insn(Ctx *ctx, uint32_t len)
     if (probe_covers(ctx->m, PROBE_EXEC, ctx->pc, ctx->pc))
         ir_call(ctx->ir, HELP_probe_exec, IR_NONE, IR_CONST, IR_NONE, IR_NONE, (int64_t)ctx->pc);
     const uint32_t first = ctx->ir->n_ops;
-    if (!(len == 4 ? decode_insn32(ctx, ctx->insn) : decode_insn16(ctx, ctx->insn)))
+    if (!decode(ctx, len))
         gen_illegal(ctx);
     if (probe_wants(ctx->m, PROBE_REG))
         gen_reg_probes(ctx, first);
@@ -195,7 +207,12 @@ static void translate_insn(Ctx *ctx, uint32_t len)
 void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const uint8_t *page,
                      const uint8_t *next_page, uint32_t max_insns)
 {
-    Ctx ctx = {.m = h->m, .ir = ir, .first_pc = pc, .pc = pc, .fs_off = flags & TBF_FS_OFF};
+    Ctx ctx = {.m = h->m,
+               .ir = ir,
+               .first_pc = pc,
+               .pc = pc,
+               .fs_off = flags & TBF_FS_OFF,
+               .vs_off = (flags & TBF_VS_OFF) != 0};
     while (!ctx.ended) {
         const uint32_t off = (uint32_t)(ctx.pc & ~WB_PAGE_MASK);
         const bool left_page = (ctx.pc ^ pc) & WB_PAGE_MASK;

@@ -8,6 +8,7 @@
 #include "../../core/probe.h"
 #include "csr.h"
 #include "riscv.h"
+#include "vector.h"
 
 static uint64_t vector_of(uint64_t tvec, uint32_t cause, bool is_interrupt)
 {
@@ -144,6 +145,7 @@ static void enter_supervisor(GuestHart *g)
     g->mcounteren = 0xffffffff;
     g->menvcfg |= ENVCFG_STCE | ENVCFG_PBMTE | ENVCFG_CBIE | ENVCFG_CBCFE | ENVCFG_CBZE;
     g->mstatus |= (uint64_t)FS_INITIAL << MSTATUS_FS_SHIFT;
+    g->mstatus |= (uint64_t)FS_INITIAL << MSTATUS_VS_SHIFT; /* where there are vectors */
     g->pmpcfg[0] = PMP_NAPOT | PMP_RWX;
     g->pmpaddr[0] = PMP_ADDR_MASK;
 }
@@ -159,6 +161,7 @@ void riscv_reset(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1)
     /* Software that has never heard of Svadu sees A and D set by hardware. */
     g->menvcfg = ENVCFG_ADUE;
     g->stimecmp = g->mtimecmp = g->reservation = ~0ull;
+    g->vtype = VTYPE_VILL;
     if (h->m->host.sbi_call)
         enter_supervisor(g);
     h->pc = pc;
@@ -179,6 +182,7 @@ void riscv_state_loaded(Hart *h)
     g->mstatus = (g->mstatus & ~(MSTATUS_UXL | MSTATUS_SXL | MSTATUS_SD)) | MSTATUS_XLEN;
     g->frm &= 7;
     g->fflags &= 31;
+    riscv_vector_loaded(h);
     if (riscv_pmp_update(g))
         softmmu_flush_all(h->m);
     riscv_regime_changed(h);
