@@ -50,12 +50,22 @@ class OneStep:
 
     Args:
         backend: ``jit`` compiles every block at once; ``interp`` none.
+        features: of the processor.
     """
 
-    def __init__(self, backend: str = "jit", *, builtin_sbi: bool = False) -> None:
+    def __init__(
+        self, backend: str = "jit", *, builtin_sbi: bool = False, features: dict[str, int] | None = None
+    ) -> None:
         self.calls: list[tuple[int, int]] = []
         self.device_reads: list[int] = []
-        self.engine = Engine(ram_base=RAM, ram_size=SIZE, ns_per_step=10, host=self, builtin_sbi=builtin_sbi)
+        self.engine = Engine(
+            ram_base=RAM,
+            ram_size=SIZE,
+            ns_per_step=10,
+            host=self,
+            builtin_sbi=builtin_sbi,
+            features=features,
+        )
         self.engine.set_switch("jit", backend == "jit")
         self.engine.set_hot_runs(0)
         self.engine.reset_hart(0, CODE)
