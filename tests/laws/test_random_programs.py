@@ -60,6 +60,7 @@ def test_no_switch_of_the_translator_changes_a_random_program() -> None:
     regimes = [Regime(f"without {name}", off=(name,)) for name in switches()]
     assert regimes
     check(Program(SEED + 9000, 2), regimes, REFERENCE)
+    check(Program(SEED + 9500, 1, 4, vectors=True), regimes, REFERENCE)
 
 
 def test_harts_of_a_random_program_meet_in_memory() -> None:

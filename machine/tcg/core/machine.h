@@ -156,6 +156,7 @@ typedef struct {
     X(inline_mem, 1, "softmmu fast path in generated code")                                                  \
     X(group_mem, 1, "one look-up for the accesses near each other")                                          \
     X(inline_fp, 1, "floating point on the host's unit")                                                     \
+    X(vector_loops, 1, "common vector instructions by loops of one width")                                   \
     X(superblock, 1, "blocks follow direct jumps")
 typedef struct {
 #define X(name, def, text) uint8_t name;

@@ -253,7 +253,11 @@ uint64_t helper_v_elementwise(Hart *h, uint64_t insn, uint64_t x, uint64_t unuse
     const int eew_a = width_of_a(&o), eew_d = o.sew + (o.shape & V_WIDE ? 1 : 0);
     if (!check_elementwise(&o, eew_a, eew_d))
         return v_illegal(&o);
-    run_elementwise(&o, elementwise[row].element, eew_a, eew_d);
+    VFast *const fast = o.masked || o.vstart || !h->m->sw.vector_loops ? NULL : v_fast(row);
+    if (fast)
+        fast(&o, has_vector_b(&o));
+    else
+        run_elementwise(&o, elementwise[row].element, eew_a, eew_d);
     v_end(&o);
     return 0;
 }

@@ -229,6 +229,10 @@ typedef uint64_t VElement(VOp *o, uint64_t a, uint64_t b, uint64_t d);
 #define X(name, ...) VElement vk_##name;
 RVV_ELEMENTWISE(X)
 #undef X
+/* vector_fast.c: all elements at once, none masked off and vstart 0; b is the scalar or vs1. NULL: there is
+ * no such loop for the row. */
+typedef void VFast(const VOp *o, bool vector_b);
+VFast *v_fast(uint32_t row);
 /* The functions of whole instructions. */
 typedef uint64_t VWhole(VOp *o);
 #define X(name, ...) VWhole vw_##name;
