@@ -15,7 +15,8 @@ from tests.workbench.gdbstub.test_gdb import run_gdb
 pytestmark = [pytest.mark.slow, pytest.mark.requires("riscv64-linux-gnu-gcc")]
 
 PROGRAM = r"""
-asm(".section .text.unlikely\n.globl _start\n_start: la sp, _start+0x100000\n li t0, 0x6600\n csrs mstatus, t0\n j main\n .text\n");
+asm(".section .text.unlikely\n.globl _start\n_start: la sp, _start+0x100000\n"
+    "li t0, 0x6600\n csrs mstatus, t0\n j main\n .text\n");
 
 typedef unsigned long u64;
 typedef unsigned char u8;
