@@ -64,7 +64,7 @@ def test_length_of_blocks_changes_nothing(tb_max: int) -> None:
 def test_every_instruction_is_generated() -> None:
     tally = Tally()
     compare(SEED + 30_000, 400, against=[], tally=tally)
-    compare(SEED + 40_000, 100, against=[], tally=tally, vectors=True)
+    compare(SEED + 40_000, 500, against=[], tally=tally, vectors=True)
     left_out = {p.mnemonic for p in patterns() if p.trans in peer.LEFT_OUT and p.mnemonic not in TEMPLATED}
     missing = {p.mnemonic for p in patterns()} - set(tally.vectors)
     assert missing <= left_out - set(tally.vectors), missing

@@ -1,4 +1,4 @@
-"""A compiled program that computes with vectors and without and compares; recorded, replayed, and looked at with gdb."""
+"""A compiled program that computes with vectors and without and compares; recorded, replayed, looked at with gdb."""
 
 from __future__ import annotations
 
