@@ -182,4 +182,15 @@ def branches(trace: str, fmt: Fmt) -> None:
     output.emit(output.Table(("trace", "from", "to", "change"), rows, empty="No branches."), fmt)
 
 
-TOOLS = (verify, pack, trim, diff, dump, branches)
+@click.command()
+@click.argument("trace")
+def metadata(trace: str) -> None:
+    """Print metadata for Datasette: what the tables are, and questions that are ready to run."""
+    from traces.datasette import metadata as of
+    from traces.reader import TraceReader
+
+    with TraceReader.open(trace) as reader:
+        click.echo(json.dumps(of(reader.path, str(reader.meta.get("title", ""))), indent=2))
+
+
+TOOLS = (verify, pack, trim, diff, dump, branches, metadata)

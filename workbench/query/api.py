@@ -26,6 +26,8 @@ from workbench.session import Session
 from workbench.symbols import Symbols
 
 from .fill import Filler, Progress
+from workbench.kernel.mounts import Mount
+
 from .history import Value, history
 from .origin import MAX_NODES, Source
 from .origin import of_memory as origin_of_memory
@@ -297,6 +299,12 @@ class Moment:
     def ps(self) -> list[Task]:
         """Return the tasks. Raises KernelError."""
         return list(self.kernel.tasks())
+
+    def mounts(self, pid: int = 1) -> list[Mount]:
+        """Return the file systems that a task sees mounted. Raises KernelError."""
+        from workbench.kernel.mounts import mounts
+
+        return list(mounts(self.kernel, self.kernel.find_task(pid).address))
 
     @property
     def task(self) -> Task:

@@ -147,6 +147,19 @@ def test_programs_that_ran(boot: Trace) -> None:
     assert last == [{"name": "reboot", "w": "0x4321fedc", "ret": None}]
 
 
+def test_mounts_are_those_that_the_script_made(boot: Trace) -> None:
+    asked = boot.sql(
+        "select icount, json_extract(args, '$[1]') path, json_extract(args, '$[2]') type from syscalls"
+        " where name = 'mount' and ret = 0 order by icount"
+    )
+    assert [(m.path, m.type) for m in boot.at("99%").mounts()] == [
+        ("/", "rootfs"),
+        *((row["path"], row["type"]) for row in asked),
+    ]
+    before = boot.at(asked[0]["icount"]).mounts()
+    assert [m.path for m in before] == ["/"]
+
+
 def test_longest_page_faults(boot: Trace) -> None:
     rows = ask(boot, 9)
     assert [row["steps"] for row in rows] == sorted((row["steps"] for row in rows), reverse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workbench.errors import CommandError
 from workbench.kernel.dmesg import messages
+from workbench.kernel.mounts import mounts as mounts_of
 from workbench.kernel.pagetable import GuestMemory
 from workbench.kernel.typed import evaluate
 from workbench.output import Result, Style, Table, Text
@@ -61,6 +62,15 @@ def lsmod(context: Context, arguments: str) -> Result:
     """List the kernel's modules at the cursor, the youngest first."""
     rows = list(Trace.of(context.session).kernel.modules())
     return Table(("module", "address", "bytes"), rows, _HEX, empty="No modules are loaded.")
+
+
+@command("mounts", group="state", usage="[PID]")
+def mounts(context: Context, arguments: str) -> Result:
+    """List the file systems that process 1 sees mounted at the cursor, or those that the task PID sees."""
+    kernel = Trace.of(context.session).kernel
+    task = kernel.find_task(context.count(arguments, 1))
+    rows = [(m.device, m.path, m.type, m.address) for m in mounts_of(kernel, task.address)]
+    return Table(("device", "path", "type", "address"), rows, _HEX)
 
 
 @command("ptype-print", "kp", group="state", usage="EXPRESSION", completes="expression")
