@@ -1,7 +1,7 @@
 """What Datasette shows of a trace beside its rows: what each table and column is, and questions that are ready to run.
 
-    workbench trace metadata boot.trace > metadata.json
-    datasette boot.trace --metadata metadata.json
+workbench trace metadata boot.trace > metadata.json
+datasette boot.trace --metadata metadata.json
 """
 
 from __future__ import annotations
@@ -69,7 +69,19 @@ def metadata(trace: str | Path, title: str = "") -> dict[str, Any]:
     for name, query in sorted(QUERIES.items()):
         function = query.run or query.pair
         tables[name] = _table((getattr(function, "__doc__", "") or "").partition("\n")[0], query.columns)
-    for table in ("insns", "mem", "calls", "traps", "syscalls", "mmio", "csr", "switches", "dma", "console", "inputs"):
+    for table in (
+        "insns",
+        "mem",
+        "calls",
+        "traps",
+        "syscalls",
+        "mmio",
+        "csr",
+        "switches",
+        "dma",
+        "console",
+        "inputs",
+    ):
         tables[table]["sort"] = "icount"
     name = Path(trace).stem
     return {

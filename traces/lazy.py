@@ -58,6 +58,17 @@ class Want:
         return json.dumps(dict(self.filter), sort_keys=True, separators=(",", ":"))
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one table for a stretch; the arguments are those of ``LazyStore.write_stretch``."""
+
+    want: Want
+    columns: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+    updates: tuple[str, Iterable[Sequence[Any]]] | None = None
+    state: Any = None
+
+
 def subtract(low: int, high: int, covered: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the parts of ``low..high`` (end exclusive) that no covered interval holds, in order."""
     out = []
@@ -220,31 +231,22 @@ class LazyStore:
         rows: Iterable[Sequence[Any]],
         updates: tuple[str, Iterable[Sequence[Any]]] | None = None,
         state: Any = None,
-        beside: tuple[Want, Sequence[str], Iterable[Sequence[Any]]] | None = None,
+        beside: Sequence[Part] = (),
     ) -> int:
         """Store all wanted rows of ``low..high`` and say so, in one transaction; return how many they are.
 
         Args:
             columns, rows: what is inserted. updates: SQL and arguments that complete earlier rows.
             state: JSON-able: what a fill that continues at ``high`` needs.
-            beside: rows of another table of the same stretch, that were found on the way.
+            beside: rows of other tables of the same stretch, that were found on the way.
 
         Raises:
             TraceWriteError: the database can't be written (disk full, in use).
         """
         with self._transaction() as db:
-            count = _replace(db, want, low, high, columns, rows)
-            if updates is not None:
-                db.executemany(*updates)
-            if beside is not None:
-                _replace(db, beside[0], low, high, *beside[1:])
-            key = (want.table, want.params)
-            db.execute(
-                "DELETE FROM lazy_state WHERE probe = ? AND params = ? AND icount >= ? AND icount <= ?",
-                (*key, low, high),
-            )
-            if state is not None:
-                db.execute("INSERT INTO lazy_state VALUES (?, ?, ?, ?)", (*key, high, json.dumps(state)))
+            count = _replace(db, Part(want, columns, rows, updates, state), low, high)
+            for part in beside:
+                _replace(db, part, low, high)
         return count
 
     def drop_index(self, table: str) -> None:
@@ -330,23 +332,26 @@ class LazyStore:
             self.path.unlink()
 
 
-def _replace(
-    db: sqlite3.Connection,
-    want: Want,
-    low: int,
-    high: int,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-) -> int:
+def _replace(db: sqlite3.Connection, part: Part, low: int, high: int) -> int:
     """Put all wanted rows of a stretch in place of those that are there, and say so; return how many they are."""
-    names = ", ".join(f'"{c}"' for c in columns)
-    insert = f"INSERT INTO {want.table} ({names}) VALUES ({', '.join('?' * len(columns))})"
+    want = part.want
+    names = ", ".join(f'"{c}"' for c in part.columns)
+    insert = f"INSERT INTO {want.table} ({names}) VALUES ({', '.join('?' * len(part.columns))})"
     db.execute(
         f"DELETE FROM {want.table} WHERE icount >= ? AND icount < ? AND ({want.where})",
         (low, high, *want.args),
     )
-    count = db.executemany(insert, rows).rowcount
+    count = db.executemany(insert, part.rows).rowcount
+    if part.updates is not None:
+        db.executemany(*part.updates)
     _cover(db, want, low, high)
+    key = (want.table, want.params)
+    db.execute(
+        "DELETE FROM lazy_state WHERE probe = ? AND params = ? AND icount >= ? AND icount <= ?",
+        (*key, low, high),
+    )
+    if part.state is not None:
+        db.execute("INSERT INTO lazy_state VALUES (?, ?, ?, ?)", (*key, high, json.dumps(part.state)))
     return max(count, 0)
 
 

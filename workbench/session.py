@@ -50,6 +50,8 @@ class Session(Changing):
         self._symbols: Symbols | None = None
         self._lines: Lines | None = None
         self._notes: dict[str, int] = {}
+        #: positions of the rows of the last answer that had an ``icount``: what ``row:N`` means
+        self.answer_positions: list[int] = []
         #: whether every bookmark could be written into the trace
         self.bookmarks_kept = True
 
@@ -159,8 +161,21 @@ class Session(Changing):
         self.playback.console = listener
 
     def parse_position(self, text: str) -> int:
-        """Return the position that a text names; a virtual time is looked for by replaying. Raises PositionError."""
-        return parse_position(text, self)
+        """Return the position that a text names; a virtual time is looked for by replaying. Raises PositionError.
+
+        Beside what every trace knows, ``row:3`` is the position of the third row of the last answer that had any.
+        """
+        return parse_position(self._row_position(text) if text.strip().startswith("row:") else text, self)
+
+    def _row_position(self, text: str) -> str:
+        number = text.strip()[4:]
+        if not (
+            number.isascii() and number.isdecimal() and 0 < int(number[:9]) <= len(self.answer_positions)
+        ):
+            raise PositionError(
+                f"{text.strip()[:40]!r}: the last answer has {len(self.answer_positions)} rows with a position"
+            )
+        return str(self.answer_positions[int(number[:9]) - 1])
 
     def bookmark_position(self, name: str) -> int | None:
         """Return where a bookmark is, the session's own before the trace's; None if there is none."""

@@ -20,7 +20,7 @@ def trace(tmp_path: Path) -> Path:
     path = tmp_path / "boot.trace"
     with sqlite3.connect(path, isolation_level=None) as db:
         migrate(db)
-        db.execute("INSERT INTO calls (icount, hart, depth, pc, target, symbol, ret_icount) VALUES (5, 0, 0, 1, 2, 'f', 9)")
+        db.execute("INSERT INTO calls VALUES (5, 0, 0, 1, 2, 'f', 9, 0, 0, 0, 0, 0, 0, 0, 0, 0)")
         db.execute("INSERT INTO traps VALUES (7, 0, 5, 1, 0, 0, 1, 1, 11)")
         db.execute("INSERT INTO syscalls VALUES (20, 0, 1, 'init', 64, 'write', '[1, 2, 3]', 3, 40)")
         db.execute("INSERT INTO switches VALUES (30, 0, 1, 'init', 2, 'sh')")

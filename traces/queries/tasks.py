@@ -15,6 +15,7 @@ from .base import (
     ICOUNT,
     OP,
     PROBE,
+    A,
     Names,
     Paired,
     ProbeNeed,
@@ -93,6 +94,8 @@ def syscalls(records: Iterator[Record], state: State, names: Names) -> Stretch:
     for r in records:
         key = str(r[CONTEXT])
         if r[PROBE] == 0:
+            if r[A] != _ECALL_U:
+                continue  # recorded for another table beside this one
             number = r[A7]
             args = names.syscall_args(r[ICOUNT], number, r[A0 : A0 + 6])
             pid, comm = names.task(r[CONTEXT], r[ICOUNT])

@@ -33,7 +33,7 @@ def run(work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     """
     trace = work / "timetravel.trace"
     progress("timetravel: recording")
-    _record(trace)
+    record_boot(trace)
     progress("timetravel: one full replay")
     replay_s = min(_full_replay(trace) for _ in range(2))
     figures: dict[str, tuple[float, float, str]] = {}
@@ -61,7 +61,8 @@ def run(work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     return {"benchmark": "timetravel", "steps": steps, "replay_s": round(replay_s, 3), "figures": shown}
 
 
-def _record(trace: Path) -> None:
+def record_boot(trace: Path) -> None:
+    """Record Debian's boot to poweroff. Raises BenchError: the guest is not here, or does not boot."""
     import subprocess
 
     from workbench.guests.fetch import cached

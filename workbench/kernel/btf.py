@@ -154,6 +154,14 @@ class Btf:
         element, _, count = struct.unpack_from("<III", self._types, self._offsets[type_id] + 12)
         return element, count
 
+    def kind(self, type_id: int) -> int:
+        """Return a type's kind, as it stands there."""
+        return self._head(type_id)[1]
+
+    def tag(self, type_id: int) -> str:
+        """Return a type's own name, empty where it has none."""
+        return self._string(self._head(type_id)[0])
+
     def target(self, type_id: int) -> int:
         """Return what a pointer points to."""
         return self._head(type_id)[4]

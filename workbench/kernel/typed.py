@@ -18,7 +18,8 @@ from .linux import Kernel
 _TOKEN: Final = re.compile(
     r"\s*(->|0[xX][0-9a-fA-F]+|\d+|[A-Za-z_][\w.$]*?(?=->|[.\[\]()\s*&]|$)|[.\[\]()*&])"
 )
-_VARIABLES: Final = {
+#: Types of variables that BTF does not tell.
+VARIABLES: Final = {
     "init_task": "struct task_struct",
     "init_mm": "struct mm_struct",
     "prb": "struct printk_ringbuffer *",
@@ -249,7 +250,7 @@ class _Parser:
         of = self.kernel.types.variable(token)
         if of is not None:
             return Typed(self.kernel, of, address)
-        name = _VARIABLES.get(token, "long unsigned int")
+        name = VARIABLES.get(token, "long unsigned int")
         base = self.kernel.types.find(name.rstrip(" *"))
         if name.endswith("*"):
             return _Pointer(self.kernel, base, None, self.kernel.memory.word(address), None, 1)

@@ -18,6 +18,7 @@ from traces.queries.memory import want_mem
 from traces.queries.tasks import want_calls
 from workbench.kernel.errors import KernelError
 from workbench.kernel.linux import Kernel, Task
+from workbench.kernel.mounts import Mount
 from workbench.kernel.symbols import pack, symbols_in_memory, unpack
 from workbench.registers import canonical
 from workbench.replay.errors import EvalError, MemoryAccessError
@@ -26,8 +27,6 @@ from workbench.session import Session
 from workbench.symbols import Symbols
 
 from .fill import Filler, Progress
-from workbench.kernel.mounts import Mount
-
 from .history import Value, history
 from .origin import MAX_NODES, Source
 from .origin import of_memory as origin_of_memory
@@ -299,6 +298,12 @@ class Moment:
     def ps(self) -> list[Task]:
         """Return the tasks. Raises KernelError."""
         return list(self.kernel.tasks())
+
+    def drgn(self) -> Any:
+        """Return a ``drgn.Program`` on the kernel as it is here (extra ``drgn``). Raises MissingToolError, KernelError."""
+        from workbench.kernel.drgnview import program
+
+        return program(self.kernel)
 
     def mounts(self, pid: int = 1) -> list[Mount]:
         """Return the file systems that a task sees mounted. Raises KernelError."""

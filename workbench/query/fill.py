@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from traces.lazy import CONTENT_INDEXES, LazyStore, Want
+from traces.lazy import CONTENT_INDEXES, LazyStore, Part, Want
 from traces.queries import Query, find_query
 from traces.reader import TraceReader
 from workbench.kernel.btf import Btf
@@ -18,7 +18,7 @@ from workbench.symbols import Symbols
 
 from .errors import QueryRefused
 from .harvest import Harvest, Harvester, Job
-from .making import Pairing, RowMaker
+from .making import RowMaker, make_rows
 from .names import RunNames
 from .shards import Executor, choose
 
@@ -43,6 +43,8 @@ _SYMBOLS: Final = (
 )
 
 _DMA: Final = Want("dma")
+#: Tables that are filled on the way, as they need all that the table needs, and no more that costs anything.
+_BESIDE: Final = {"syscalls": Want("traps", follows=True)}
 
 #: Told how far a fill is: (table, steps done, steps in all).
 Progress = Callable[[str, int, int], None]
@@ -142,7 +144,11 @@ class Filler:
         total = sum(b - a for a, b in gaps)
         self._refuse(query, want, total)
         stretches = [s for gap in gaps for s in self._cut(query, want, *gap)]
-        return self._fill(query, want, stretches, total)
+        # what another table needs beside is asked for where it lacks the same
+        beside = _BESIDE.get(want.table)
+        if beside is not None and self.store.missing(beside, low, high) != gaps:
+            beside = None
+        return self._fill(query, want, stretches, total, beside)
 
     def _refuse(self, query: Query, want: Want, steps: int) -> None:
         rows = int(steps * query.per_step)
@@ -167,8 +173,10 @@ class Filler:
                 at = mark
         return [(a, b) for a, b in out if a < b]
 
-    def _fill(self, query: Query, want: Want, stretches: list[tuple[int, int]], total: int) -> Filled:
-        job = self._job(query, want)
+    def _fill(
+        self, query: Query, want: Want, stretches: list[tuple[int, int]], total: int, beside: Want | None
+    ) -> Filled:
+        job = self._job(query, want, beside)
         # what ends a call is seen by the replay that saw it begin
         paired = any(need.paired for need in job.needs)
         executor = (
@@ -182,34 +190,43 @@ class Filler:
         # millions of rows are made and none of them is in a cycle: looking for cycles would cost a third of the time
         collecting = gc.isenabled()
         gc.disable()
-        maker = Pairing(query) if query.pair is not None else RowMaker(query)
+        makers = [make_rows(each) for each in (want, beside) if each is not None]
         try:
             for harvest in executor.run(job, stretches):
                 if at != harvest.low:
-                    maker.begin(self.store.state_at(want, harvest.low) or {})
-                rows += self._keep(query, want, harvest, names, maker)
+                    for maker in makers:
+                        maker.begin(self.store.state_at(maker.want, harvest.low) or {})
+                rows += self._keep(harvest, names, makers)
                 at = harvest.high
                 done += harvest.high - harvest.low
                 if self.progress is not None:
                     self.progress(query.name, done, total)
         finally:
-            maker.close()
+            for maker in makers:
+                maker.close()
             if collecting:
                 gc.enable()
         return Filled(done, rows)
 
-    def _keep(self, query: Query, want: Want, harvest: Harvest, names: RunNames, maker: RowMaker) -> int:
+    def _keep(self, harvest: Harvest, names: RunNames, makers: list[RowMaker]) -> int:
         names.learn(harvest)
-        stretch = maker.rows(harvest.records, names)
-        updates = (query.complete, stretch.completions) if query.complete else None
-        # what devices wrote is seen by every replay
-        beside = (_DMA, find_query("dma").columns, harvest.dma) if query.name != "dma" else None
+        first, *others = [maker.part(harvest.records, names) for maker in makers]
+        if first.want.table != "dma":  # what devices wrote is seen by every replay
+            others.append(Part(_DMA, find_query("dma").columns, harvest.dma))
         return self.store.write_stretch(
-            want, harvest.low, harvest.high, query.columns, stretch.rows, updates, maker.state, beside
+            first.want,
+            harvest.low,
+            harvest.high,
+            first.columns,
+            first.rows,
+            first.updates,
+            first.state,
+            others,
         )
 
-    def _job(self, query: Query, want: Want) -> Job:
-        needs = tuple(query.probes(dict(want.filter)))
+    def _job(self, query: Query, want: Want, beside: Want | None) -> Job:
+        asked = want if beside is None else beside
+        needs = tuple(find_query(asked.table).probes(dict(asked.filter)))
         addresses = {}
         if query.names or any(need.symbol for need in needs):
             for name in _SYMBOLS:

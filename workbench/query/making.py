@@ -6,7 +6,8 @@ from typing import Any
 
 from machine.tcg.callpairs import RETURN_WORDS, ROW_WORDS, CallPairs
 from traces.errors import TraceError
-from traces.queries import Query, Stretch
+from traces.lazy import Part, Want
+from traces.queries import Query, Stretch, find_query
 from traces.queries.base import RECORD, Names, Paired
 
 _RET_ICOUNT, _RET = 6, 15
@@ -16,11 +17,12 @@ class RowMaker:
     """Makes the rows of a query, stretch by stretch in the run's order.
 
     Args:
-        query: one that looks at records itself.
+        want: rows of a query that looks at records itself.
     """
 
-    def __init__(self, query: Query) -> None:
-        self.query = query
+    def __init__(self, want: Want) -> None:
+        self.want = want
+        self.query: Query = find_query(want.table)
         self._state: dict[str, Any] = {}
 
     def begin(self, state: dict[str, Any]) -> None:
@@ -31,6 +33,12 @@ class RowMaker:
         """Return the rows of a stretch."""
         assert self.query.run is not None
         return self.query.run(RECORD.iter_unpack(records), self._state, names)
+
+    def part(self, records: bytes, names: Names) -> Part:
+        """Return a stretch's rows with all that is stored with them."""
+        stretch = self.rows(records, names)
+        updates = (self.query.complete, stretch.completions) if self.query.complete else None
+        return Part(self.want, self.query.columns, stretch.rows, updates, self.state)
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -44,8 +52,8 @@ class RowMaker:
 class Pairing(RowMaker):
     """Makes the rows of a query of calls, which the engine's side pairs with their returns."""
 
-    def __init__(self, query: Query) -> None:
-        super().__init__(query)
+    def __init__(self, want: Want) -> None:
+        super().__init__(want)
         self._pairs = CallPairs()
 
     def begin(self, state: dict[str, Any]) -> None:
@@ -69,6 +77,11 @@ class Pairing(RowMaker):
 
     def close(self) -> None:
         self._pairs.close()
+
+
+def make_rows(want: Want) -> RowMaker:
+    """Return what makes the rows that are wanted."""
+    return RowMaker(want) if find_query(want.table).pair is None else Pairing(want)
 
 
 def _blank(ends: list[Any], results: list[Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.disasm import Disassembler
 from workbench.errors import CommandError, one_line
-from workbench.output import Result
+from workbench.output import Result, Table
 from workbench.peek import Peek
 from workbench.sources import Sources, default_sources
 
@@ -90,6 +90,15 @@ class Context:
     def sources(self) -> Sources:
         """Return the texts of source files."""
         return default_sources()
+
+    def remember_positions(self, answer: Table) -> None:
+        """Keep the positions of an answer's rows, where it has any: ``goto row:3`` goes to the third."""
+        place = next((i for i, name in enumerate(answer.columns) if name in ("icount", "position")), None)
+        if place is None or self.open_session is None:
+            return
+        found = [row[place] for row in answer.rows]
+        if found and all(isinstance(at, int) for at in found):
+            self.open_session.answer_positions = found
 
     def run(self, name: str, arguments: str) -> Result:
         """Run another command by its full name."""

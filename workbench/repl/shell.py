@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from workbench import output
 from workbench.errors import CommandError, exit_code_of, one_line
-from workbench.output import Result
+from workbench.output import Result, Table
 from workbench.repl.context import Context, Quit
 from workbench.repl.lines import Line, blocks, parse_line
 from workbench.repl.registry import Command, all_commands
@@ -63,9 +63,12 @@ class Shell:
         self.moved = entry.group == "motion"
         self.moving = self.moved
         try:
-            return entry.run(self.context, rest)
+            result = entry.run(self.context, rest)
         finally:
             self.moving = False
+        if isinstance(result, Table):
+            self.context.remember_positions(result)
+        return result
 
     def parse(self, line: str) -> Line:
         """Take a line apart, by what its command takes. Raises CommandError."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from machine.config import Images, MachineConfig
+from traces.errors import PositionError
 from traces.lazy import Want
 from traces.queries.memory import want_mem
 from traces.queries.tasks import want_calls
@@ -19,6 +20,7 @@ from workbench import Trace
 from workbench.guests import builtin
 from workbench.query.errors import QueryRefused
 from workbench.query.fill import Filler
+from workbench.repl.shell import Shell
 from workbench.replay.recorder import Recorder, RecordLimits
 
 TABLES = ("calls", "traps", "csr", "mmio", "syscalls", "dma")
@@ -59,7 +61,7 @@ def reference(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     out = {}
     with Trace.open(path) as opened:
         filler = Filler.of(opened, jobs=1)
-        for table in TABLES:
+        for table in sorted(TABLES, reverse=True):  # traps before system calls, which would bring them along
             filler.ensure(wanted(table))
             out[table] = rows(filler, table)
         filler.close()
@@ -91,6 +93,14 @@ def test_rows_do_not_depend_on_the_order_of_questions(
     trace.filler.ensure(wanted(table))
     found = trace.filler.store.read(f"SELECT * FROM {table} ORDER BY icount")
     assert found == sorted(reference[table], key=lambda row: row[0])
+
+
+def test_traps_come_with_system_calls(trace: Trace, reference: dict[str, list[tuple[Any, ...]]]) -> None:
+    """Each of the two was a replay of its own."""
+    assert trace.filler.ensure(wanted("syscalls")).steps == trace.end
+    assert trace.filler.ensure(wanted("traps")).steps == 0
+    assert rows(trace.filler, "traps") == reference["traps"]
+    assert rows(trace.filler, "syscalls") == reference["syscalls"]
 
 
 def test_a_second_question_replays_nothing(trace: Trace) -> None:
@@ -201,6 +211,17 @@ def test_source_lines_in_sql(trace: Trace) -> None:
     assert expected is not None
     assert found["l"] == f"{expected.file}:{expected.line}"
     assert found["l"].rpartition(":")[0].endswith(".c")
+
+
+def test_rows_of_an_answer_are_places_to_go(trace: Trace) -> None:
+    shell = Shell(trace)
+    shell.execute("sql select icount, cause from traps order by icount limit 3")
+    third = trace.sql("select icount from traps order by icount limit 1 offset 2")[0]["icount"]
+    shell.execute("goto row:3")
+    assert trace.cursor == third
+    for text in ("row:0", "row:4", "row:x", "row:"):
+        with pytest.raises(PositionError, match="the last answer has 3 rows"):
+            trace.parse_position(text)
 
 
 def test_absurd_questions_are_refused(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
