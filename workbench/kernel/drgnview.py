@@ -161,11 +161,8 @@ class _View:
             return made.pointer_type(self._of(other, depth))
         if kind == TYPEDEF:
             return made.typedef_type(name, self._of(other, depth))
-        qualifiers = {
-            CONST: drgn.Qualifiers.CONST,
-            VOLATILE: drgn.Qualifiers.VOLATILE,
-            RESTRICT: drgn.Qualifiers.RESTRICT,
-        }
+        of = drgn.Qualifiers
+        qualifiers = {CONST: of.CONST, VOLATILE: of.VOLATILE, RESTRICT: of.RESTRICT}
         if kind in qualifiers:
             below = self._of(other, depth)
             return below.qualified(below.qualifiers | qualifiers[kind])

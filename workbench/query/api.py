@@ -300,7 +300,7 @@ class Moment:
         return list(self.kernel.tasks())
 
     def drgn(self) -> Any:
-        """Return a ``drgn.Program`` on the kernel as it is here (extra ``drgn``). Raises MissingToolError, KernelError."""
+        """Return a ``drgn.Program`` on the kernel as it is here (an extra). Raises MissingToolError, KernelError."""
         from workbench.kernel.drgnview import program
 
         return program(self.kernel)
