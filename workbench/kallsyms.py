@@ -29,6 +29,11 @@ _MARKER_EVERY = 256
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _MAX_TOKEN = 64
 _MAX_NAME = 1024
+#: Of what looks like the begin of a table at first, so much is looked into; a kernel needs one or two.
+_MAX_PLACES = 1000
+_MAX_TABLES = 8
+_MAX_STARTS = 64
+_MAX_PADDING = 2
 _FIRST_SYMBOLS = ("_start", "_text")
 _FUNCTION_LETTERS = "tTwW"
 
@@ -40,9 +45,12 @@ def find_symbols(image: bytes) -> list[Symbol]:
         image: an unpacked Image: its first byte is the kernel's first.
     """
     at = image.find(_DIGITS)
-    while at >= 0:
+    tables = places = 0
+    while at >= 0 and tables < _MAX_TABLES and places < _MAX_PLACES:
+        places += 1
         tokens = _token_table(image, at)
         if tokens is not None:
+            tables += 1
             found = _symbols_at(image, *tokens)
             if found:
                 return found
@@ -91,13 +99,15 @@ def _symbols_at(image: bytes, tokens_at: int, after: int, tokens: list[bytes]) -
 def _marker_starts(image: bytes, tokens_at: int) -> Iterator[int]:
     """Yield where the markers may begin: a zero that growing numbers up to the token table follow."""
     at = tokens_at & ~3
-    later = 1 << 32
-    while at >= 4:
+    lowest = max(4, at - 4 * (MAX_SYMBOLS // _MARKER_EVERY + _MAX_PADDING + 1))
+    later, padding = 1 << 32, 0
+    while at >= lowest:
         at -= 4
         value = int.from_bytes(image[at : at + 4], "little")
         if value == 0:
             yield at
-            if later != 1 << 32:
+            padding += 1
+            if later != 1 << 32 or padding > _MAX_PADDING:
                 return
         elif value >= later:
             return
@@ -108,6 +118,7 @@ def _marker_starts(image: bytes, tokens_at: int) -> Iterator[int]:
 def _names_before(image: bytes, markers_at: int, markers: list[int], tokens: list[bytes]) -> list[str]:
     """Return the names that end before the markers, checked against every marker."""
     lowest = max(0, markers_at - markers[-1] - _MARKER_EVERY * _MAX_NAME)
+    starts = 0
     for at in range((markers_at - markers[-1]) & ~3, lowest, -4):
         count = int.from_bytes(image[at - 4 : at], "little")
         for gap in (0, 4):  # the names begin on a multiple of 8
@@ -115,7 +126,8 @@ def _names_before(image: bytes, markers_at: int, markers: list[int], tokens: lis
                 count = int.from_bytes(image[at - 8 : at - 4], "little")
             if 0 < count <= MAX_SYMBOLS and -(-count // _MARKER_EVERY) == len(markers):
                 names = _expand(image, at, markers_at, count, markers, tokens)
-                if names:
+                starts += 1
+                if names or starts == _MAX_STARTS:
                     return names
     return []
 

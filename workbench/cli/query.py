@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from workbench.cli.formats import Fmt, format_options
-from workbench.cli.trace import trace as trace_group
 
 
 @click.command()
@@ -72,7 +71,7 @@ def profile(trace: str, low: str, high: str, folded: bool, flame: Path | None, f
         output.emit(output.Table(("symbol", "steps", "share"), rows), fmt)
 
 
-@trace_group.command()
+@click.command()
 @click.argument("trace")
 @click.option("-o", "--output", "path", type=Path, required=True, metavar="FILE", help="Where it is written.")
 @click.option(

@@ -7,6 +7,7 @@ import sys
 import click
 
 from workbench.cli.formats import Fmt, format_options
+from workbench.cli.query import export
 from workbench.cli.tracetools import TOOLS
 
 
@@ -56,5 +57,5 @@ def console(trace: str, fmt: Fmt) -> None:
         sys.stdout.buffer.flush()
 
 
-for tool in TOOLS:
+for tool in (*TOOLS, export):
     trace.add_command(tool)

@@ -25,6 +25,7 @@ _EXTRA: Final = {
 _MODIFIERS: Final = frozenset((TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG))
 _MAX_TYPES: Final = 4_000_000
 _MAX_DEPTH: Final = 32
+_MAX_NAME: Final = 4096
 POINTER_BYTES: Final = 8
 
 
@@ -87,7 +88,7 @@ class Btf:
         return name, info >> 24 & 31, info & 0xFFFF, info >> 31, other
 
     def _string(self, offset: int) -> str:
-        end = self._strings.find(b"\0", offset)
+        end = self._strings.find(b"\0", offset, offset + _MAX_NAME)
         if end < 0:
             raise KernelError(f"BTF: no string at {offset}")
         return self._strings[offset:end].decode("utf-8", "replace")
@@ -185,20 +186,27 @@ class Btf:
             self._members[type_id] = tuple(out)
         return self._members[type_id]
 
-    def member(self, type_id: int, name: str, depth: int = 0) -> Member:
+    def member(self, type_id: int, name: str) -> Member:
         """Return a member by name, looked for in nameless members too; its offset is from the outer struct."""
+        found = self._member(type_id, name, set())
+        if found is None:
+            raise KernelError(f"{self.name(type_id)} has no member {name!r}")
+        return found
+
+    def _member(self, type_id: int, name: str, without: set[int]) -> Member | None:
+        """Look into each struct once: one that holds itself has no more to offer the second time."""
+        without.add(type_id)
         for each in self.members(type_id):
             if each.name == name:
                 return each
         for each in self.members(type_id):
             inner, kind = self.resolve(each.type)
-            if not each.name and kind in (STRUCT, UNION) and depth < _MAX_DEPTH:
-                try:
-                    found = self.member(inner, name, depth + 1)
-                except KernelError:
-                    continue
+            if each.name or kind not in (STRUCT, UNION) or inner in without or len(without) > _MAX_DEPTH:
+                continue
+            found = self._member(inner, name, without)
+            if found is not None:
                 return Member(name, found.type, found.offset_bits + each.offset_bits, found.bits)
-        raise KernelError(f"{self.name(type_id)} has no member {name!r}")
+        return None
 
     def offset(self, struct_name: str, path: str) -> int:
         """Return the offset of a member in bytes: ``offset("task_struct", "thread.ra")``."""

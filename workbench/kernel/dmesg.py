@@ -14,7 +14,8 @@ from .linux import Kernel
 
 _COMMITTED, _FINALIZED = 1, 2
 _NUMBER = (1 << 62) - 1
-_MAX_BITS = 26
+_MAX_BITS, _MAX_COUNT_BITS = 26, 20
+_MAX_STRUCT = 1024
 
 
 class Message(NamedTuple):
@@ -39,13 +40,17 @@ def messages(kernel: Kernel) -> Iterator[Message]:
         return kernel.field(ring, "printk_ringbuffer", path, size)
 
     count_bits, text_bits = ring_word("desc_ring.count_bits", 4), ring_word("text_data_ring.size_bits", 4)
-    if not (0 < count_bits <= _MAX_BITS and 0 < text_bits <= _MAX_BITS):
+    if not (0 < count_bits <= _MAX_COUNT_BITS and 0 < text_bits <= _MAX_BITS):
         raise KernelError(
             f"the log's ring has 2^{count_bits} messages and 2^{text_bits} bytes: not set up, or damaged"
         )
     count, text_size = 1 << count_bits, 1 << text_bits
     desc_size = types.size(types.find("struct prb_desc"))
     info_size = types.size(types.find("struct printk_info"))
+    if not (0 < desc_size <= _MAX_STRUCT and 0 < info_size <= _MAX_STRUCT):
+        raise KernelError(
+            f"the log's structures have {desc_size} and {info_size} bytes: not of a known shape"
+        )
     descs = memory.read(ring_word("desc_ring.descs"), count * desc_size)
     infos = memory.read(ring_word("desc_ring.infos"), count * info_size)
     text = memory.read(ring_word("text_data_ring.data"), text_size)
@@ -80,7 +85,7 @@ def messages(kernel: Kernel) -> Iterator[Message]:
         yield Message(
             part(infos, info, ("printk_info", "seq")),
             part(infos, info, ("printk_info", "ts_nsec")),
-            infos[info + level // 8] >> level % 8 & 7,
+            int.from_bytes(infos[info + level // 8 : info + level // 8 + 1], "little") >> level % 8 & 7,
             data.decode("utf-8", "replace"),
         )
 

@@ -38,17 +38,19 @@ def mounts(kernel: Kernel, task: int) -> Iterator[Mount]:
     if not proxy:
         raise KernelError("the task has no namespaces any more")
     root = kernel.field(kernel.field(proxy, "nsproxy", "mnt_ns"), "mnt_namespace", "root")
-    pending, seen = [(root, "/")], 0
+    pending, seen = [(root, "/")], 1
     while pending:
         mount, path = pending.pop()
-        if (seen := seen + 1) > _MOST:
-            raise KernelError("the tree of mounts has no end")
         super_block = kernel.field(mount, "mount", "mnt.mnt_sb")
         kind = kernel.field(kernel.field(super_block, "super_block", "s_type"), "file_system_type", "name")
         device = kernel.field(mount, "mount", "mnt_devname")
         text = kernel.memory.text
         yield Mount(text(device, _NAME_BYTES) if device else "none", path, text(kind, 64), mount)
-        below = [(child, _join(path, _path(kernel, child, mount))) for child in _children(kernel, mount)]
+        below = []
+        for child in _children(kernel, mount):
+            if (seen := seen + 1) > _MOST:
+                raise KernelError("the tree of mounts has no end")
+            below.append((child, _join(path, _path(kernel, child, mount))))
         pending += reversed(below)
 
 

@@ -17,6 +17,8 @@ _FLAGS = "VRWXUGAD"
 _PPN = (1 << 44) - 1
 #: Longest range that ``areas`` lists before it gives up, in entries.
 _MAX_AREAS = 100_000
+#: And the most page tables that it looks into.
+_MAX_TABLES = 8192
 
 
 class Entry(NamedTuple):
@@ -65,6 +67,7 @@ class GuestMemory:
         self.levels = _LEVELS.get(satp >> 60, 0)
         self._root = (satp & _PPN) << 12
         self._pages: dict[int, int] = {}
+        self._tables = 0
 
     def walk(self, vaddr: int) -> list[Entry]:
         """Return the entries that a translation reads, from the root on; the last one may be invalid."""
@@ -134,6 +137,7 @@ class GuestMemory:
     def areas(self, low: int = 0, high: int = 1 << 64) -> Iterator[Area]:
         """Yield what is mapped between two addresses; neighbours that continue each other are one area."""
         last: Area | None = None
+        self._tables = 0
         for count, (vaddr, entry) in enumerate(self._leaves(self._root, self.levels - 1, 0, low, high)):
             if count > _MAX_AREAS:
                 raise KernelError(f"more than {_MAX_AREAS} mappings; give a smaller range")
@@ -153,15 +157,16 @@ class GuestMemory:
             yield last
 
     def _leaves(self, table: int, level: int, base: int, low: int, high: int) -> Iterator[tuple[int, Entry]]:
-        if level < 0:
-            return
+        self._tables += 1
+        if self._tables > _MAX_TABLES:
+            raise KernelError(f"more than {_MAX_TABLES} page tables; give a smaller range")
         size = 1 << (12 + 9 * level)
         try:
             raw = memoryview(self._engine.read_phys(table, PAGE)).cast("Q")
         except (ValueError, OverflowError):
             return
         for index in range(512):
-            if not raw[index] & 1:
+            if not raw[index] & 1 or (level == 0 and not raw[index] & 0xE):
                 continue
             vaddr = base + index * size
             if level == self.levels - 1 and index >= 256:

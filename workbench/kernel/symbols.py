@@ -19,6 +19,7 @@ _MAGIC_AT: Final = 56
 _ALIGN: Final = 2 << 20
 _SIZE_AT: Final = 16
 _MAX_IMAGE: Final = 256 << 20
+_MAX_INFLATED: Final = 256 << 20
 _KINDS: Final = ("func", "object", "other")
 
 
@@ -48,6 +49,15 @@ def _moved(found: list[Symbol], engine: Any) -> list[Symbol]:
     return [symbol._replace(address=symbol.address + slide) for symbol in found]
 
 
+def inflate(data: bytes, most: int = _MAX_INFLATED) -> bytes:
+    """Return what was compressed. Raises zlib.error: it is damaged, or more than ``most`` bytes."""
+    out = zlib.decompressobj()
+    found = out.decompress(data, most)
+    if not out.eof:
+        raise zlib.error(f"cut short, or more than {most} bytes")
+    return found
+
+
 def pack(symbols: Symbols) -> bytes:
     """Return symbols as bytes to be kept."""
     lines = (f"{s.address:x} {s.size:x} {_KINDS.index(s.kind)} {s.name}" for s in symbols)
@@ -57,7 +67,7 @@ def pack(symbols: Symbols) -> bytes:
 def unpack(data: bytes) -> list[Symbol]:
     """Return the symbols that ``pack`` packed; none where the bytes are damaged."""
     try:
-        lines = zlib.decompress(data).decode().splitlines()
+        lines = inflate(data).decode().splitlines()
         parts = [line.split(" ", 3) for line in lines]
         return [Symbol(int(a, 16), int(s, 16), name, _KINDS[int(k)]) for a, s, k, name in parts]
     except (zlib.error, ValueError, IndexError):

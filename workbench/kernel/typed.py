@@ -32,6 +32,8 @@ VARIABLES: Final = {
 }
 _MAX_SHOWN: Final = 32
 _DEPTH: Final = 3
+#: Values that are shown of one expression.
+_MOST_VALUES: Final = 20_000
 _TEXT: Final = 256
 
 
@@ -95,53 +97,57 @@ class Typed:
 
     def python(self) -> Any:
         """Return the value as Python has it: numbers, texts for arrays of char, dicts for structs."""
-        return self._python(0)
+        return self._python(0, iter(range(_MOST_VALUES)))
 
-    def _python(self, depth: int) -> Any:
+    def _python(self, depth: int, left: Iterator[int]) -> Any:
+        if next(left, None) is None:
+            return "…"
         type_id, kind = self.types.resolve(self.type)
         if kind in (STRUCT, UNION):
             if depth >= _DEPTH:
                 return "{…}"
-            return dict(self._members(type_id, depth))
+            return dict(self._members(type_id, depth, left))
         if kind == ARRAY and self.address is not None:
             element, count = self.types.array(type_id)
             if self.types.name(self.types.resolve(element)[0]) == "char":
                 return self.kernel.memory.text(self.address, count)
-            return [self.index(i)._python(depth + 1) for i in range(min(count, _MAX_SHOWN))]
+            return [self.index(i)._python(depth + 1, left) for i in range(min(count, _MAX_SHOWN))]
         value = self.integer()
         if kind in (ENUM, ENUM64):
             return self.types.enumerators(type_id).get(value, value)
         return value
 
-    def _members(self, type_id: int, depth: int) -> Iterator[tuple[str, Any]]:
+    def _members(self, type_id: int, depth: int, left: Iterator[int]) -> Iterator[tuple[str, Any]]:
         assert self.address is not None
         for each in self.types.members(type_id):
             if each.name:
                 value = Typed(self.kernel, each.type, self.address + each.offset_bits // 8, 0, each)
-                yield each.name, value._python(depth + 1)
+                yield each.name, value._python(depth + 1, left)
 
     def show(self) -> str:
         """Return the value as a debugger shows it: pointers in hex with what they name, texts in quotes."""
-        return self._show(0)
+        return self._show(0, iter(range(_MOST_VALUES)))
 
-    def _show(self, depth: int) -> str:
+    def _show(self, depth: int, left: Iterator[int]) -> str:
+        if next(left, None) is None:
+            return "…"
         type_id, kind = self.types.resolve(self.type)
         if kind in (STRUCT, UNION):
             if depth >= _DEPTH or self.address is None:
                 return "{…}"
-            parts = [
-                f"{m.name} = {Typed(self.kernel, m.type, self.address + m.offset_bits // 8, 0, m)._show(depth + 1)}"
-                for m in self.types.members(type_id)
-                if m.name
-            ]
+            parts = []
+            for m in self.types.members(type_id):
+                if m.name:
+                    each = Typed(self.kernel, m.type, self.address + m.offset_bits // 8, 0, m)
+                    parts.append(f"{m.name} = {each._show(depth + 1, left)}")
             pad = "  " * (depth + 1)
             return "{\n" + "".join(f"{pad}{part},\n" for part in parts) + "  " * depth + "}"
         if kind == ARRAY:
-            value = self._python(depth)
+            value = self._python(depth, left)
             if isinstance(value, str):
                 return f'"{value}"'
             count = self.types.array(type_id)[1]
-            shown = [self.index(i)._show(depth + 1) for i in range(min(count, 8))]
+            shown = [self.index(i)._show(depth + 1, left) for i in range(min(count, 8))]
             return "{" + ", ".join(shown) + (", …}" if count > 8 else "}")
         value = self.integer()
         if kind == PTR:

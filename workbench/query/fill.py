@@ -13,7 +13,9 @@ from traces.lazy import CONTENT_INDEXES, LazyStore, Part, Want
 from traces.queries import Query, find_query
 from traces.reader import TraceReader
 from workbench.kernel.btf import Btf
+from workbench.kernel.errors import KernelError
 from workbench.kernel.linux import Kernel
+from workbench.kernel.symbols import inflate
 from workbench.symbols import Symbols
 
 from .errors import QueryRefused
@@ -114,9 +116,9 @@ class Filler:
         kept = self.store.get_cache("btf")
         if kept is not None:
             try:
-                self._types = Btf(zlib.decompress(kept))
+                self._types = Btf(inflate(kept))
                 return self._types
-            except zlib.error:
+            except (zlib.error, KernelError):
                 pass  # a damaged copy is found again in memory
         data = kernel.btf_bytes()
         self._types = Btf(data)

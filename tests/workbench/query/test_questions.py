@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 
 from machine.config import Images, MachineConfig
 from machine.images import unpack
+from tests.workbench.gdbstub.test_gdb import positions, run_gdb
 from workbench import Trace
 from workbench.guests.fetch import Guest
 from workbench.kernel.dmesg import messages
+from workbench.kernel.errors import KernelError
 from workbench.kernel.symbols import pack, symbols_in_memory
 from workbench.kernel.symbols import unpack as unpack_symbols
+from workbench.query.api import Moment
 from workbench.replay.recorder import Recorder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -263,6 +267,65 @@ def test_origin_of_a_name_is_a_text_in_the_kernel(boot: Trace) -> None:
     assert {end.kind for end in found.ends} == {"start"}
     places = sorted(int(end.what.rpartition(" ")[2], 16) for end in found.ends)
     assert boot.read_phys(places[0] - 1, 5) == b"/init"
+
+
+@pytest.mark.requires("gdb-multiarch")
+def test_last_writer_is_the_one_that_gdb_finds(boot: Trace) -> None:
+    """A hardware watchpoint of a stock gdb, backwards from the end."""
+    boot.goto("end")
+    for name, size in (("jiffies", 8), ("system_state", 4)):
+        address = boot.sym(name)
+        ours = boot.last_write(address, size)
+        assert ours is not None
+        kind = {8: "long", 4: "int"}[size]
+        # gdb goes a little past the store; so backwards over it, then by single steps to where memory changes
+        value = f"*({kind} *){address:#x}"
+        script = ["goto end", f"watch {value}", "reverse-continue", "delete", f"set $held = {value}"]
+        script += [
+            "set $n = 0",
+            f"while {value} == $held && $n < 9",
+            "stepi",
+            "set $n = $n + 1",
+            "end",
+            "when",
+        ]
+        text = run_gdb(boot.trace.path, script, timeout=600)
+        assert int(positions(text)[-1].replace("_", "")) == ours.icount + 1, text
+
+
+def test_a_kernel_that_lies_does_no_harm(boot: Trace) -> None:
+    """Random words in what is read of the kernel: every question ends, with an answer or with an error of its own."""
+    choose = random.Random(5)
+    # a clean look first, so that all symbols and types are known
+    kernel = boot.at("90%").kernel
+    tasks = [task.address for task in kernel.tasks()]
+    areas = [*tasks, *(kernel.symbol(name) for name in ("prb", "init_task", "modules"))]
+    ring = kernel.memory.word(kernel.symbol("prb"))
+    areas.append(ring)
+    root = (boot.reg("satp") & (1 << 44) - 1) << 12
+    engine, errors = boot.board.engine, 0
+    questions = (
+        lambda m: m.dmesg(), lambda m: m.ps(), lambda m: m.mounts(), lambda m: m.bt(), lambda m: m.p("init_task"),
+        lambda m: list(m.kernel.modules()), lambda m: list(m.kernel.memory.areas(0, 1 << 63)),
+    )  # fmt: skip
+    for round_ in range(40):
+        moment = boot.at("90%")
+        for _ in range(60):
+            place = choose.choice(areas) + 8 * choose.randrange(200)
+            paddr = moment.kernel.memory.translate(place)
+            word = choose.choice((0, choose.getrandbits(64), choose.choice(areas), (1 << 64) - 1))
+            if paddr is not None:
+                engine.write_phys(paddr, word.to_bytes(8, "little"))
+        if round_ % 4 == 3:
+            engine.write_phys(root + 8 * choose.randrange(512), choose.getrandbits(64).to_bytes(8, "little"))
+        for question in questions:
+            try:
+                question(Moment(boot))
+            except KernelError:
+                errors += 1
+        boot.goto(0)
+    assert errors > 20
+    assert [task.address for task in boot.at("90%").ps()] == tasks
 
 
 def test_tasks_are_those_that_ran(boot: Trace) -> None:
