@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from machine.block.errors import BlockError, ImageCorruptError
+from machine.block.errors import BlockError, ImageCorruptError, ImageFormatError
 from machine.block.flags import Role
 from machine.block.node import Node
 from machine.block.options import OptionReader, Options, resolve_backing
@@ -63,6 +63,8 @@ class Qcow2Image(Node):
         self.repair_on_open = options.flag("repair-dirty", True)
         await self._open_file(options)
         self.header = layout.parse_header(await self._read_head(), where=self.filename or self.name)
+        if not self.header.reftable_clusters and self.repair_on_open:
+            raise ImageFormatError(f"{self.filename}: image has no refcount table: run a check -r all")
         self._lazy = bool(self.header.compatible & layout.COMPAT_LAZY) if lazy is None else bool(lazy)
         self._lazy = self._lazy and self.header.version >= 3
         await self._open_data_file(options)

@@ -229,10 +229,10 @@ def _parse_extensions(header: Header, data: bytes, offset: int, end: int, where:
     while offset + 8 <= end:
         kind, length = struct.unpack_from(">II", data, offset)
         offset += 8
-        if kind == 0:
-            return
         if length > end - offset:
             raise ImageFormatError(f"{where}: header extension {kind:#x} is too large")
+        if kind == 0:
+            return
         body = data[offset : offset + length]
         offset += length + (-length % 8)
         if kind == EXT_BACKING_FORMAT:

@@ -141,7 +141,13 @@ def compare_verdicts(tmp_path: Path, seeds: range) -> None:
 
 @pytest.mark.requires("qemu-img")
 def test_i18_what_qemu_img_refuses_we_refuse(tmp_path: Path) -> None:
-    compare_verdicts(tmp_path, range(40))
+    for seed in (
+        *range(30),
+        100,
+        622,
+        809,
+    ):  # the last three were opened: no refcount table, an end that is too long
+        compare_verdicts(tmp_path, range(seed, seed + 1))
 
 
 @pytest.mark.slow
