@@ -146,8 +146,8 @@ def shrink(sequence: Sequence_, pair: tuple[str, str], fill: bytes) -> Sequence_
     return sequence
 
 
-def _is_peers_mood(sequence: Sequence_, fill: bytes, ours: Outcome) -> bool:
-    """Did the peer do otherwise only because of when it ran? It has real time and two threads; we have not."""
+def _agrees_alone(sequence: Sequence_, fill: bytes, ours: Outcome) -> bool:
+    """Does the peer do what we did when it runs the sequence alone? Its time is real and it has two threads."""
     start = [sequence.assemble()]
     return not differences(RUNS["jit"](start, fill)[0], ours) and not differences(
         RUNS["qemu"](start, fill)[0], ours
@@ -203,7 +203,7 @@ def compare(
             found = differences(a, b)
             if not found:
                 continue
-            if other == "qemu" and _is_peers_mood(s, fill, a):
+            if other == "qemu" and _agrees_alone(s, fill, a):
                 tally.inconclusive["the peer, alone with it, does what we did"] += 1
                 continue
             if len(tally.failures) < shrinks:

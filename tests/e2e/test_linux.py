@@ -53,6 +53,24 @@ def test_boots_to_init_and_replays_on_the_other_back_end(
     assert "verified:" in run("replay", "--verify", str(path), "--backend", other)
 
 
+@pytest.mark.parametrize(("vlen", "harts"), [(128, 1), (256, 4)])
+def test_linux_finds_and_uses_vectors(debian_guest: Guest, tmp_path: Path, vlen: int, harts: int) -> None:
+    """The kernel copies to and from user memory with them: what it copied last is in the registers."""
+    from workbench.session import Session
+
+    path = tmp_path / "boot.trace"
+    machine = debian_guest.options("console=ttyS0 wb.sh=cat /proc/cpuinfo")
+    cpu = ["--cpu", f"rv64,v=on,vlen={vlen}", "--smp", str(harts)]
+    out = run("record", "-o", str(path), *machine, *cpu, "--no-input", "--timeout", "600")
+    assert len(re.findall(r"(?m)^isa\s*: rv64imafdcv_", out)) == harts
+    for backend in ("jit", "interp"):
+        assert "verified:" in run("replay", "--verify", str(path), "--backend", backend)
+    with Session.open(path) as session:
+        session.goto(session.end)
+        states = [session.regs(hart) for hart in range(harts)]
+        assert any(state["vl"] and state["v0"] and not state["vtype"] >> 63 for state in states)
+
+
 def test_replay_is_exact_twice(trace: Path) -> None:
     pattern = r"verified: \d+ digests, \d+ steps"
     first, second = (re.search(pattern, run("replay", "--verify", str(trace))) for _ in range(2))
