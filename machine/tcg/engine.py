@@ -66,7 +66,7 @@ class Probe:
     """A happening to look for: ``lo <= address <= hi``, and a condition.
 
     Args:
-        physical: for READ and WRITE: the range is of paddrs.
+        physical: for EXEC, READ and WRITE: the range is of paddrs.
         paired: for RET: see only what may end a call that was recorded since ``set_probes``; none of those is missed.
         condition: a gdb agent expression, or empty. Beside gdb's registers it may ask for those numbered from 0x1000:
             value, value before, address, size, icount, paddr.

@@ -58,7 +58,10 @@ class FakeStopper:
 
     @property
     def text(self) -> str:
-        return self.what if self.kind == "catch" else f"{self.size} bytes at {self.address:#x}"
+        if self.kind == "catch":
+            return self.what
+        where = f"{'physical ' if self.physical else ''}{self.address:#x}"
+        return where if self.kind == "breakpoint" else f"{self.size} bytes at {where}"
 
     def hits_at(self, position: int, pc: int) -> bool:
         if self.kind == "breakpoint":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from workbench.gdbstub.link import BadPacket, Link, Meaning, bytes_of, number_of
+from workbench.replay.errors import MemoryAccessError
 
 #: What a stop reply calls them, and what the session's watchpoints are asked for.
 _WORDS = {"0": "swbreak", "1": "hwbreak", "2": "watch", "3": "rwatch", "4": "awatch"}
@@ -59,7 +60,15 @@ class Points:
         if point.kind in _ACCESS:
             more["physical"] = self._link.physical
             return session.add_watchpoint(point.address, point.size, _ACCESS[point.kind], **more)
+        more["physical"] = self._link.physical and self._in_ram(point.address)
         return session.add_breakpoint(point.address, **more)
+
+    def _in_ram(self, address: int) -> bool:
+        """Tell a physical address from those of gdb's own breakpoints, which are virtual ones."""
+        try:
+            return bool(self._link.session.read_phys(address, 2))
+        except MemoryAccessError:
+            return False
 
     def remove(self, text: str) -> bytes:
         """``z kind,address,size``: no point there any more."""

@@ -135,15 +135,12 @@ class Stoppers:
         return [s for s in self._all.values() if s.enabled]
 
     def breakpoint(self, address: int, physical: bool, condition: Condition, **more: Any) -> Stopper:
-        """Add an execution breakpoint. Raises EvalError: a physical address, or a condition that can't be compiled."""
+        """Add an execution breakpoint. Raises EvalError: a condition that can't be compiled."""
         address &= NEVER
-        if physical:
-            raise EvalError(
-                "execution is watched by virtual addresses: translate the physical one, or watch reads of it"
-            )
         codes, shown = self._codes(condition)
-        probes = tuple(stop_probe(ProbeKind.EXEC, address, address, code) for code in codes)
-        return self._add("breakpoint", probes, shown, f"{address:#x}", address=address, **more)
+        probes = tuple(stop_probe(ProbeKind.EXEC, address, address, code, physical) for code in codes)
+        text = f"{'physical ' if physical else ''}{address:#x}"
+        return self._add("breakpoint", probes, shown, text, address=address, physical=physical, **more)
 
     def watchpoint(
         self, address: int, size: int, access: str, physical: bool, condition: Condition, **more: Any

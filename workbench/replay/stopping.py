@@ -29,9 +29,9 @@ class Stopping(Moving):
         """Stop before an instruction.
 
         Args:
-            addr: its virtual address, in every address space and on every hart.
+            addr: its address: a virtual one in every address space, on every hart.
             temporary: delete it when it stops a motion. enabled: whether it stops any.
-            physical: refused, as the engine watches execution by virtual addresses.
+            physical: the address is a physical one: the instruction that lies there, wherever it is mapped.
             condition: an expression that must not be 0, gdb's byte code, or several of these of which one must hold.
             hits_ignored: how many hits don't stop.
 

@@ -27,15 +27,29 @@ void probe_deinit(Machine *m)
     m->probes = NULL;
 }
 
-bool probe_covers(const Machine *m, ProbeKind kind, uint64_t lo, uint64_t hi)
+/* Does a probe of this kind cover an address, which is known by both of its names? */
+static bool covers(const Machine *m, ProbeKind kind, uint64_t vaddr, uint64_t paddr)
 {
     const ProbeSet *s = m->probes;
     if (!probe_wants(m, kind))
         return false;
-    for (uint32_t i = 0; i < s->n; i++)
-        if (s->probe[i].kind == kind && lo <= s->probe[i].hi && s->probe[i].lo <= hi)
+    for (uint32_t i = 0; i < s->n; i++) {
+        const Probe *p = &s->probe[i];
+        const uint64_t at = (p->flags & PROBE_PHYSICAL) ? paddr : vaddr;
+        if (p->kind == kind && p->lo <= at && at <= p->hi)
             return true;
+    }
     return false;
+}
+
+bool probe_covers_slot(const Machine *m, uint32_t slot)
+{
+    return covers(m, PROBE_REG, slot, slot);
+}
+
+bool probe_covers_insn(const Machine *m, uint64_t pc, uint64_t paddr)
+{
+    return covers(m, PROBE_EXEC, pc, paddr);
 }
 
 bool probe_covers_page(const Machine *m, ProbeKind kind, uint64_t vpage, uint64_t ppage)
@@ -142,7 +156,7 @@ uint64_t helper_probe_exec(Hart *h, uint64_t pc, uint64_t b, uint64_t c)
         return 0;
     }
     ProbeSet *s = h->m->probes;
-    if (s->n == 1 && s->probe[0].action == PROBE_COUNT &&
+    if (s->n == 1 && s->probe[0].action == PROBE_COUNT && !s->probe[0].flags &&
         !s->probe[0].code_len) { /* a profile: nothing else to look at */
         const uint64_t here = mach_icount(h->m) + 1;
         if (here != s->counted && pc >= s->probe[0].lo && pc <= s->probe[0].hi) {
@@ -151,7 +165,9 @@ uint64_t helper_probe_exec(Hart *h, uint64_t pc, uint64_t b, uint64_t c)
         }
         return 0;
     }
-    const Happening what = {.kind = PROBE_EXEC, .at = pc, .a = pc};
+    /* a block's instructions begin in one virtual page, so in one physical page */
+    const uint64_t paddr = (h->cur_tb->paddr & WB_PAGE_MASK) | (pc & ~WB_PAGE_MASK);
+    const Happening what = {.kind = PROBE_EXEC, .at = pc, .paddr = paddr, .a = pc, .b = paddr};
     probe_tell(h, &what);
     if (probe_stopping(h->m))
         h->leave = LEAVE_BEFORE;
@@ -224,9 +240,13 @@ static void drop_translations(Machine *m)
     }
     uint64_t pcs[PROBE_MAX];
     uint32_t n = 0;
-    for (uint32_t i = 0; i < s->n; i++)
-        if (s->probe[i].kind == PROBE_EXEC)
-            pcs[n++] = s->probe[i].lo;
+    for (uint32_t i = 0; i < s->n; i++) {
+        const Probe *p = &s->probe[i];
+        if (p->kind == PROBE_EXEC && !(p->flags & PROBE_PHYSICAL))
+            pcs[n++] = p->lo;
+        else if (p->kind == PROBE_EXEC && phys_is_ram(m, p->lo, 1))
+            tb_invalidate(m, (p->lo - m->ram_base) >> WB_PAGE_BITS, p->lo & ~WB_PAGE_MASK, 1);
+    }
     if (n)
         tb_invalidate_pcs(m, pcs, n);
 }

@@ -16,7 +16,7 @@
 
 /* X(name, range is of, what it sees) */
 #define WB_PROBE_KINDS(X)                                                                                    \
-    X(EXEC, "vaddr", "an instruction is about to run")                                                       \
+    X(EXEC, "address", "an instruction is about to run")                                                     \
     X(READ, "address", "a load, or the load of an atomic")                                                   \
     X(WRITE, "address", "a store, or the store of an atomic")                                                \
     X(CALL, "target", "a call by the calling convention's link registers")                                   \
@@ -36,7 +36,7 @@ typedef enum {
 typedef enum { PROBE_STOP, PROBE_LAST, PROBE_RECORD, PROBE_COUNT /* EXEC: how often each pc */ } ProbeAction;
 
 enum {
-    PROBE_PHYSICAL = 1, /* READ and WRITE: the range is of paddrs */
+    PROBE_PHYSICAL = 1, /* EXEC, READ and WRITE: the range is of paddrs */
     PROBE_PAIRED =
         2, /* RET: only where a call that was recorded may end: none of those is missed, few others are hit */
 };
@@ -121,8 +121,10 @@ static inline bool probe_wants(const Machine *m, ProbeKind kind)
 /* In a block of many instructions, before a happening that may stop: it must be run alone. Otherwise, may the
  * helper go on? Sets leave where it may not. */
 bool probe_ready(Hart *h, ProbeKind kind);
-/* Is an instruction at pc (a slot, a page) within the range of a probe of this kind? */
-bool probe_covers(const Machine *m, ProbeKind kind, uint64_t lo, uint64_t hi);
+/* Does a REG probe ask about this slot? */
+bool probe_covers_slot(const Machine *m, uint32_t slot);
+/* Is an instruction within the range of an EXEC probe? */
+bool probe_covers_insn(const Machine *m, uint64_t pc, uint64_t paddr);
 /* Must loads (stores) of this page take the slow path? */
 bool probe_covers_page(const Machine *m, ProbeKind kind, uint64_t vpage, uint64_t ppage);
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -128,6 +129,87 @@ def test_watchpoint_stops_right_behind_the_store(backend: str) -> None:
         assert bare.reg("pc") == bare.labels["store"] + 4
         assert bare.ram("cell") == n
         assert bare.engine.probe_last(0) == bare.engine.icount
+
+
+#: S-mode calls `spot` by two virtual addresses, at 6 GiB and 8 GiB above its physical one, 50 times each; then it
+#: gives the first one another page, and calls it once more.
+ALIASES = (
+    """
+    li t0, -1; csrw pmpaddr0, t0; li t0, 0x1f; csrw pmpcfg0, t0
+    la s0, root; li t0, 0xcf; sd t0, 0(s0); li t0, 0x200000cf; sd t0, 16(s0); sd t0, 80(s0)
+    la s1, mid; srli t0, s1, 2; ori t0, t0, 1; sd t0, 48(s0)
+    la s2, leaf; srli t0, s2, 2; ori t0, t0, 1; sd t0, 0(s1)
+    la s3, spot; srli t0, s3, 2; ori t0, t0, 0xcf; sd t0, 0(s2)
+    srli t0, s0, 12; li t1, 8; slli t1, t1, 60; or t0, t0, t1; csrw satp, t0
+    li t0, 0x1800; csrc mstatus, t0; li t0, 0x800; csrs mstatus, t0
+    la t0, super; csrw mepc, t0; mret
+super:
+    li s4, 3; slli s4, s4, 31
+    li s5, 2; slli s5, s5, 32; add s5, s5, s3
+    li s6, 50
+again:
+    jalr ra, 0(s4); jalr ra, 0(s5)
+    addi s6, s6, -1; bnez s6, again
+    la t0, other; srli t0, t0, 2; ori t0, t0, 0xcf; sd t0, 0(s2)
+    jalr ra, 0(s4)
+"""
+    + STOP
+    + """
+.align 4096
+spot: addi a0, a0, 1; ret
+.align 4096
+other: addi a1, a1, 1; ret
+.align 4096
+root: .dword 0
+.align 4096
+mid: .dword 0
+.align 4096
+leaf: .dword 0
+"""
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_physical_breakpoint_is_met_by_every_name_of_its_page_and_by_no_other(backend: str) -> None:
+    spot = Bare(ALIASES).labels["spot"]
+    near, far = 3 << 31, spot + (2 << 32)
+    probes = [
+        Probe(ProbeKind.EXEC, ProbeAction.RECORD, spot, spot, physical=True),
+        Probe(ProbeKind.EXEC, ProbeAction.LAST, near, near),
+        Probe(ProbeKind.EXEC, ProbeAction.LAST, far, far),
+        Probe(ProbeKind.EXEC, ProbeAction.LAST, spot, spot),
+    ]
+    bare = Bare(ALIASES, backend=backend)
+    bare.run(20)  # some of it is translated before there are any probes
+    bare.engine.set_probes(probes)
+    assert bare.run() is ExitReason.STOP
+    assert [bare.engine.probe_hits(i) for i in range(4)] == [100, 51, 50, 0]
+    assert (bare.reg("x10"), bare.reg("x11")) == (100, 1)
+    rows = list(RECORD.iter_unpack(bare.engine.take_records()))
+    assert [row[1] for row in rows] == [near, far] * 50
+    assert {row[9] for row in rows} == {spot}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_setting_and_clearing_a_physical_breakpoint_drops_what_was_translated(backend: str) -> None:
+    bare = Bare(ALIASES, backend=backend)
+    spot = bare.labels["spot"]
+    bare.run(200)
+    probe = Probe(ProbeKind.EXEC, ProbeAction.STOP, spot + 4, spot + 4, physical=True)
+    bare.engine.set_probes([probe])
+    assert bare.run() is ExitReason.BREAKPOINT
+    assert bare.reg("pc") & 0xFFF == 4
+    bare.engine.set_probes([replace(probe, lo=0, hi=NEVER)])
+    for _ in range(3):
+        at = bare.engine.icount
+        bare.engine.skip_probes_at(at)
+        assert bare.run() is ExitReason.BREAKPOINT
+        assert bare.engine.icount == at + 1
+    bare.engine.set_probes([])
+    assert bare.run() is ExitReason.STOP
+    plain = Bare(ALIASES, backend=backend)
+    plain.run()
+    assert bare.state() == plain.state()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from workbench.gdbstub.handlers import Detached, Handlers
 from workbench.repl.shell import Shell
+from workbench.replay.errors import MemoryAccessError
 from workbench.symbols import Symbols
 
 BASE = 0x8000_0000
@@ -205,15 +206,23 @@ def test_continue_at_an_address_sets_pc(client: Client, session: Any) -> None:
     assert session.written == [("reg", 0, "pc", BASE + 8)]
 
 
-def test_physical_memory_mode_is_qemus(client: Client, session: Any) -> None:
-    session.read_phys = lambda address, size: bytes([0x5A] * size)
+def test_physical_memory_mode_is_qemus_and_gdbs_own_breakpoints_stay_virtual(
+    client: Client, session: Any
+) -> None:
+    def ram(address: int, size: int) -> bytes:
+        if address >> 63:
+            raise MemoryAccessError("no RAM there")
+        return bytes([0x5A] * size)
+
+    session.read_phys = ram
     assert client("qqemu.PhyMemMode") == "0"
     assert client("Qqemu.PhyMemMode:1") == "OK"
     assert client("qqemu.PhyMemMode") == "1"
     assert client("m10,2") == "5a5a"
     client(f"Z2,{BASE:x},4")
     client(f"Z0,{BASE:x},4")
-    assert [point.physical for point in session.stoppers] == [True, False]
+    client("Z0,ffffffff80000000,4")
+    assert [point.physical for point in session.stoppers] == [True, True, False]
     assert client("Qqemu.PhyMemMode:2") == "E16"
 
 

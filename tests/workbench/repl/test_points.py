@@ -62,12 +62,16 @@ def test_registers_and_csrs_are_watched_by_name(shell: Shell, session: Any) -> N
 def test_conditions_and_physical_addresses_reach_the_session(shell: Shell, session: Any) -> None:
     shell.run_line("break *0x80000020 if $a0 == 3 && $priv == 1")
     shell.run_line("watch -p 0x80001000 4")
-    point, watched = session.stoppers
+    assert "physical 0x80000020" in shell.run_line("hb -p 0x80000020")
+    point, watched, by_paddr = session.stoppers
+    assert (by_paddr.physical, by_paddr.address) == (True, BASE + 0x20)
     assert (point.address, point.condition) == (BASE + 0x20, "$a0 == 3 && $priv == 1")
     assert (watched.physical, watched.size) == (True, 4)
     assert "if $a0 == 3" in shell.run_line("info breakpoints")
     with pytest.raises(CommandError, match="condition is missing"):
         shell.run_line("break leaf if")
+    with pytest.raises(CommandError, match="physical address is needed"):
+        shell.run_line("break -p")
 
 
 def test_catches_take_an_argument_and_a_condition(shell: Shell, session: Any) -> None:

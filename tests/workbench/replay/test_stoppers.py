@@ -112,6 +112,22 @@ def test_reads_physical_ranges_and_conditions(session: Session) -> None:
     assert len(all_hits(session, backwards=False)) > len(hits)
 
 
+def test_a_physical_breakpoint_is_met_where_its_virtual_one_is(session: Session) -> None:
+    address = session.sym("pool_put")
+    paddr = session.translate(address, "x")
+    assert paddr is not None
+    point = session.add_breakpoint(address)
+    expected = all_hits(session, backwards=False)
+    session.delete_stopper(point.number)
+    point = session.add_breakpoint(paddr, physical=True)
+    for backwards in (False, True):
+        found = all_hits(session, backwards)
+        assert [(s.icount, s.pc) for s in found] == [(s.icount, address) for s in expected]
+    session.delete_stopper(point.number)
+    session.add_breakpoint(paddr, physical=True, condition=f"$paddr == {paddr:#x} && $addr != {address:#x}")
+    assert not all_hits(session, backwards=True)
+
+
 def test_a_condition_asks_registers_and_memory_at_the_hit(session: Session) -> None:
     address = session.sym("pool_put")
     session.add_breakpoint(address)
@@ -206,7 +222,6 @@ def test_a_search_is_not_done_twice(session: Session) -> None:
         lambda s: s.add_catch("reg", "x0"),
         lambda s: s.add_catch("mmio", "nothing"),
         lambda s: s.add_breakpoint(0, condition="1 +"),
-        lambda s: s.add_breakpoint(0x8020_0000, physical=True),
     ],
 )
 def test_what_cannot_stop_is_refused(session: Session, wrong: Any) -> None:

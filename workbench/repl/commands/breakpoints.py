@@ -26,14 +26,15 @@ _WORD_BYTES = 8
 @command(
     *("break", "b", "br", "hbreak", "hb"),
     group="breakpoints",
-    usage="[SYMBOL|*ADDRESS|FILE:LINE] [if CONDITION]",
+    usage="[-p] [SYMBOL|*ADDRESS|FILE:LINE] [if CONDITION]",
     completes="address",
     library="session.add_breakpoint(session.eval({text}))",
 )
 def break_(context: Context, arguments: str) -> Result:
     """Set a breakpoint: at a symbol, an address (``*0x80200000``) or a source line; without one, at the pc.
 
-    It stops motions in both directions, on every hart, in every address space. A
+    It stops motions in both directions, on every hart, in every address space. With ``-p`` the address is a
+    physical one, and the instruction there stops wherever it is mapped. A
     condition (``if $a0 == 3 && $priv == 1``) is evaluated in the machine, at full speed.
     """
     return _break(context, arguments, temporary=False)
@@ -130,7 +131,7 @@ def info_breakpoints(context: Context, arguments: str) -> Result:
     """List the breakpoints, watchpoints and catches."""
     rows = []
     for point in context.session.stoppers:
-        where = context.place(point.address) if point.kind == "breakpoint" else _what(context, point)
+        where = _what(context, point)
         after = "del" if point.temporary else "keep"
         condition = f"if {point.condition}" if point.condition else ""
         rows.append((point.number, point.kind, after, point.enabled, point.hits, where, condition))
@@ -139,6 +140,8 @@ def info_breakpoints(context: Context, arguments: str) -> Result:
 
 
 def _what(context: Context, point: Any) -> str:
+    if point.kind == "breakpoint":
+        return str(point.text) if point.physical else str(context.place(point.address))
     if point.kind == "watchpoint":
         access = {"w": "writes", "r": "reads", "a": "accesses"}[point.what]
         name = context.session.symbols.format(point.address)
@@ -148,13 +151,18 @@ def _what(context: Context, point: Any) -> str:
 
 def _break(context: Context, arguments: str, temporary: bool) -> Result:
     rest, condition = _split_condition(arguments)
+    rest, physical = _take_physical(rest)
+    if physical and not rest:
+        raise CommandError("break -p: a physical address is needed, as in 'break -p 0x80200000'")
     address = place_of(context, rest)
     if address & 1:
         raise CommandError(f"breakpoint at {address:#x}: instructions lie at even addresses")
-    point = _add(lambda: context.session.add_breakpoint(address, temporary=temporary, condition=condition))
+    more: dict[str, Any] = {"temporary": temporary, "physical": physical, "condition": condition}
+    point = _add(lambda: context.session.add_breakpoint(address, **more))
     word = "Temporary breakpoint" if temporary else "Breakpoint"
     value = {"number": point.number, "address": f"{address:#x}", "temporary": temporary}
-    return Text(f"{word} {point.number} at {context.place(address)}", value)
+    value["physical"] = physical
+    return Text(f"{word} {point.number} at {_what(context, point)}", value)
 
 
 def place_of(context: Context, text: str) -> int:

@@ -18,6 +18,7 @@ typedef struct {
     const Machine *m;
     IrBlock *ir;
     uint64_t first_pc; /* of the block */
+    uint64_t ppage;    /* paddr of its page */
     uint64_t pc;       /* of this instruction */
     uint64_t next_pc;  /* behind it */
     uint64_t go_on;    /* where translation goes on */
@@ -171,7 +172,7 @@ static void gen_reg_probes(Ctx *ctx, uint32_t first)
     for (uint32_t i = first; i < ir->n_ops; i++) {
         const uint16_t d = ir->ops[i].d;
         if (!(ir_op_flags((IrOpcode)ir->ops[i].op) & IRF_DEF) || d >= IR_GLOBALS ||
-            !probe_covers(ctx->m, PROBE_REG, d, d))
+            !probe_covers_slot(ctx->m, d))
             continue;
         const IrOp last = ir->ops[ir->n_ops - 1];
         ir_call(ir, HELP_probe_reg, IR_NONE, IR_CONST, IR_NONE, IR_NONE, d);
@@ -195,7 +196,7 @@ static void translate_insn(Ctx *ctx, uint32_t len)
 {
     ctx->ir->n_temps = 0; /* no temporary outlives its instruction */
     ir_insn(ctx->ir, ctx->pc, (int)len);
-    if (probe_covers(ctx->m, PROBE_EXEC, ctx->pc, ctx->pc))
+    if (probe_covers_insn(ctx->m, ctx->pc, ctx->ppage | (ctx->pc & ~WB_PAGE_MASK)))
         ir_call(ctx->ir, HELP_probe_exec, IR_NONE, IR_CONST, IR_NONE, IR_NONE, (int64_t)ctx->pc);
     const uint32_t first = ctx->ir->n_ops;
     if (!decode(ctx, len))
@@ -210,6 +211,7 @@ void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const ui
     Ctx ctx = {.m = h->m,
                .ir = ir,
                .first_pc = pc,
+               .ppage = h->m->ram_base + (uint64_t)(page - h->m->ram),
                .pc = pc,
                .fs_off = flags & TBF_FS_OFF,
                .vs_off = (flags & TBF_VS_OFF) != 0};
