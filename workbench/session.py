@@ -100,6 +100,7 @@ class Session(Changing):
         if self._live is not None:
             self._live.close()
             self._live = None
+        self.timeline.close()
         self.playback.close()
         self.trace.close()
 

@@ -53,7 +53,7 @@ def run(work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
         progress("timetravel: goto")
         figures |= _gotos(session)
         progress("timetravel: searches")
-        figures |= _searches(session, replay_s)
+        figures |= _searches(trace, session, replay_s)
     shown = {
         name: {"value": round(value, 4), "at_most": limit, "unit": unit, "met": value <= limit}
         for name, (value, limit, unit) in figures.items()
@@ -112,7 +112,14 @@ def _gotos(session: Session) -> dict[str, tuple[float, float, str]]:
     }
 
 
-def _searches(session: Session, replay_s: float) -> dict[str, tuple[float, float, str]]:
+def _plain_replay(trace: Path, low: int) -> float:
+    """Return what it takes to replay from a position to the end, the machine being there already."""
+    with TraceReader.open(trace) as reader, Replayer(reader) as replayer:
+        replayer.goto(low)
+        return _timed(lambda: replayer.run_to(reader.final_icount))
+
+
+def _searches(trace: Path, session: Session, replay_s: float) -> dict[str, tuple[float, float, str]]:
     figures: dict[str, tuple[float, float, str]] = {}
     # a function whose last call lies 10^8 steps back or more: found by where the guest was there
     session.goto(max(0, session.end - _BACK))
@@ -121,7 +128,7 @@ def _searches(session: Session, replay_s: float) -> dict[str, tuple[float, float
     point = session.add_breakpoint(pc, condition=f"$icount <= {here}")
     session.goto("end")
     took = _timed(session.reverse_cont)
-    plain = replay_s * (session.end - session.cursor) / session.end
+    plain = _plain_replay(trace, session.cursor)
     figures["rc to a breakpoint 10^8 steps back, in replays of them"] = (took / plain, 1.5, "times")
     session.delete_stopper(point.number)
     address = next((a for name in _ONCE if (a := session.symbols.lookup(name)) is not None), None)

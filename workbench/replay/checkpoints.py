@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from traces.errors import TraceError
@@ -112,6 +113,22 @@ class MemoryNode(Node):
 
     def page(self, index: int) -> bytes | None:
         return self.contents.get(index)
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """A checkpoint out of its tree, for another tree of the same trace.
+
+    Args:
+        base: position of the trace's checkpoint that ``pages`` differ from. The others are a node's.
+    """
+
+    icount: int
+    next_input: int
+    base: int
+    rolling: frozenset[int] | None
+    state: dict[str, Any]
+    pages: dict[int, bytes]
 
 
 class BlobCache:
@@ -265,6 +282,25 @@ class CheckpointTree:
         self._kept += 1
         while (self._held > self._budget or self._kept > _MAX_KEPT) and self._evict(node):
             pass
+
+    def loose_at(self, icount: int) -> Loose | None:
+        """Return the last node at or before a position for another tree, None where it is one of the trace's."""
+        pages: dict[int, bytes] = {}
+        at = node = self.nearest(icount)
+        if isinstance(node, FileNode) or node is self.root:
+            return None
+        while isinstance(at, MemoryNode) and at.parent is not None:
+            pages = at.contents | pages
+            at = at.parent
+        return Loose(node.icount, node.next_input, at.icount, node.rolling, node.state(), pages)
+
+    def adopt(self, loose: Loose) -> None:
+        """Add a node of another tree."""
+        parent = self._file_at.get(loose.base, self.root)
+        if parent.icount == loose.base:
+            self.add(
+                MemoryNode(loose.icount, loose.next_input, parent, loose.rolling, loose.state, loose.pages)
+            )
 
     def _evict(self, keep: MemoryNode) -> bool:
         """Drop one node in memory, its children taking over its differences. False if there is none to drop."""

@@ -11,8 +11,8 @@ from machine.tcg.engine import ProbeKind
 from workbench.kernel.syscalls import NAMES as SYSCALLS
 
 from .consolesearch import Printed
+from .probing import Met
 from .stoppers import Detail, Stopper
-from .timeline import Met
 
 _ACCESS: Final = ("r", "w", "a")
 _DID: Final = {"r": "read", "w": "wrote", "a": "changed"}

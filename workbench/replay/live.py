@@ -14,8 +14,9 @@ from machine.inputs import Input
 from machine.tcg.engine import Probe
 
 from .parts import reason_name
+from .probing import Met, arm, disarm, met_by
 from .recorder import Recorder, RecordResult
-from .timeline import Met, Timeline, arm, met_by
+from .timeline import Timeline
 
 #: A recording is committed at least this often while it goes on, in steps: its session follows then.
 _GO_ON: Final = ("until", "breakpoint", "interrupted")
@@ -64,8 +65,7 @@ class Live:
             reason = reason_name(stop)
             met = met_by(engine, probes) if reason == "breakpoint" else Met(reason)
         finally:
-            engine.set_probes(())
-            engine.skip_probes_at(None)
+            disarm(engine)
         if reason in _GO_ON and not recorder.ended:
             now = recorder.commit_here()
         else:

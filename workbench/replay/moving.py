@@ -13,8 +13,9 @@ from .details import Found, describe, found_by
 from .live import Live
 from .looking import Looking
 from .motions import Stepper
+from .probing import Met
 from .stoppers import Detail, Stopper, Stoppers
-from .timeline import Met, Timeline
+from .timeline import Timeline
 
 if TYPE_CHECKING:
     from workbench.session import Session

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
@@ -27,6 +27,10 @@ from .interventions import apply_write
 from .packed import packed_clusters
 from .parts import BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
 
+#: Budgets of a twin: for pages of checkpoints in memory, in bytes, and of the trace, in pages.
+_TWINS_TREE: Final = (64 << 20,)
+_TWINS_PAGES: Final = (8192,)
+
 #: Takes the guest's output while it is replayed: (port, data, icount).
 ConsoleListener = Callable[[str, bytes, int], None]
 
@@ -38,6 +42,7 @@ class Playback:
         trace: an open trace; it stays the caller's.
         backend: ``jit`` or ``interp``.
         board_factory: builds the board.
+        like: another machine of the trace; what never changes is shared with it, and caches are small.
 
     Raises:
         TraceError: the trace holds no machine that this software can run. MachineError: it can't be built.
@@ -47,7 +52,11 @@ class Playback:
     """
 
     def __init__(
-        self, trace: TraceReader, backend: str = "jit", board_factory: BoardFactory = build_board
+        self,
+        trace: TraceReader,
+        backend: str = "jit",
+        board_factory: BoardFactory = build_board,
+        like: Playback | None = None,
     ) -> None:
         self.trace = trace
         self.backend, self.board_factory = backend, board_factory
@@ -56,17 +65,23 @@ class Playback:
         self.console: ConsoleListener | None = None
         self.gate = ReplayGate(trace)
         self.gate.apply = self._write
+        self._images: Images = trace_images(trace) if like is None else like._images
+        self._twin = like is not None
         _, self._drives = open_drives(self.config, self, packed=lambda name: packed_clusters(trace, name))
         self.board: BoardLike = board_factory(
-            self.config, trace_images(trace), self.gate, self, self._drives, backend
+            self.config, self._images, self.gate, self, self._drives, backend
         )
         self.board.reset()
-        initial = {i: bytes(self.board.ram_page(i)) for i in self.board.engine.dirty_pages()}
+        dirty = self.board.engine.dirty_pages()
+        initial: dict[int, bytes] = (
+            {i: bytes(self.board.ram_page(i)) for i in dirty} if like is None else like._initial
+        )
         self._digests = {row.icount: row for row in trace.digests() if row.icount <= self.end}
         self._stops = sorted(self._digests)
         root = MemoryNode(0, self.gate.next_id, None, frozenset(), self.board.save_state(), {})
-        self.tree = CheckpointTree(initial, root)
-        self._blobs = BlobCache(trace)
+        self._initial: dict[int, bytes] = initial
+        self.tree = CheckpointTree(initial, root, *(_TWINS_TREE if self._twin else ()))
+        self._blobs = BlobCache(trace, *(_TWINS_PAGES if self._twin else ()))
         self.tree.add_file(self._blobs, set(self._digests))
         self._base: Node = root
         self._since_base: set[int] = set()
@@ -74,7 +89,7 @@ class Playback:
         #: over RAM, as of the last ``whole``
         self.fold = RamFold(self.board.engine.ram_pages)
         self._stale: set[int] = set(initial)
-        self._kept: dict[bytes, bytes] = {}
+        self._kept: dict[bytes, bytes] = {} if like is None else like._kept
         #: rolling digests that were compared
         self.compared = 0
         #: whether a run is to stop; set by ``interrupt``, cleared by whoever begins a motion
@@ -93,6 +108,10 @@ class Playback:
         self.board.engine.close()
         for node in self._drives.values():
             node.close()
+
+    def twin(self) -> Playback:
+        """Return another machine of the same trace, at its start, for another thread."""
+        return Playback(self.trace, self.backend, self.board_factory, self)
 
     @property
     def icount(self) -> int:

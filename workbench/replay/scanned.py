@@ -5,6 +5,7 @@ History never changes, so nothing here is ever forgotten but for room.
 
 from __future__ import annotations
 
+import threading
 from bisect import insort
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -32,15 +33,19 @@ class Known(NamedTuple):
 
 
 class Scanned:
-    """A memory of searches."""
+    """A memory of searches, for any thread."""
 
     def __init__(self) -> None:
         self._probes: dict[Probe, list[Stretch]] = {}
+        self._lock = threading.Lock()
 
     def add(self, probe: Probe, low: int, high: int, last: int | None) -> None:
         """Remember a searched stretch ``low..high-1`` and its last hit."""
-        if low >= high:
-            return
+        if low < high:
+            with self._lock:
+                self._add(probe, low, high, last)
+
+    def _add(self, probe: Probe, low: int, high: int, last: int | None) -> None:
         key = replace(probe, action=ProbeAction.LAST)
         if key not in self._probes and len(self._probes) >= _MAX_PROBES:
             del self._probes[next(iter(self._probes))]
@@ -56,7 +61,8 @@ class Scanned:
 
     def before(self, probe: Probe, high: int) -> Known:
         """Return what is known of the steps before ``high``, without a gap."""
-        known = self._probes.get(replace(probe, action=ProbeAction.LAST), [])
+        with self._lock:
+            known = list(self._probes.get(replace(probe, action=ProbeAction.LAST), []))
         while True:
             useful = [s for s in known if s.low < high <= s.high and (s.last is None or s.last < high)]
             if not useful:

@@ -2,49 +2,30 @@
 
 Backwards is forwards from an earlier checkpoint: one step back restores the nearest checkpoint before the
 target and runs to it. On the way, checkpoints are left in memory at shrinking distances from the target, so
-the next step back is short. A search backwards runs the stretches between checkpoints, last one first, with
-probes that only note their last hit, remembers what they noted, and goes to the last of all.
+the next step back is short. What a search backwards (search.py) finds is gone to in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from machine.tcg.engine import RECORD, Probe, ProbeAction, ProbeKind
+from machine.tcg.engine import Probe, ProbeKind
 from traces.errors import PositionError
 
-from .parts import EngineLike, reason_name
+from .parts import reason_name
 from .playback import Playback
-from .scanned import Scanned
+from .probing import Met, arm, disarm, met_by
+from .search import Search
 
 #: Distances before a target at which checkpoints are left in memory.
 _LADDER: Final = (4_000_000, 1_000_000, 200_000, 40_000, 8_000, 1_600, 320, 64)
 #: A checkpoint is left only if none lies within this share of the distance before it.
 _LADDER_SHARE: Final = 4
-#: The first stretch that reverse-continue scans is at least this long, in steps; later ones double.
-_FIRST_SCAN: Final = 50_000
 #: A search backwards leaves a checkpoint where it begins if the way back there would be longer than this, in steps.
 _WAY_BACK: Final = 4_000_000
 #: Checkpoints in memory are left at least this often on long ways where the trace has none, in steps.
 _FAR: Final = 1 << 26
-
-
-@dataclass(frozen=True, slots=True)
-class Met:
-    """How a search ended.
-
-    Args:
-        reason: ``hit``, ``limit`` or ``interrupted``.
-        probes: indexes of the probes that were hit. step: the position before the step that hit them.
-        records: what they saw (machine.tcg.engine.RECORD); an execution probe writes none.
-    """
-
-    reason: str
-    probes: tuple[int, ...] = ()
-    step: int = 0
-    records: tuple[tuple[Any, ...], ...] = ()
 
 
 class Timeline:
@@ -52,14 +33,18 @@ class Timeline:
 
     Args:
         playback: the machine; the timeline moves it alone.
+        scouts: how many other machines help to search, 0 or 1; None: as the host has processors.
 
     Replay: deterministic; every digest that is passed is compared.
     """
 
-    def __init__(self, playback: Playback) -> None:
+    def __init__(self, playback: Playback, scouts: int | None = None) -> None:
         self.playback = playback
-        #: what searches have found out
-        self.scanned = Scanned()
+        self._search = Search(playback, scouts)
+
+    def close(self) -> None:
+        """Free what helps to search; the playback stays."""
+        self._search.close()
 
     @property
     def start(self) -> int:
@@ -79,6 +64,7 @@ class Timeline:
     def interrupt(self) -> None:
         """Stop a motion soon; may be called from a signal handler or another thread."""
         self.playback.interrupt()
+        self._search.interrupt()
 
     def goto(self, target: int) -> str:
         """Go to a position. Returns ``goto``, or ``interrupted`` where it stopped on the way.
@@ -139,7 +125,7 @@ class Timeline:
         if probes and began - self.playback.tree.nearest(began).icount > _WAY_BACK:
             self.playback.keep()  # so that an interrupted search is back here at once
         try:
-            step = self._search(probes, limit, began)
+            step = self._search.last_step(probes, limit, began)
             if self.playback.interrupted:
                 return self._give_up(began)
             if step is None:
@@ -152,40 +138,7 @@ class Timeline:
 
     def last_step(self, probes: Sequence[Probe], low: int, high: int) -> int | None:
         """Return the last step in ``low..high-1`` that hits a probe, or None. The cursor ends up anywhere."""
-        try:
-            return self._search(probes, low, high)
-        finally:
-            self._disarm()
-
-    def _search(self, probes: Sequence[Probe], limit: int, high: int) -> int | None:
-        span = 0
-        while probes:
-            known = [self.scanned.before(probe, high) for probe in probes]
-            best = max((k.hit for k in known if k.hit is not None and k.hit >= limit), default=None)
-            floor = limit if best is None else best + 1
-            top = max(k.low if k.hit is None else min(k.low, floor) for k in known)
-            if top <= floor or self.playback.interrupted:
-                return best
-            node = self.playback.tree.nearest(max(top - 1 - span, floor))
-            low = max(node.icount, floor)
-            if not self._scan(probes, low, top):
-                return None
-            span = max(_FIRST_SCAN, 2 * span)
-        return None
-
-    def _scan(self, probes: Sequence[Probe], low: int, high: int) -> bool:
-        """Run ``low..high`` with probes that note their last hit; False if interrupted."""
-        if not self._travel(low):
-            return False
-        engine = self.playback.board.engine
-        self._arm(probes, stopping=False)
-        engine.skip_probes_at(None)
-        if self.playback.run_to(high) is not None:
-            self._settle(probes)
-            return False
-        for index, probe in enumerate(probes):
-            self.scanned.add(probe, low, high, _step_of(probe, engine.probe_last(index)))
-        return True
+        return self._search.last_step(probes, low, high)
 
     def _look_at_step(self, probes: Sequence[Probe]) -> Met:
         """Take the step at the cursor with the probes on, look at what they say, and come back."""
@@ -204,9 +157,7 @@ class Timeline:
         arm(self.playback.board.engine, probes, stopping, telling)
 
     def _disarm(self) -> None:
-        engine = self.playback.board.engine
-        engine.set_probes(())
-        engine.skip_probes_at(None)
+        disarm(self.playback.board.engine)
 
     def _met(self, probes: Sequence[Probe], step: int | None = None) -> Met:
         return met_by(self.playback.board.engine, probes, step)
@@ -214,7 +165,7 @@ class Timeline:
     def _note_forward(self, probes: Sequence[Probe], began: int, met: Met) -> None:
         for index, probe in enumerate(probes):
             low = began + 1 if probe.kind is ProbeKind.EXEC else began
-            self.scanned.add(probe, low, met.step + 1, met.step if index in met.probes else None)
+            self._search.scanned.add(probe, low, met.step + 1, met.step if index in met.probes else None)
 
     def first_vtime(self, vtime_ns: int, low: int, high: int) -> int:
         """Return the first position in ``low..high`` whose virtual time is at least ``vtime_ns``; moves the cursor.
@@ -300,31 +251,3 @@ class Timeline:
         self.playback.interrupted = False
         self._travel(began)
         return Met("interrupted")
-
-
-def arm(engine: EngineLike, probes: Sequence[Probe], stopping: bool, telling: bool = False) -> None:
-    """Set probes, and behind them one for each that makes a record of what it stops at.
-
-    Whether they stop, tell or only note, it is always the same set, which keeps translated code.
-    """
-    action = ProbeAction.STOP if stopping else ProbeAction.LAST
-    record = ProbeAction.RECORD if stopping or telling else ProbeAction.LAST
-    tellers = [replace(p, action=record) for p in probes if p.kind is not ProbeKind.EXEC]
-    engine.set_probes([*(replace(p, action=action) for p in probes), *tellers])
-
-
-def met_by(engine: EngineLike, probes: Sequence[Probe], step: int | None = None) -> Met:
-    """Return what probes met at an engine's stop, or at a step."""
-    steps = [_step_of(probe, engine.probe_last(i)) for i, probe in enumerate(probes)]
-    if step is None:
-        first = engine.probe_stopped()
-        found = steps[first] if first is not None and first < len(steps) else None
-        step = engine.icount if found is None else found
-    hit = tuple(i for i, at in enumerate(steps) if at == step)
-    records = tuple(row for row in RECORD.iter_unpack(engine.take_records()) if row[0] == step)
-    return Met("hit", hit, step, records)
-
-
-def _step_of(probe: Probe, position: int | None) -> int | None:
-    """Return the step of a probe's hit, from the position that the engine gives."""
-    return position if position is None or probe.kind is ProbeKind.EXEC else position - 1

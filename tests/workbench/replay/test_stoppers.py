@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from workbench.replay import search
 from workbench.replay.errors import EvalError
 from workbench.session import Session, Stop
 
@@ -184,19 +185,19 @@ def test_console_texts_stop_where_they_are_complete(session: Session) -> None:
     assert session.goto(f'console:"{text}"').icount == rows[0]
 
 
-def test_a_search_is_not_done_twice(session: Session) -> None:
+def test_a_search_is_not_done_twice(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     session.add_watchpoint(session.sym("ticks"), 8, condition="$value == 1")
     session.goto("end")
     first = session.reverse_cont()
     scans = 0
-    original = session.timeline._scan
+    original = search._scan
 
-    def counted(*args: Any) -> bool:
+    def counted(*args: Any) -> list[int | None] | None:
         nonlocal scans
         scans += 1
         return original(*args)
 
-    session.timeline._scan = counted  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(search, "_scan", counted)
     session.goto("end")
     assert session.reverse_cont() == first
     assert scans == 0
