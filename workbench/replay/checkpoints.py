@@ -194,6 +194,10 @@ class CheckpointTree:
                 insort(self._nodes, node, key=lambda n: n.icount)
                 self._file_at[row.icount] = node
 
+    def misses(self, trace: TraceReader) -> bool:
+        """Tell whether a recording has given up a checkpoint of its trace that is in the tree."""
+        return not self._file_by_id.keys() <= {row.id for row in trace.checkpoints()}
+
     def nearest(self, icount: int) -> Node:
         """Return the last node at or before a position."""
         node = self._nodes[bisect_right(self._nodes, icount, key=lambda n: n.icount) - 1]

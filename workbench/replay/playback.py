@@ -18,14 +18,14 @@ from traces.errors import TraceError
 from traces.reader import TraceReader
 from workbench.errors import WorkbenchError
 
-from .checkpoints import BlobCache, CheckpointTree, MemoryNode, Node
+from .checkpoints import ZERO_PAGE, BlobCache, CheckpointTree, MemoryNode, Node
 from .digest import canonical_json, rolling_digest, whole_digest
 from .divergence import compare_registers
 from .errors import Diverged
 from .gates import ReplayGate
 from .interventions import apply_write
 from .packed import packed_clusters
-from .parts import BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
+from .parts import PAGE_BYTES, BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
 
 #: Budgets of a twin: for pages of checkpoints in memory, in bytes, and of the trace, in pages.
 _TWINS_TREE: Final = (64 << 20,)
@@ -78,12 +78,12 @@ class Playback:
         )
         self._digests = {row.icount: row for row in trace.digests() if row.icount <= self.end}
         self._stops = sorted(self._digests)
-        root = MemoryNode(0, self.gate.next_id, None, frozenset(), self.board.save_state(), {})
+        self._root = MemoryNode(0, self.gate.next_id, None, frozenset(), self.board.save_state(), {})
         self._initial: dict[int, bytes] = initial
-        self.tree = CheckpointTree(initial, root, *(_TWINS_TREE if self._twin else ()))
+        self.tree = self._new_tree()
         self._blobs = BlobCache(trace, *(_TWINS_PAGES if self._twin else ()))
         self.tree.add_file(self._blobs, set(self._digests))
-        self._base: Node = root
+        self._base: Node = self._root
         self._since_base: set[int] = set()
         self._rolling: set[int] | None = set()
         #: over RAM, as of the last ``whole``
@@ -126,6 +126,8 @@ class Playback:
         self._digests = {row.icount: row for row in self.trace.digests() if row.icount <= self.end}
         if len(self._digests) != known:
             self._stops = sorted(self._digests)
+        if self.tree.misses(self.trace):
+            self._replant()
         self.tree.add_file(self._blobs, set(self._digests))
         self.gate.extend()
 
@@ -270,6 +272,20 @@ class Playback:
         self._stale.clear()
         state = self.board.save_state()
         return whole_digest(canonical_json(state), self.fold.value), state
+
+    def _new_tree(self) -> CheckpointTree:
+        return CheckpointTree(self._initial, self._root, *(_TWINS_TREE if self._twin else ()))
+
+    def _replant(self) -> None:
+        """Begin a new tree: the old one's differences lean on checkpoints that the trace has no more."""
+        self._collect()
+        self.tree = self._new_tree()
+        self._base = self.tree.root
+        self._since_base = {
+            page
+            for page in range(self.config.memory_bytes // PAGE_BYTES)
+            if self.board.ram_page(page) != self._initial.get(page, ZERO_PAGE)
+        }
 
     def _collect(self) -> None:
         dirty = self.board.engine.dirty_pages()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from traces.reader import TraceReader
+from workbench.replay.recorder import RecordLimits
 from workbench.replay.replayer import Replayer
 from workbench.session import Session
 
@@ -138,3 +139,30 @@ def test_the_end_is_reached_from_its_checkpoint_alone(tmp_path: Path, backend: s
             assert there.icount == end
             assert there.playback.digest() == digest
             assert there.verify().digests == 2
+
+
+def test_checkpoints_that_are_thinned_away_are_not_missed(tmp_path: Path, backend: str) -> None:
+    """A long recording gave up checkpoints that its session still went by: going back then ended in an error."""
+    path = tmp_path / "long.trace"
+    limits = RecordLimits(rolling_steps=1 << 14, checkpoint_every=1, max_checkpoints=4)
+    made = recorder(path, backend=backend, limits=limits)
+    made.start()
+    made.advance(100_000)
+    seen: dict[int, str] = {}
+    with Session.attach(made, backend=backend) as session:
+        for _ in range(6):
+            for share in (1, 3, 7):
+                session.goto(session.end * share // 8)
+                seen[session.cursor] = session.digest()
+            session.goto("end")
+            session.stepi(150_000)
+            assert len(session.playback.tree.files()) <= limits.max_checkpoints
+        for at, digest in seen.items():
+            session.goto(at)
+            assert session.digest() == digest
+    made.stop()
+    made.board.engine.close()
+    with Session.open(path, backend=backend) as session:
+        for at, digest in seen.items():
+            session.goto(at)
+            assert session.digest() == digest
