@@ -11,11 +11,15 @@ from workbench.gdbstub.link import (
     Link,
     Meaning,
     bytes_of,
+    number_of,
     pair_of,
 )
 from workbench.gdbstub.packets import MAX_PAYLOAD
 from workbench.gdbstub.symbolfile import PATH, SymbolFileServer
+from workbench.peek import PAGE
 
+#: Most pages that lldb is told of at once.
+_MAX_REGION_PAGES = 1024
 NO_NON_STOP = b"E.non-stop mode is not supported: the machine of a trace moves as a whole"
 #: What lldb asks first: riscv64, little endian.
 _HOST = f"triple:{b'riscv64-unknown-unknown-elf'.hex()};endian:little;ptrsize:8;"
@@ -68,7 +72,9 @@ class Queries:
             "qAttached": lambda text: b"1",
             "qSymbol": lambda text: b"OK",
             "qHostInfo": lambda text: _HOST.encode(),
+            "qProcessInfo": lambda text: f"pid:1;{_HOST}".encode(),
             "qC": lambda text: b"" if text else b"QC%x" % (self._link.hart + 1),
+            "qMemoryRegionInfo:": self.region,
             "qqemu.Supported": lambda text: b"PhyMemMode",
             "qqemu.PhyMemMode": lambda text: b"%d" % self._link.physical,
             "Qqemu.PhyMemMode:": self.set_physical,
@@ -119,6 +125,27 @@ class Queries:
             for hart in range(self._link.session.harts)
         )
         return f'<?xml version="1.0"?>\n<threads>{rows}</threads>\n'.encode()
+
+    def region(self, text: str) -> bytes:
+        """``qMemoryRegionInfo:addr``: lldb asks what may be done at an address, and up to where the same may be."""
+        first = number_of(text) & ~(PAGE - 1)
+        self._link.session.hart = self._link.hart
+        may, pages = self._permissions(first), 1
+        most = min(_MAX_REGION_PAGES, ((1 << 64) - first) // PAGE)
+        while pages < most and self._permissions(first + pages * PAGE) == may:
+            pages += 1
+        shown = f"permissions:{may};" if may else ""
+        return f"start:{first:x};size:{pages * PAGE:x};{shown}".encode()
+
+    def _permissions(self, page: int) -> str:
+        link = self._link
+        if not link.peek.read(page, 1, link.physical):
+            return ""
+        return (
+            "rwx"
+            if link.physical
+            else "".join(a for a in "rwx" if link.session.translate(page, a) is not None)
+        )
 
     def command(self, text: str) -> bytes:
         """``qRcmd,hex``: a ``monitor`` command; its output goes to gdb's console."""

@@ -8,6 +8,8 @@ from xml.sax.saxutils import quoteattr
 from machine.arch.riscv64 import VECTOR_TYPE, GdbRegister, gdb_features, gdb_vector_fields
 
 ARCHITECTURE = "riscv:rv64"
+#: What lldb wants to be told of, beside names; gdb leaves the attribute alone.
+_ROLES = {"pc": "pc", "sp": "sp", "fp": "fp", "ra": "ra"} | {f"a{i}": f"arg{i + 1}" for i in range(8)}
 #: gdb's number of the first CSR; the registers before it make up a ``g`` reply.
 CSR_NUMBER = 65
 
@@ -73,7 +75,9 @@ def _types(registers: list[GdbRegister]) -> str:
 
 
 def _line(register: GdbRegister) -> str:
+    role = _ROLES.get(register.name)
+    generic = f' generic="{role}"' if role else ""
     return (
         f'  <reg name={quoteattr(register.name)} bitsize="{register.bits}" type={quoteattr(register.type)} '
-        f'regnum="{register.number}" group={quoteattr(register.group)}/>\n'
+        f'regnum="{register.number}" group={quoteattr(register.group)}{generic}/>\n'
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -224,6 +225,33 @@ def test_physical_memory_mode_is_qemus_and_gdbs_own_breakpoints_stay_virtual(
     client("Z0,ffffffff80000000,4")
     assert [point.physical for point in session.stoppers] == [True, True, False]
     assert client("Qqemu.PhyMemMode:2") == "E16"
+
+
+def test_lldb_is_told_the_target_roles_and_regions(client: Client, session: Any) -> None:
+    assert client("qProcessInfo").startswith("pid:1;triple:" + b"riscv64".hex())
+    roles = dict(
+        re.findall(
+            r'name="(\w+)"[^>]*generic="(\w+)"', client("qXfer:features:read:riscv-64bit-cpu.xml:0,3fff")
+        )
+    )
+    assert (roles["pc"], roles["sp"], roles["fp"], roles["ra"], roles["a7"]) == (
+        "pc",
+        "sp",
+        "fp",
+        "ra",
+        "arg8",
+    )
+    session.translate = lambda address, access="r": (
+        address if access != "w" or address >= BASE + 0x1000 else None
+    )
+    assert client(f"qMemoryRegionInfo:{BASE + 8:x}") == f"start:{BASE:x};size:1000;permissions:rx;"
+    assert (
+        client(f"qMemoryRegionInfo:{BASE + 0x1000:x}")
+        == f"start:{BASE + 0x1000:x};size:3000;permissions:rwx;"
+    )
+    assert client(f"qMemoryRegionInfo:{BASE + 0x5000:x}") == f"start:{BASE + 0x5000:x};size:400000;"
+    assert client("qMemoryRegionInfo:fffffffffffffff0") == "start:fffffffffffff000;size:1000;"
+    assert client("qMemoryRegionInfo:x") == "E16"
 
 
 def test_memory_map_lets_gdb_try_every_address(client: Client) -> None:
