@@ -155,6 +155,9 @@ class Motions:
         link = self._link
         if stop is None:
             return b"T%02xthread:%x;" % (SIGINT, link.hart + 1)
+        announcement = self._points.announcement(stop)
+        if announcement:
+            link.print(announcement)
         link.hart = int(stop.hart)
         signal = SIGINT if stop.reason == "interrupted" else SIGTRAP
         reply = b"T%02xthread:%x;" % (signal, link.hart + 1)

@@ -85,10 +85,20 @@ class Points:
         if number is not None and any(known.number == number for known in session.stoppers):
             session.delete_stopper(number)
 
+    def _hit_by(self, stop: Any) -> Point | None:
+        hit = getattr(stop, "stopper", None)
+        return next((known for known, own in self._numbers.items() if own == hit), None)
+
+    def announcement(self, stop: Any) -> str:
+        """Return what gdb's user is to be told of a stop that gdb did not ask for, such as a catch; may be empty."""
+        if getattr(stop, "stopper", None) is None or self._hit_by(stop) is not None:
+            return ""
+        what = "" if stop.reason == "breakpoint" else f": {stop.detail}"
+        return f"workbench: {stop.reason} {stop.stopper}{what}\n"
+
     def reason(self, stop: Any) -> bytes:
         """Return what a stop reply says of the point that was hit, nothing for one that gdb did not set."""
-        hit = getattr(stop, "stopper", None)
-        point = next((known for known, own in self._numbers.items() if own == hit), None)
+        point = self._hit_by(stop)
         if point is None:
             return b"swbreak:;" if stop.reason == "breakpoint" and self._known("swbreak") else b""
         word = _WORDS[point.kind]

@@ -129,6 +129,16 @@ def test_breakpoint_is_hit_in_both_directions(client: Client, session: Any) -> N
     assert session.breakpoints == []
 
 
+def test_a_stop_that_gdb_did_not_ask_for_is_told_on_its_console(client: Client) -> None:
+    client(f"qRcmd,{b'break leaf'.hex()}")
+    client.console()
+    assert client("c") == "T05thread:1;swbreak:;"
+    assert client.console() == "workbench: breakpoint 1\n"
+    client(f"Z0,{BASE + 8:x},4")
+    client("c")
+    assert client.console() == ""
+
+
 def test_hardware_breakpoint_is_told_as_one(client: Client) -> None:
     client(f"Z1,{BASE + 0x20:x},4")
     assert client("c") == "T05thread:1;hwbreak:;"

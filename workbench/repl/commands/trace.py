@@ -57,7 +57,7 @@ def info_bookmarks(context: Context, arguments: str) -> Result:
 
 @command("bookmark", group="trace", usage="NAME")
 def bookmark(context: Context, arguments: str) -> Result:
-    """Set a bookmark at the cursor, for this session; ``goto @NAME`` comes back to it."""
+    """Set a bookmark at the cursor, which the trace keeps; ``goto @NAME`` comes back to it."""
     name, _ = split_word(arguments)
     if not name:
         return info_bookmarks(context, "")
