@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -47,8 +48,8 @@ class Motions:
             "C": lambda text: self.continue_(text.partition(";")[2]),
             "s": self.step,
             "S": lambda text: self.step(text.partition(";")[2]),
-            "bs": lambda text: self._move(self._step_back),
-            "bc": lambda text: self._move(lambda: self._link.session.reverse_cont()),
+            "bs": lambda text: self._move(self._step_back, back=True),
+            "bc": lambda text: self._move(lambda: self._link.session.reverse_cont(), back=True),
             "vCont?": lambda text: b"vCont;c;C;s;S;t;r",
             "vCont;": self.vcont,
         }
@@ -104,7 +105,7 @@ class Motions:
         stop = session.stepi(1)
         if stop.reason != _STEP or engine.get_reg(hart, "traps") == traps or not self._interrupted():
             return stop
-        session.reverse_stepi(1)
+        session.goto(session.cursor - 1)
         session.hart = hart
         return session.step(1)
 
@@ -118,7 +119,7 @@ class Motions:
             stop.hart == hart and not (code in _TRAP_RETURNS and self._interrupted())
         ):
             return stop
-        session.stepi(1)
+        session.goto(session.cursor + 1)
         session.hart = hart
         return session.reverse_step(1)
 
@@ -137,11 +138,11 @@ class Motions:
             if self._link.broken():
                 return None
 
-    def _move(self, motion: Callable[[], Any]) -> bytes:
+    def _move(self, motion: Callable[[], Any], back: bool = False) -> bytes:
         link = self._link
         link.flush_console()
         try:
-            self._last_stop = self._stop_reply(link.run_motion(motion))
+            self._last_stop = self._stop_reply(self._aside(link.run_motion(motion), back))
         # a divergence or a damaged trace: gdb stops where it is and its console has the reason
         except Exception as error:
             if exit_code_of(error) is None:
@@ -150,6 +151,18 @@ class Motions:
             link.flush_console()
             self._last_stop = b"T%02xthread:%x;" % (SIGABRT, link.hart + 1)
         return self._last_stop
+
+    def _aside(self, stop: Any, back: bool) -> Any:
+        """Step back from an access that gdb watches to where the motion came from.
+
+        A RISC-V trigger fires before its access, in either direction: gdb and lldb take the step over it themselves,
+        and look at the value then. SPEC: debug 1.0, 5.5.4 (mcontrol6, timing 0)
+        """
+        if stop is None or not self._points.is_watch(stop):
+            return stop
+        session = self._link.session
+        there = session.goto(session.cursor + (1 if back else -1))
+        return replace(stop, icount=there.icount, pc=there.pc, hart=stop.hart if back else there.hart)
 
     def _stop_reply(self, stop: Any) -> bytes:
         link = self._link

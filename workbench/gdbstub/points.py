@@ -89,6 +89,11 @@ class Points:
         hit = getattr(stop, "stopper", None)
         return next((known for known, own in self._numbers.items() if own == hit), None)
 
+    def is_watch(self, stop: Any) -> bool:
+        """Tell whether a watchpoint of gdb's stopped a motion."""
+        point = self._hit_by(stop)
+        return point is not None and point.kind in _ACCESS
+
     def announcement(self, stop: Any) -> str:
         """Return what gdb's user is to be told of a stop that gdb did not ask for, such as a catch; may be empty."""
         if getattr(stop, "stopper", None) is None or self._hit_by(stop) is not None:

@@ -18,11 +18,16 @@ from workbench.gdbstub.packets import MAX_PAYLOAD
 from workbench.gdbstub.symbolfile import PATH, SymbolFileServer
 from workbench.peek import PAGE
 
+#: What lldb is told that there are; the engine takes 256 probes, and a watchpoint of both kinds is two.
+_MAX_WATCHPOINTS = 128
 #: Most pages that lldb is told of at once.
 _MAX_REGION_PAGES = 1024
 NO_NON_STOP = b"E.non-stop mode is not supported: the machine of a trace moves as a whole"
 #: What lldb asks first: riscv64, little endian.
-_HOST = f"triple:{b'riscv64-unknown-unknown-elf'.hex()};endian:little;ptrsize:8;"
+_HOST = (
+    f"triple:{b'riscv64-unknown-unknown-elf'.hex()};endian:little;ptrsize:8;"
+    "watchpoint_exceptions_received:before;"
+)
 _OFFERS = (
     "qXfer:features:read+;qXfer:threads:read+;qXfer:memory-map:read+;QStartNoAckMode+;ReverseStep+;"
     "ReverseContinue+;vContSupported+;swbreak+;hwbreak+;ConditionalBreakpoints+;QNonStop-"
@@ -75,6 +80,7 @@ class Queries:
             "qProcessInfo": lambda text: f"pid:1;{_HOST}".encode(),
             "qC": lambda text: b"" if text else b"QC%x" % (self._link.hart + 1),
             "qMemoryRegionInfo:": self.region,
+            "qWatchpointSupportInfo": lambda text: b"num:%d;" % _MAX_WATCHPOINTS,
             "qqemu.Supported": lambda text: b"PhyMemMode",
             "qqemu.PhyMemMode": lambda text: b"%d" % self._link.physical,
             "Qqemu.PhyMemMode:": self.set_physical,

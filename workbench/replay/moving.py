@@ -83,18 +83,23 @@ class Moving(Looking):
         return self._stop(self.timeline.goto(target))
 
     def stepi(self, n: int = 1) -> Stop:
-        """Go ``n`` steps of the machine forward; a stopper on the way stops there."""
+        """Go ``n`` steps of the machine forward; a stopper on the way stops there. The step itself may be watched."""
         if self.at_end:
             return self._stop("end")
         limit = self.cursor + n if self.live else min(self.cursor + n, self.end)
-        return self._run(limit, "step" if limit == self.cursor + n else "end", n > 1)
+        return self._run(limit, "step" if limit == self.cursor + n else "end", self._of_steps(n))
 
     def reverse_stepi(self, n: int = 1) -> Stop:
-        """Go ``n`` steps of the machine back; a stopper on the way stops there."""
+        """Go ``n`` steps of the machine back; a stopper on the way stops there. The step itself may be watched."""
         if self.cursor <= self.start:
             return self._stop("start")
         limit = self.cursor - n
-        return self._run_back(max(limit, self.start), "step" if limit >= self.start else "start", n > 1)
+        whole = "step" if limit >= self.start else "start"
+        return self._run_back(max(limit, self.start), whole, self._of_steps(n))
+
+    def _of_steps(self, n: int) -> list[Stopper]:
+        """Return what may stop so many steps: one step ends where a breakpoint would be met anyway."""
+        return [s for s in self._stoppers if s.enabled and (n > 1 or s.kind != "breakpoint")]
 
     def cont(self) -> Stop:
         """Run forward to a stopper or the end, a live recording until it ends; one at the cursor is left behind."""
@@ -158,10 +163,10 @@ class Moving(Looking):
             self._live.interrupt()
         self.timeline.interrupt()
 
-    def _run(self, limit: int | None, whole: str, stopping: bool = True) -> Stop:
+    def _run(self, limit: int | None, whole: str, stoppers: list[Stopper] | None = None) -> Stop:
         """Run forward to a limit, or to what stops; ``whole`` is the reason at the limit."""
         while True:
-            found = self._seek(limit, stopping)
+            found = self._seek(limit, stoppers)
             if found.reason != "hit":
                 whole = whole if limit is None or self.cursor == limit else "end"
                 return self._stop(whole if found.reason == "limit" else found.reason)
@@ -169,21 +174,26 @@ class Moving(Looking):
             if stop is not None:
                 return stop
 
-    def _run_back(self, limit: int, whole: str, stopping: bool = True) -> Stop:
+    def _run_back(self, limit: int, whole: str, stoppers: list[Stopper] | None = None) -> Stop:
         while True:
-            found = self._seek_back(limit, stopping)
+            found = self._seek_back(limit, stoppers)
             if found.reason != "hit":
                 return self._stop(whole if found.reason == "limit" else found.reason)
             stop = self._stopped(found)
             if stop is not None:
                 return stop
 
-    def _seek(self, limit: int | None, stopping: bool = True, extra: Sequence[Probe] = ()) -> Found:
+    def _seek(
+        self, limit: int | None, stoppers: list[Stopper] | None = None, extra: Sequence[Probe] = ()
+    ) -> Found:
         """Go forward to the first of: a stopper (``hit``), one of the extra probes (``own``), the limit or the end.
+
+        Args:
+            stoppers: those that stop, None for all that are enabled.
 
         Without a limit, a live recording goes on until it ends.
         """
-        stoppers = [s for s in self._stoppers if s.enabled] if stopping else []
+        stoppers = self._stoppers.enabled() if stoppers is None else stoppers
         probes = [p for s in stoppers for p in s.probes] + list(extra)
         known = self.end if limit is None else min(limit, self.end)
         arrives = self.cursor < known
@@ -215,9 +225,11 @@ class Moving(Looking):
             return found_by(Met("limit"), stoppers, printed)
         return Found("limit") if met.reason == "end" else found_by(met, stoppers, None)
 
-    def _seek_back(self, limit: int, stopping: bool = True, extra: Sequence[Probe] = ()) -> Found:
-        """Go back to the last of: a stopper, one of the extra probes, the limit."""
-        stoppers = [s for s in self._stoppers if s.enabled] if stopping else []
+    def _seek_back(
+        self, limit: int, stoppers: list[Stopper] | None = None, extra: Sequence[Probe] = ()
+    ) -> Found:
+        """Go back to the last of: a stopper (None: all that are enabled), one of the extra probes, the limit."""
+        stoppers = self._stoppers.enabled() if stoppers is None else stoppers
         printed = self._console.previous(stoppers, self.cursor, limit)
         probes = [p for s in stoppers for p in s.probes] + list(extra)
         met = self.timeline.backward(probes, limit if printed is None else printed.icount)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from workbench.gdbstub.packets import Packet, PacketReader, encode
+from workbench.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,6 +128,26 @@ def test_watchpoint_and_reverse_continue_find_the_last_writer(guest: Path) -> No
     assert f"before {last - 1}" in text and f"behind {last}" in text
     assert "trap_handle" in text or "tick" in text
     assert positions(text)[-1] == positions(text)[-2]
+    assert positions(text)[-1] != "0"
+
+
+def test_a_watchpoint_ends_where_the_repls_does_and_stops_steps_by_line(guest: Path) -> None:
+    """gdb ended an instruction beside the store, and stepped over it by line without a word."""
+    with Session.open(guest) as session:
+        session.add_watchpoint(session.sym("ticks"), 8)
+        session.goto("end")
+        before = session.reverse_cont().icount
+        session.add_watchpoint(session.sym("ticks"), 8, condition="$value == 1")
+        session.goto("start")
+        session.delete_stopper(1)
+        behind = session.cont().icount
+    script = ["goto end", "watch ticks", "reverse-continue", "when", f"goto {behind - 9}", "continue", "when"]
+    text = run_gdb(guest, script)
+    assert [int(at.replace("_", "")) for at in positions(text)][1:] == [before, behind - 9, behind], text
+    script = [f"goto {behind - 40}", "watch ticks", *["next"] * 40]
+    assert re.search(r"Old value = 0\nNew value = 1", run_gdb(guest, script))
+    script = [f"goto {behind + 40}", "watch ticks", *["reverse-next"] * 40]
+    assert re.search(r"Old value = 1\nNew value = 0", run_gdb(guest, script))
 
 
 def test_conditions_are_evaluated_in_the_machine(guest: Path) -> None:
