@@ -156,6 +156,11 @@ def test_a_branch_without_the_guilty_interrupt_boots(bad: Path) -> None:
     assert "verified:" in workbench("replay", "--verify", bad.with_name(name))
     parted = workbench("trace", "diff", bad, bad.with_name(name), code=1)
     assert re.search(r"bad\.trace: .*supervisor timer interrupt", parted), parted
+    in_branch = workbench(
+        "debug", bad.with_name(name), "-c", "branch diff", "-c", "branch parent", "-c", "branch list"
+    )
+    assert re.search(r"bad\.trace: .*supervisor timer interrupt", in_branch), in_branch
+    assert name in in_branch.splitlines()[-1]
     assert hashlib.sha256(bad.read_bytes()).digest() == before
 
 

@@ -308,6 +308,10 @@ class FakeSession:
         self.written.append(("interrupt", steps))
         return FakeWritten(self.cursor)
 
+    def set_quantum(self, steps: int) -> FakeWritten:
+        self.written.append(("quantum", steps))
+        return FakeWritten(self.cursor)
+
     def read_phys(self, address: int, size: int) -> bytes:
         return self.read_mem(address, size)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from machine.config import MachineConfig
 from traces.blobs import blob_hash
 from traces.errors import TraceError
 from traces.reader import TraceReader
@@ -69,14 +70,19 @@ _GLOB = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]"})
 
 
 def open_branch(
-    playback: Playback, path: Path, script: Script, change: Callable[[Any], None], note: str
+    playback: Playback,
+    path: Path,
+    script: Script,
+    change: Callable[[Any], None],
+    note: str,
+    config: MachineConfig | None = None,
 ) -> Recorder:
     """Return a recording that leaves a replay where it stands.
 
     Args:
         playback: stands at the position; it is left there.
         path: of the new trace. script: inputs to be given. change: does to the new machine what it is for.
-        note: a line that says so.
+        note: a line that says so. config: of the new machine, None for the same.
 
     Raises:
         MachineError, TraceError: as of a recording.
@@ -99,7 +105,7 @@ def open_branch(
     paths = {row.role: row.path for row in trace.images()}
     limits = RecordLimits(rolling_steps=int(trace.meta.get("rolling_steps", RecordLimits().rolling_steps)))
     recorder = Recorder(
-        playback.config,
+        config or playback.config,
         trace_images(trace),
         path,
         paths=paths,

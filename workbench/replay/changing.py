@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from machine.config import MachineConfig
 from machine.inputs import Input
 from traces.reader import TraceReader
 from workbench.errors import CommandError
@@ -131,6 +133,26 @@ class Changing(Stopping):
         what = "without" if steps is None else f"{steps} steps later:"
         return self._branch(self._script(), changes, f"{what} interrupt {cause} of hart {hart}")
 
+    def set_quantum(self, steps: int) -> Written:
+        """Branch with another length of the harts' turns, from the next turn on.
+
+        Args:
+            steps: at least 1.
+
+        Raises:
+            CommandError: it is none, or a live recording is at its end, whose machine stays what it is.
+        """
+        if not 1 <= steps < 1 << 63:
+            raise CommandError(f"a quantum of {steps} steps: expected at least 1")
+        if self._live is not None and self.cursor == self.end:
+            raise CommandError("a recording's machine stays as it is; go back by a step to branch from there")
+
+        def change(board: Any) -> None:
+            board.set_quantum(steps)
+
+        config = replace(self.playback.config, quantum_steps=steps)
+        return self._branch(self._script(), [], f"quantum = {steps}", change, config)
+
     # how
 
     def _write(self, items: list[Input]) -> Written:
@@ -184,19 +206,27 @@ class Changing(Stopping):
             )
         return hart, cause & 0xFF
 
-    def _branch(self, script: Script, items: list[Input], why: str) -> Written:
+    def _branch(
+        self,
+        script: Script,
+        items: list[Input],
+        why: str,
+        more: Callable[[Any], None] = lambda board: None,
+        config: MachineConfig | None = None,
+    ) -> Written:
         """Go on in a new trace that leaves this run at the cursor."""
 
         def change(board: Any) -> None:
             for item in items:
                 apply_write(board, item)
+            more(board)
 
         at, parent = self.cursor, self.trace.path
         note = why or ", ".join(_what(item) for item in items)
         path = branch_path(parent)
         if script.given and script.given[0].icount < at:
             raise EvalError("an input of the past can't be given")
-        recorder = open_branch(self.playback, path, script, change, note)
+        recorder = open_branch(self.playback, path, script, change, note, config)
         self._change_over(Live(recorder, owned=True))
         return Written(at, path, f"branch {path} at position {at}: {note}")
 

@@ -36,6 +36,7 @@ def shell(session: Any) -> Shell:
         ("delay-input 3 500", ("delay", 3, 500)),
         ("delay-interrupt 500", ("interrupt", 500)),
         ("delay-interrupt never", ("interrupt", None)),
+        ("set quantum 5_000", ("quantum", 5000)),
     ],
 )
 def test_changes_reach_the_session(shell: Shell, session: Any, line: str, written: tuple[Any, ...]) -> None:
@@ -53,6 +54,8 @@ def test_changes_reach_the_session(shell: Shell, session: Any, line: str, writte
         "drop-input",
         "delay-input 3",
         "delay-interrupt",
+        "set quantum 0",
+        "branch diff",
     ],
 )
 def test_changes_that_mean_nothing_are_refused(shell: Shell, session: Any, line: str) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from machine.config import Images, MachineConfig
+from tests.rvasm import assemble
+from tests.workbench.conftest import elf
 from traces.reader import TraceReader
 from workbench.errors import CommandError
 from workbench.guests import builtin
@@ -145,6 +148,46 @@ def test_written_registers_and_memory_are_the_branch(tmp_path: Path, backend: st
     with TraceReader.open(path) as trace, TraceReader.open(written.branch) as child:
         assert child.meta["parent"] == trace_id(trace)
         assert int(child.meta["parent_icount"]) == here == child.start_icount
+
+
+#: Two harts that count, each in its own word, without end.
+COUNTERS = """
+    csrr t0, mhartid; la t1, counts; slli t0, t0, 3; add t1, t1, t0
+again: ld t2, 0(t1); addi t2, t2, 1; sd t2, 0(t1); j again
+.align 8
+counts: .dword 0, 0
+"""
+
+
+def test_a_branch_may_have_another_quantum(tmp_path: Path, backend: str) -> None:
+    image = elf(assemble(COUNTERS, 0x8000_0000)[0], {})
+    config = MachineConfig(memory_bytes=4 << 20, harts=2, bios="none", quantum_steps=1000)
+    path = tmp_path / "turns.trace"
+    made = Recorder(config, Images(kernel=image), path, backend=backend, limits=LIMITS)
+    made.run(steps=20_000)
+    made.board.engine.close()
+
+    def longest_turn(session: Session, low: int) -> int:
+        harts = []
+        for at in range(low, low + 6000, 50):
+            session.goto(at)
+            harts.append(session.board.engine.current_hart)
+        return max(len(list(run)) for _, run in groupby(harts)) * 50
+
+    with Session.open(path, backend) as session:
+        assert longest_turn(session, 8000) == 1000
+        session.goto(8500)
+        written = session.set_quantum(3000)
+        assert written.branch is not None and "quantum = 3000" in written.text
+        with pytest.raises(CommandError, match="stays as it is"):
+            session.set_quantum(1)
+        session.stepi(10_000)
+        assert session.board.config.quantum_steps == 3000
+        assert longest_turn(session, 9500) == 3000
+        session.goto(session.start)
+        with pytest.raises(CommandError, match="at least 1"):
+            session.set_quantum(0)
+    assert verified(written.branch, backend) == 18_500
 
 
 def test_inputs_are_dropped_delayed_and_added(tmp_path: Path, backend: str) -> None:

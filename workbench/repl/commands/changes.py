@@ -17,15 +17,20 @@ _SIZES = {"u8": 1, "char": 1, "u16": 2, "short": 2, "u32": 4, "int": 4, "u64": 8
 _MASK = (1 << 64) - 1
 
 
-@command("set", group="changes", usage="PLACE = VALUE | hart N | into-traps on|off", completes="expression")
+@command(
+    "set",
+    group="changes",
+    usage="PLACE = VALUE | hart N | quantum STEPS | into-traps on|off",
+    completes="expression",
+)
 def set_(context: Context, arguments: str) -> Result:
     """Write a register or memory: ``set $a0 = 1``, ``set *(u32 *)jiffies = 7``, ``set {u8}0x80400000 = 0``.
 
     In a recorded run that opens a branch: a new trace, on which the session goes on from here; the recorded one
     is never changed. In a live recording, at its end, the write is an input like any other.
 
-    ``set hart N`` selects a hart; ``set into-traps on`` has stepping go into the handlers of interrupts and
-    exceptions.
+    ``set quantum STEPS`` branches with turns of that length; ``set hart N`` selects a hart; ``set into-traps on``
+    has stepping go into the handlers of interrupts and exceptions.
     """
     text = arguments.removeprefix("var ").strip()
     place, equals, value = text.partition("=")
@@ -33,6 +38,8 @@ def set_(context: Context, arguments: str) -> Result:
     word, rest = split_word(text)
     if word in ("hart", "thread"):
         return context.run("hart", rest.removeprefix("=").strip())
+    if word == "quantum" and rest and not rest.startswith("="):
+        return _written(context, context.session.set_quantum(context.count(rest)))
     if word == "into-traps" and rest in ("on", "off"):
         context.into_traps = rest == "on"
         return None
@@ -108,13 +115,28 @@ def delay_interrupt(context: Context, arguments: str) -> Result:
     return _written(context, context.session.delay_interrupt(steps))
 
 
-@command("branch", "branches", "info branches", group="changes", usage="[FILE|parent]", touches_host=True)
+@command(
+    "branch",
+    "branches",
+    "info branches",
+    group="changes",
+    usage="[list|diff [FILE]|FILE|parent]",
+    touches_host=True,
+)
 def branch(context: Context, arguments: str) -> Result:
-    """List the branches of this trace; or go over to one by its file's name, or back to the ``parent``."""
+    """List the branches of this trace; go over to one by its file's name, or back to the ``parent``.
+
+    ``branch diff FILE`` finds where a branch parts from this run, ``branch diff`` where this one parts from its parent.
+    """
     from workbench.replay.branches import branches
 
     trace = context.session.trace
-    if not arguments:
+    word, rest = split_word(arguments)
+    if word == "diff":
+        if not rest and "parent_path" not in trace.meta:
+            raise CommandError(f"{Path(trace.path).name} is no branch; 'branch diff FILE' compares it with one")
+        return diff(context, rest or Path(trace.meta["parent_path"]).name)
+    if arguments in ("", "list"):
         rows = [(row.path.name, row.icount, row.final_icount, row.note) for row in branches(trace)]
         return Table(("branch", "leaves at", "ends at", "changed"), rows, empty="No branches.")
     name = trace.meta.get("parent_path", "") if arguments == "parent" else arguments
