@@ -19,8 +19,9 @@ from .scanned import Scanned
 from .scout import Scout
 
 #: The first stretch that a search scans is at least this long where checkpoints in memory allow it, in steps; later
-#: ones double.
+#: ones double, and are at least this share of their distance from where the search began.
 _FIRST_SCAN: Final = 50_000
+_SCAN_SHARE: Final = 8
 #: A second machine that is there helps with stretches of at least this length, in steps.
 _WORTH_A_SCOUT: Final = 1 << 24
 #: Making one, and filling it for the first time, takes about as long as running twice this, in steps: that is spent
@@ -28,7 +29,7 @@ _WORTH_A_SCOUT: Final = 1 << 24
 _WORTH_MAKING_ONE: Final = 1 << 27
 #: Checkpoints that a scan leaves in memory lie at least so far apart, in steps, and farther away from where the search
 #: began by this share of the distance: what was found is gone to from the nearest.
-_SPACING: Final = 1 << 23
+_SPACING: Final = 1 << 24
 _SPACING_SHARE: Final = 4
 
 
@@ -108,7 +109,8 @@ def scan_regions(playback: Playback, plan: Plan, scout: Scout | None = None) -> 
     while (region := plan.take(playback)) is not None:
         span = 0
         while (part := plan.part(region)) is not None:
-            node = playback.tree.nearest(max(part.high - 1 - span, part.low))
+            least = max(span, (plan.high - part.high) // _SCAN_SHARE)
+            node = playback.tree.nearest(max(part.high - 1 - least, part.low))
             part = Region(max(node.icount, part.low), part.high)
             if scout is not None and _is_worth(scout, plan, part):
                 scout.begin(plan)
