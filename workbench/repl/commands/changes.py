@@ -134,7 +134,9 @@ def branch(context: Context, arguments: str) -> Result:
     word, rest = split_word(arguments)
     if word == "diff":
         if not rest and "parent_path" not in trace.meta:
-            raise CommandError(f"{Path(trace.path).name} is no branch; 'branch diff FILE' compares it with one")
+            raise CommandError(
+                f"{Path(trace.path).name} is no branch; 'branch diff FILE' compares it with one"
+            )
         return diff(context, rest or Path(trace.meta["parent_path"]).name)
     if arguments in ("", "list"):
         rows = [(row.path.name, row.icount, row.final_icount, row.note) for row in branches(trace)]
