@@ -65,6 +65,8 @@ def replay(
     """Run a trace again and print the console; with --verify, check every digest."""
     from traces.position import parse_position
     from traces.reader import TraceReader
+    from workbench import output
+    from workbench.replay.errors import Diverged
 
     with TraceReader.open(trace) as reader:
         positions = TracePositions(reader, backend)
@@ -76,7 +78,11 @@ def replay(
             starts += [row.id for row in reader.checkpoints()]
         digests = steps = 0
         for index, start in enumerate(starts):
-            more = _replay_once(reader, backend, start, target, verify, print_console=index == 0)
+            try:
+                more = _replay_once(reader, backend, start, target, verify, print_console=index == 0)
+            except Diverged:
+                output.note(f"workbench: 'workbench trace verify {trace}' finds out why, and writes a report")
+                raise
             if more is None:
                 return EXIT_INTERRUPTED
             digests, steps = digests + more[0], steps + more[1]

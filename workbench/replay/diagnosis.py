@@ -19,6 +19,7 @@ from .playback import Playback
 #: What a divergence can be, and what there is to do about it.
 KINDS: Final = {
     "damage": "the trace is damaged: copy it again from where it is whole",
+    "row": "this digest's row is damaged: the replay agrees with the recording again at the next one",
     "translator": "the two back ends disagree: replay with --backend interp, and report the step below",
     "device": "two replays of the same back end disagree: a device depends on the host; report it",
     "version": "both back ends agree with each other and not with the recording: it was made by another machine,"
@@ -75,6 +76,8 @@ def diagnose(
     if first != _fingerprint(trace, backend, error, board_factory):
         return Report("device", KINDS["device"], *found)
     if first == _fingerprint(trace, other, error, board_factory):
+        if _row_alone(trace, backend, error, board_factory):
+            return Report("row", KINDS["row"], *found)
         return Report("version", KINDS["version"], *found)
     step, pc, differing = _first_step(trace, backend, other, error, board_factory)
     return Report("translator", KINDS["translator"], *found, step, pc, differing)
@@ -97,6 +100,23 @@ def _fingerprint(
         with suppress(Diverged):
             playback.run_to(min(error.first_bad, playback.end))
         return playback.digest().hex(), playback.icount
+    finally:
+        playback.close()
+
+
+def _row_alone(trace: TraceReader, backend: str, error: Diverged, board_factory: BoardFactory) -> bool:
+    """Tell whether the replay agrees with the digest behind the one that differs."""
+    later = [row.icount for row in trace.digests() if error.first_bad < row.icount <= trace.final_icount]
+    if not later:
+        return False
+    playback = Playback(trace, backend, board_factory)
+    try:
+        playback.run_from(max(error.last_good, playback.start))
+        playback.excused.add(error.first_bad)
+        before = playback.compared
+        with suppress(Diverged):
+            playback.run_to(later[0])
+        return playback.compared > before
     finally:
         playback.close()
 

@@ -87,7 +87,7 @@ def test_a_device_that_depends_on_the_host_is_blamed(boot: Path, backend: str) -
     assert report.kind == "device"
 
 
-def test_damage_and_another_version_are_told_apart(boot: Path, backend: str) -> None:
+def test_damage_a_wrong_row_and_another_version_are_told_apart(boot: Path, backend: str) -> None:
     with TraceReader.open(boot) as trace:
         rows = trace.digests()
     db = sqlite3.connect(boot)
@@ -97,6 +97,10 @@ def test_damage_and_another_version_are_told_apart(boot: Path, backend: str) -> 
     with TraceReader.open(boot) as trace:
         error = diverged(trace, "jit", build_board)
         assert error.first_bad == middle.icount
+        assert diagnose(trace, error, "jit").kind == "row"
+    db.execute("UPDATE digests SET digest = ? WHERE icount > ?", (bytes(32), middle.icount))
+    db.commit()
+    with TraceReader.open(boot) as trace:
         assert diagnose(trace, error, "jit").kind == "version"
     db.execute("UPDATE inputs SET payload = x'00' WHERE id = 1")
     db.commit()
