@@ -120,6 +120,11 @@ def test_one_session_in_gdb_and_in_the_repl_on_linux(debian_guest: Any, tmp_path
     workbench("record", "-o", trace, *files, "--append", "console=ttyS0 wb.poweroff", "--no-input")
     gdb, _ = check_session(trace, "jiffies_64", "reverse-stepi")
     assert "tick_do_update_jiffies64" in gdb
+    text = in_gdb(
+        trace, [Step.same("goto end"), Step.same("bt")]
+    )  # out of the last system call, to user space
+    assert re.search(r"in handle_exception \(\)\n#\d+ +0x0000[0-9a-f]+ in \?\? \(\)", text), text
+    assert "PC not saved" not in text
 
 
 # what it must show, 4 and 5: the interrupt that is to blame
