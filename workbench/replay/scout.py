@@ -53,8 +53,9 @@ class Scout:
 
     def interrupt(self) -> None:
         """Stop soon; from any thread or a signal handler."""
-        if self._playback is not None:
-            self._playback.interrupt()
+        playback = self._playback  # the thread may give it up meanwhile
+        if playback is not None:
+            playback.interrupt()
 
     def close(self) -> None:
         """Free the machine; whatever it does is over then."""
@@ -71,8 +72,14 @@ class Scout:
             except (WorkbenchError, MachineError, OSError, MemoryError):
                 self._useless = True  # the session's machine finds the same alone
         playback = self._playback
-        if playback is not None:
+        if playback is None:
+            return
+        try:
             playback.interrupted = False
             if playback.end != self._first.end:
                 playback.extend()
             self._search(playback, plan)
+        except BaseException:
+            self._playback = None  # whatever state it is in, nothing is built on it
+            playback.close()
+            raise

@@ -201,6 +201,8 @@ def test_what_goes_wrong_in_a_region_that_counts_is_told(
     session.goto("end")
     with pytest.raises(Diverged):
         session.reverse_cont()
+    scout = session.timeline._search._scout
+    assert scout is not None and not scout.ready  # what failed is not gone on with
     monkeypatch.setattr(search, "_scan", original)
     session.add_watchpoint(session.sym("ticks"), 8)
     session.goto("end")
