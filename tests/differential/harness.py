@@ -21,7 +21,7 @@ ARENA = BASE + 0x1_0000
 ARENA_BYTES = 0x3000
 TEMPLATE = BASE + 0x1_4000
 CODE = ARENA + 0x1000 - 0x60
-TABLES = BASE + 0x2_0000  # levels 0 to 4, a page each
+TABLES = BASE + 0x3_0000  # levels 0 to 4, a page each; no 16-bit offset leads here from the arena
 TABLE_BYTES = 0x8000
 #: Virtual pages from the arena's address on that level 0 maps as the sequence says.
 N_PTES = 8
