@@ -49,7 +49,8 @@ class MachineConfig:
             a console or network is attached).
         seed: of chaos mode's generator, and of entropy where that is seeded.
         options: what has no field of its own. ``entropy``: ``host`` (asked of the gate, the default) or ``seed`` (the
-            generator's bytes, still through the gate, and a fixed wall clock).
+            generator's bytes, still through the gate, and a fixed wall clock). ``devices``: names of
+            devices of plug-ins, in the order of their places on the platform bus.
     """
 
     memory_bytes: int = 512 << 20

@@ -12,6 +12,7 @@ from machine.hw.aclint import Aclint, Harts
 from machine.hw.blockproto import BlockNode
 from machine.hw.chaos import Chaos
 from machine.hw.device import Device, Wires
+from machine.hw.extra import build_extra
 from machine.hw.finisher import Finisher
 from machine.hw.goldfish_rtc import GoldfishRtc
 from machine.hw.plic import Plic
@@ -61,7 +62,7 @@ def build_devices(
         drives: block nodes by name, in the order of the command line.
 
     Raises:
-        ConfigError: there are more drives than slots.
+        ConfigError: there are more drives than slots, or a device that no plug-in brings.
     """
     behind: list[VirtioDevice] = [
         VirtioBlk(name, node, drive.serial, drive.queues)
@@ -86,6 +87,7 @@ def build_devices(
         irq = virtmap.VIRTIO_IRQ + slot
         base = virtmap.VIRTIO_BASE + slot * virtmap.VIRTIO_STRIDE
         devices.append(VirtioMmio(wires, base, plic.line(irq), irq, backend, slot))
+    devices += build_extra(wires, plic.line, config.options.get("devices", ()))
     if config.chaos:
         devices.append(Chaos(wires, "chaos", 0))
     return devices

@@ -40,7 +40,7 @@ class Want:
     """What rows are wanted: a table, and a filter; ``filter`` is JSON-able and part of the coverage's name.
 
     Args:
-        table: one of LAZY_TABLES.
+        table: one of LAZY_TABLES, or one that ``make_table`` made.
         filter: what the rows are limited to, empty for all of them.
         where, args: the same limit as SQL on the table, so that rows of another fill can be replaced.
         follows: rows of a stretch may be completed by what comes later (returns).
@@ -94,6 +94,7 @@ class LazyStore:
         self.side = side
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._made: set[str] = set()
 
     @classmethod
     def open(cls, trace: str | Path, identity: str, writable: bool = True) -> LazyStore:
@@ -204,7 +205,7 @@ class LazyStore:
             try:
                 if self.side and self.path.exists():
                     db.execute("ATTACH ? AS side", (f"file:{quote(str(self.path.absolute()))}?mode=ro",))
-                    for name in (*LAZY_TABLES, "coverage", "lazy_state", "lazy_cache"):
+                    for name in (*LAZY_TABLES, *sorted(self._made), "coverage", "lazy_state", "lazy_cache"):
                         db.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM side.{name}")
                 db.execute("PRAGMA trusted_schema = OFF")
                 db.execute("PRAGMA query_only = ON")
@@ -248,6 +249,23 @@ class LazyStore:
             for part in beside:
                 _replace(db, part, low, high)
         return count
+
+    def make_table(self, name: str, columns: Sequence[str]) -> None:
+        """Make the table of a query that the schema does not know, where it is not there yet; ``icount`` is its first.
+
+        Raises:
+            TraceWriteError: the database can't be written.
+        """
+        if name in self._made or name in LAZY_TABLES:
+            return
+        rest = "".join(f', "{column}" ANY' for column in columns if column != "icount")
+        with self._transaction() as db:
+            db.execute(f'CREATE TABLE IF NOT EXISTS "{name}" (icount INTEGER NOT NULL{rest}) STRICT')
+            db.execute(f'CREATE INDEX IF NOT EXISTS "{name}_icount" ON "{name}" (icount)')
+        self._made.add(name)
+        if self.side and self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def drop_index(self, table: str) -> None:
         """Drop a table's index by content, before very many rows."""

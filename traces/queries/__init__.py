@@ -1,5 +1,5 @@
 """The lazy tables: one decorated function each. A new table is a new function in a module of this package."""
 
-from .base import QUERIES, Names, ProbeNeed, Query, Stretch, find_query
+from .base import QUERIES, Names, ProbeNeed, Query, Stretch, declared, find_query
 
-__all__ = ["QUERIES", "Names", "ProbeNeed", "Query", "Stretch", "find_query"]
+__all__ = ["QUERIES", "Names", "ProbeNeed", "Query", "Stretch", "declared", "find_query"]

@@ -106,6 +106,13 @@ class Query:
     per_step: float = 0.01
     names: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def function(self) -> Function | PairFunction:
+        """The function that makes the rows."""
+        made = self.run or self.pair
+        assert made is not None
+        return made
+
 
 QUERIES: Final[dict[str, Query]] = {}
 
@@ -156,13 +163,19 @@ def _declare(made: Query) -> None:
     QUERIES[made.name] = made
 
 
-def find_query(name: str) -> Query:
-    """Return a query by its table's name. Raises TraceError: there is none."""
+def declared() -> dict[str, Query]:
+    """Return all queries by their tables' names: this package's, and those that plug-ins have declared."""
     from . import machine, memory, tasks  # noqa: F401 - they declare the queries
 
-    if name not in QUERIES:
-        raise TraceError(f"no lazy table {name!r}; there are {', '.join(sorted(QUERIES))}")
-    return QUERIES[name]
+    return QUERIES
+
+
+def find_query(name: str) -> Query:
+    """Return a query by its table's name. Raises TraceError: there is none."""
+    known = declared()
+    if name not in known:
+        raise TraceError(f"no lazy table {name!r}; there are {', '.join(sorted(known))}")
+    return known[name]
 
 
 def bounds(limits: Mapping[str, Any], name: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from workbench.kernel.errors import KernelError
 from workbench.kernel.linux import Kernel, Task
 from workbench.kernel.mounts import Mount
 from workbench.kernel.symbols import pack, symbols_in_memory, unpack
+from workbench.output import Result
 from workbench.registers import canonical
 from workbench.replay.errors import EvalError, MemoryAccessError
 from workbench.replay.parts import BoardFactory, build_board
@@ -67,6 +68,7 @@ class Trace(Session):
     _jobs: int | None = None
     _searched = False
     _asker: Sql | None = None
+    _shell: Any = None
 
     @classmethod
     def open(cls, path: str | Path, backend: str = "jit", board_factory: BoardFactory = build_board) -> Trace:
@@ -259,6 +261,19 @@ class Trace(Session):
         """
         return history(self, what, size)
 
+    def cmd(self, line: str) -> Result:
+        """Run a command of the REPL and return its result, which a notebook shows as a table.
+
+        Raises:
+            CommandError: and whatever error the command met.
+        """
+        from workbench.repl.shell import Shell
+
+        if self._shell is None:
+            self._shell = Shell(self)
+        shell: Shell = self._shell
+        return shell.execute(line)
+
     def origin(self, what: str | int, size: int = 8, limit: int = MAX_NODES) -> Source:
         """Return where a value at the cursor came from: of a register by name, or of ``size`` bytes at an address.
 
@@ -328,6 +343,6 @@ class Moment:
 
     def p(self, expression: str) -> Any:
         """Return the value of a typed expression: ``init_task.comm``, ``task->mm``. Raises KernelError."""
-        from workbench.kernel.typed import evaluate
+        from workbench.kernel.cexpr import evaluate
 
         return evaluate(self.kernel, expression, self.kernel.current(self.trace.hart)).python()

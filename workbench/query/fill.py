@@ -143,6 +143,7 @@ class Filler:
         if not gaps:
             return Filled(0, 0)
         query = find_query(want.table)
+        self.store.make_table(query.name, query.columns)
         total = sum(b - a for a, b in gaps)
         self._refuse(query, want, total)
         stretches = [s for gap in gaps for s in self._cut(query, want, *gap)]

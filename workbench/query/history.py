@@ -9,8 +9,8 @@ from heapq import merge
 from typing import TYPE_CHECKING, Final
 
 from traces.queries.base import NEVER
+from workbench.kernel.cexpr import evaluate
 from workbench.kernel.errors import KernelError
-from workbench.kernel.typed import evaluate
 from workbench.replay.errors import EvalError
 
 from .errors import QueryRefused

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from traces.lazy import LAZY_TABLES, Want
+from traces.queries import declared
 from traces.queries.base import NEVER, signed
 from traces.queries.memory import want_mem
 from traces.queries.tasks import want_calls
@@ -21,6 +22,7 @@ from traces.reader import QueryError
 from workbench.kernel.pagetable import GuestMemory
 from workbench.lines import Lines
 from workbench.output import Style, Table
+from workbench.plugins import load
 
 from .errors import QueryRefused
 from .fill import Filler
@@ -45,6 +47,7 @@ class Sql:
     """
 
     def __init__(self, filler: Filler, machine: Machine, lines: Callable[[], Lines] = Lines) -> None:
+        load()
         self.filler = filler
         self._lines = lines
         self._machine = machine
@@ -61,7 +64,7 @@ class Sql:
             QueryError: it is wrong SQL, or writes. QueryRefused: it would need absurdly many rows.
         """
         tables, functions = self._reads(text, args)
-        lazy = tables & set(LAZY_TABLES)
+        lazy = tables & set(declared())
         limits = find_limits(text, self.address, args) if len(lazy) == 1 else Limits()
         for table in sorted(lazy):
             self._ensure(table, limits)
@@ -112,6 +115,7 @@ class Sql:
         if re.match(r"\s*(explain|pragma)\b", text, re.I):
             return tables, functions
         self.filler.store.bring_up()
+        self._make_tables(text)
         db = self._connection()
         db.set_authorizer(look)
         try:
@@ -121,6 +125,12 @@ class Sql:
         finally:
             db.set_authorizer(None)
         return tables, functions
+
+    def _make_tables(self, text: str) -> None:
+        """Make the tables of plug-ins' queries that a statement names: the schema does not know them."""
+        for name, query in declared().items():
+            if name not in LAZY_TABLES and re.search(rf"\b{re.escape(name)}\b", text, re.I):
+                self.filler.store.make_table(name, query.columns)
 
     def _ensure(self, table: str, limits: Limits) -> None:
         low, high = limits.ranges.get("icount", (0, _FAR))

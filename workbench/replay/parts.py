@@ -109,6 +109,10 @@ def build_board(
     """Build the real board. Raises MachineError: such a machine can't be built."""
     from machine.board import Board
 
+    if config.options.get("devices"):
+        from workbench.plugins import load
+
+        load()
     board: BoardLike = Board(config, images, gate, console, drives, backend)
     return board
 
