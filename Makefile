@@ -22,7 +22,7 @@ C_SOURCES := $(shell find machine/tcg workbench/guests -path machine/tcg/_build 
 	\( -name '*.c' -o -name '*.h' -o -name '*.inc' \) -print)
 CORE_STAMP := $(STAMPS)/core$(if $(SANITIZE),-sanitize)
 
-.PHONY: demo test test-slow test-all lint format build sanitize guest clean distclean
+.PHONY: demo test test-slow test-all lint format build sanitize guest docs clean distclean
 
 demo: build
 	$(VENV)/bin/workbench demo --batch
@@ -77,6 +77,10 @@ sanitize:
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	$(PYTEST) -m "not slow" -p no:cacheprovider $(ARGS)
+
+# The pages that are made of the code.
+docs: build
+	$(PY) -m workbench.reference docs/reference
 
 # Builds the built-in guest anew; needs riscv64-linux-gnu-gcc. The result is checked in.
 guest: $(STAMPS)/deps

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal, TextIO
 
 Format = Literal["text", "json", "csv", "table"]
@@ -33,6 +34,18 @@ class Table:
         """Return the JSON-able value: a list with one object for each row."""
         return [{c: plain(v) for c, v in zip(self.columns, row, strict=True)} for row in self.rows]
 
+    def _repr_html_(self) -> str:
+        """Return the table as a notebook shows it."""
+        heads = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
+        rows = [
+            "".join(
+                f"<td>{escape(cell(v, self.styles.get(c)))}</td>"
+                for c, v in zip(self.columns, row, strict=True)
+            )
+            for row in self.rows
+        ]
+        return f"<table><tr>{heads}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -44,6 +57,14 @@ class Record:
     def data(self) -> Any:
         """Return the JSON-able value: one object."""
         return {key: plain(value) for key, value in self.fields.items()}
+
+    def _repr_html_(self) -> str:
+        """Return the values as a notebook shows them."""
+        rows = [
+            f"<tr><th>{escape(k)}</th><td>{escape(cell(v, self.styles.get(k)))}</td></tr>"
+            for k, v in self.fields.items()
+        ]
+        return f"<table>{''.join(rows)}</table>"
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,10 @@ class Text:
     def data(self) -> Any:
         """Return the JSON-able value."""
         return plain(self.text if self.value is None else self.value)
+
+    def _repr_html_(self) -> str:
+        """Return the text as a notebook shows it."""
+        return f"<pre>{escape(self.text)}</pre>"
 
 
 Result = Table | Record | Text | None

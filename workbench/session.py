@@ -11,7 +11,10 @@ from traces.errors import PositionError, TraceError, TraceWriteError
 from traces.position import parse_position
 from traces.reader import TraceReader
 from traces.writer import TraceWriter
-from workbench.errors import WorkbenchError
+from workbench.buildid import build_ids, elf_build_id
+from workbench.dwarf.file import DebugFile
+from workbench.dwarf.program import Program
+from workbench.errors import InputError, WorkbenchError
 from workbench.lines import Lines, elf_rows
 from workbench.replay.changing import Changing
 from workbench.replay.consolesearch import ConsoleSearch
@@ -49,6 +52,7 @@ class Session(Changing):
         self._live: Live | None = None
         self._symbols: Symbols | None = None
         self._lines: Lines | None = None
+        self._program: Program | None = None
         self._notes: dict[str, int] = {}
         #: positions of the rows of the last answer that had an ``icount``: what ``row:N`` means
         self.answer_positions: list[int] = []
@@ -157,6 +161,36 @@ class Session(Changing):
             self._lines = trace_lines(self.trace)
         return self._lines
 
+    @property
+    def program(self) -> Program:
+        """The debug information of the images: variables, types, frames; empty where they have none."""
+        if self._program is None:
+            self._program = Program(list(_debug_files(self.trace)))
+        return self._program
+
+    def add_symbol_file(self, path: Path, force: bool = False) -> int:
+        """Take symbols, source lines and debug information of a file; return how many symbols it has.
+
+        Args:
+            path: an ELF file or a System.map. force: take one of another build than the kernel that ran.
+
+        Raises:
+            InputError: it can't be read, is neither of them, or has another build id than the kernel.
+        """
+        found = Symbols.from_file(path)
+        data = path.read_bytes()
+        if data[:4] == b"\x7fELF":
+            if not force:
+                _check_build(data, path, self.trace)
+            file = DebugFile(data, str(path))
+            if file.large and not file.empty:
+                self.lines.add_unread(file)
+            else:
+                self.lines.add(elf_rows(data, str(path)))
+            self.program.add(file)
+        self.symbols.add(found)
+        return len(found)
+
     def on_console(self, listener: Callable[[str, bytes, int], None] | None) -> None:
         """Hear what the guest prints while it is replayed: (port, data, icount)."""
         self.playback.console = listener
@@ -251,6 +285,28 @@ def _unpacked_images(trace: TraceReader) -> Iterator[tuple[str, bytes]]:
                 yield role, unpack(data, role)
         except (TraceError, MachineError):
             continue
+
+
+def _check_build(data: bytes, path: Path, trace: TraceReader) -> None:
+    """Refuse a file of another build than the kernel. Raises InputError."""
+    mine = elf_build_id(data)
+    known = [
+        found for role, image in _unpacked_images(trace) if role == "kernel" for found in build_ids(image)
+    ]
+    if mine is not None and known and mine not in known:
+        raise InputError(
+            f"{path}: build id {mine.hex()}, but the kernel of this trace has {known[0].hex()}: another build's "
+            "symbols would mislead; 'symbol-file --force FILE' takes them all the same"
+        )
+
+
+def _debug_files(trace: TraceReader) -> Iterator[DebugFile]:
+    for role, data in _unpacked_images(trace):
+        if data[:4] == b"\x7fELF":
+            try:
+                yield DebugFile(data, role)
+            except WorkbenchError:
+                continue
 
 
 def trace_lines(trace: TraceReader) -> Lines:

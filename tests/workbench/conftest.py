@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from workbench.dwarf.program import Program
 from workbench.errors import CommandError
 from workbench.lines import Lines
 from workbench.registers import CSRS, canonical
@@ -141,6 +142,7 @@ class FakeSession:
             sql=self._sql, path="fake.trace", meta={}, final_icount=END, image=lambda role: b""
         )
         self.lines = Lines()
+        self.program = Program([])
         self.memory = bytearray(RAM_BYTES)
         for offset, code, _ in PROGRAM:
             self.memory[offset : offset + len(code)] = code

@@ -102,6 +102,7 @@ _COMMANDS = {
     "machine": "record run",
     "replay": "replay",
     "debug": "debug gdbserver gdb",
+    "dap": "dap",
     "query": "query profile",
     "trace": "trace",
     "hunt": "hunt",
@@ -111,6 +112,7 @@ _COMMANDS = {
     "replicate": "replicate",
     "bench": "bench",
     "doctor": "doctor",
+    "manual": "completion man",
 }
 
 for _module, _names in _COMMANDS.items():

@@ -14,7 +14,7 @@ from workbench.bench.kernels import KERNELS
 LINUX = ("boot", "shell")
 COSTS = ("smp4", "start-up", "compile")
 SHELL_ROUNDS = 3
-BENCHMARKS = ("all", "kernels", *LINUX, *COSTS, "timetravel", "queries", "storage", *KERNELS)
+BENCHMARKS = ("all", "kernels", *LINUX, *COSTS, "timetravel", "queries", "repl", "storage", *KERNELS)
 _COLUMNS = ("wall_s", "cpu_s", "spread", "peak_mib", "mips", "rounds")
 
 
@@ -36,7 +36,7 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
     from workbench import output
 
     kernels = list(KERNELS) if name in ("all", "kernels") else [k for k in KERNELS if k == name]
-    others = [k for k in (*COSTS, *LINUX, "timetravel", "queries", "storage") if name in ("all", k)]
+    others = [k for k in (*COSTS, *LINUX, "timetravel", "queries", "repl", "storage") if name in ("all", k)]
     if switches and not kernels:
         raise click.UsageError("--switches goes with kernels")
     results = []
@@ -51,7 +51,7 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
 def _measure(kernels: list[str], others: list[str], rounds: int, switches: bool) -> Iterator[dict[str, Any]]:
     """Yield each result when it is there: all of them take minutes."""
     from workbench import output
-    from workbench.bench import bare, boot, costs, count, queries, storage, timetravel
+    from workbench.bench import bare, boot, costs, count, queries, storage, timetravel, waiting
 
     if kernels and switches:
         yield bare.run_switches(kernels, bare.switch_names(), rounds, output.note)
@@ -71,6 +71,7 @@ def _measure(kernels: list[str], others: list[str], rounds: int, switches: bool)
             "shell": lambda: boot.run("shell", min(rounds, SHELL_ROUNDS), work, output.note),
             "timetravel": lambda: timetravel.run(work, output.note),
             "queries": lambda: queries.run(work, output.note),
+            "repl": lambda: waiting.run(work, output.note),
             "storage": lambda: storage.run(rounds, work, output.note),
         }
         for name in others:
@@ -85,7 +86,7 @@ def _tables(result: dict[str, Any]) -> list[Any]:
         columns = ("value", "is to be", "unit", "met")
         shown = [(name, *(figure[c] for c in columns)) for name, figure in result["figures"].items()]
         return [Table(("storage", *columns), shown)]
-    if result["benchmark"] in ("timetravel", "queries", *COSTS):
+    if result["benchmark"] in ("timetravel", "queries", "repl", *COSTS):
         figures = [(k, v["value"], v["at_most"], v["unit"], v["met"]) for k, v in result["figures"].items()]
         return [Table((result["benchmark"], "value", "at most", "unit", "met"), figures)]
     if result["benchmark"] == "switches":

@@ -13,7 +13,6 @@ from workbench.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from workbench.session import Session
-    from workbench.symbols import Symbols
 
 backend_option = click.option(
     "--backend",
@@ -34,18 +33,15 @@ symbols_option = click.option(
 def open_session(trace: str, backend: str, symbols: tuple[Path, ...]) -> Session:
     """Return a session on a trace, with the symbols of more files."""
     from workbench.session import Session
-    from workbench.symbols import Symbols
 
-    found = [Symbols.from_file(path) for path in symbols]
     session = Session.open(trace, backend=backend)
-    add_symbols(session, found)
+    try:
+        for path in symbols:
+            session.add_symbol_file(path)
+    except BaseException:
+        session.close()
+        raise
     return session
-
-
-def add_symbols(session: Session, found: list[Symbols]) -> None:
-    """Add the symbols of more files to a session's own."""
-    for known in found:
-        session.symbols.add(known)
 
 
 @click.command()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
 from workbench.cli.formats import Fmt, format_options
-from workbench.errors import EXIT_DONE, EXIT_TOOL
+from workbench.errors import EXIT_DONE, EXIT_TOOL, one_line
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ _TOOLS = (
     (("riscv64-linux-gnu-gcc",), "rebuilding the built-in guest", "apt install gcc-riscv64-linux-gnu"),
     (("apt-get",), "guest fetch", "use a Debian system, or supply the guest's files by hand"),
     (("qemu-system-riscv64",), "comparing speed with QEMU", "apt install qemu-system-misc"),
+    (("tmux", "screen"), "panes on another terminal", "apt install tmux"),
     (("sqlite3",), "opening traces in SQLite's shell", "apt install sqlite3"),
 )
 
@@ -59,7 +63,51 @@ def run_checks() -> list[Check]:
     for names, use, mend in _TOOLS:
         found = next((path for path in map(shutil.which, names) if path), "")
         checks.append(Check(names[0], found, False, use, mend))
-    return checks
+    return [*checks, *_guests(), *_folders(), *_plugins()]
+
+
+def _guests() -> list[Check]:
+    from workbench.guests import fetch
+
+    out = []
+    for name in fetch.GUESTS:
+        guest = fetch.cached(name)
+        found = "" if guest is None else str(guest.manifest.get("kernel", "here"))
+        out.append(Check(f"guest {name}", found, False, "booting Linux", f"workbench guest fetch {name}"))
+    return out
+
+
+def _folders() -> list[Check]:
+    """Tell which folders can be written: the cache of guests, and the one this is run in."""
+    from workbench.guests.fetch import cache_folder
+
+    out = []
+    for name, folder, use in (
+        ("cache folder", cache_folder(), "fetched guests"),
+        ("this folder", Path.cwd(), "traces that are recorded here"),
+    ):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(there).free >> 20
+        found = f"{folder}, {free} MiB free" if os.access(there, os.W_OK) else ""
+        out.append(Check(name, found, False, use, f"chmod u+w {shlex.quote(str(there))}"))
+    return out
+
+
+def _plugins() -> list[Check]:
+    """Tell which plug-ins are installed, each imported by itself."""
+    from workbench.plugins import installed
+
+    out = []
+    for plugin in installed():
+        mend = f"pip uninstall {plugin.package}"
+        # whatever a plug-in stumbles over means that it can't be used
+        try:
+            importlib.import_module(plugin.module.partition(":")[0])
+            found = plugin.package
+        except Exception as error:  # noqa: BLE001
+            found, mend = "", f"{type(error).__name__}: {one_line(error)}; {mend}"
+        out.append(Check(f"plug-in {plugin.name}", found, True, "what it adds", mend))
+    return out
 
 
 def _package(name: str) -> str:
@@ -76,11 +124,12 @@ def _package(name: str) -> str:
 def _core() -> Check:
     found = ""
     try:
+        from machine.config import SEMANTICS
         from machine.tcg.engine import Engine
 
-        found = (
-            "built, JIT and interpreter" if getattr(Engine, "has_jit", True) else "built, interpreter only"
-        )
+        kinds = "JIT and interpreter" if getattr(Engine, "has_jit", True) else "interpreter only"
+        found = f"built, {kinds}, semantics {SEMANTICS}"
+    # none, or one that was built from other sources: its ABI number is checked when it is loaded
     except ImportError:
         found = ""
     return Check("translator core", found, True, "running machines", "make build")

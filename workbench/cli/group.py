@@ -66,7 +66,10 @@ class WorkbenchGroup(click.Group):
         super().add_command(cmd, name)
         below = cmd.commands.values() if isinstance(cmd, click.Group) else ()
         for command in (cmd, *below):
-            command.params.append(debug_option())
+            if not any(
+                "--debug" in parameter.opts for parameter in command.params
+            ):  # its own meaning of the word
+                command.params.append(debug_option())
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are told about."""

@@ -34,6 +34,8 @@ def list_(fmt: Fmt) -> None:
 @click.option("--kernel-file", type=Path, metavar="FILE", help="This kernel, and no apt.")
 @click.option("--busybox-file", type=Path, metavar="FILE", help="This static busybox, and no apt.")
 @click.option("--refresh", is_flag=True, help="Fetch again what is here.")
+@click.option("--debug", "debug", is_flag=True, help="Its kernel's debug information: tells the size.")
+@click.option("--yes", is_flag=True, help="With --debug: fetch it.")
 @click.option("--json", "as_json", is_flag=True, help="Print files and options as one JSON document.")
 def fetch_(
     name: str,
@@ -42,12 +44,17 @@ def fetch_(
     kernel_file: Path | None,
     busybox_file: Path | None,
     refresh: bool,
+    debug: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Fetch a guest through the system's own apt; print the options that boot it."""
     from workbench import output
     from workbench.guests.fetch import fetch
 
+    if debug:
+        fetch_debug(name, mirror, yes)
+        return
     found = fetch(
         name,
         mirror=mirror,
@@ -73,6 +80,21 @@ def fetch_(
         output.note(
             f"debug it:         workbench debug boot.trace --symbols {shlex.quote(str(found.system_map))}"
         )
+
+
+def fetch_debug(name: str, mirror: str | None, yes: bool) -> None:
+    """Tell how large a guest's debug information is; fetch it where that was agreed to."""
+    from workbench import output
+    from workbench.guests.debug import DebugPackage
+
+    package = DebugPackage(name, mirror)
+    if not yes:
+        output.emit(output.Text(str(package.offer())))
+        output.note(f"fetch it:  workbench guest fetch {name} --debug --yes")
+        return
+    path = package.fetch(output.note)
+    output.emit(output.Text(str(path)))
+    output.note(f"use it:  workbench debug boot.trace --symbols {shlex.quote(str(path))}")
 
 
 @click.command()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.cli.debug import add_symbols
 from workbench.cli.machine import image_paths
 from workbench.cli.machineopts import build_machine
 from workbench.output import note
@@ -31,7 +30,8 @@ def live_session(
     from workbench.symbols import Symbols
     from workbench.terminal import HostConsole
 
-    found = [Symbols.from_file(path) for path in symbols]
+    for path in symbols:
+        Symbols.from_file(path)  # before anything is recorded
     config, images = build_machine(machine, idle="jump")
     console = HostConsole(False)
     recorder = Recorder(config, images, out, paths=image_paths(machine), echo=console.write, backend=backend)
@@ -39,7 +39,8 @@ def live_session(
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Session.attach(recorder, backend) as session:
-            add_symbols(session, found)
+            for path in symbols:
+                session.add_symbol_file(path)
             yield session
         if recorder.recording:
             recorder.stop()

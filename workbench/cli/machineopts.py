@@ -60,6 +60,13 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
         multiple=True,
         help="file=F,format=raw|qcow2,if=virtio,readonly=on,id=X; repeatable; F may be an nbd:// URI.",
     ),
+    click.option(
+        "--device",
+        "devices",
+        metavar="NAME",
+        multiple=True,
+        help="A device that a plug-in brings; repeatable.",
+    ),
     click.option("--quantum", metavar="N", type=click.IntRange(1, 1 << 40), help="Steps of a hart's turn."),
     click.option(
         "--seed",
@@ -82,6 +89,7 @@ MACHINE_KEYS = (
         "smp",
         "cpu",
         "drives",
+        "devices",
         "quantum",
         "seed",
         "chaos",
@@ -216,6 +224,9 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
     if options["initrd"] and not options["kernel"]:
         raise UsageError("--initrd needs a --kernel")
     parse_cpu(options["cpu"])
+    more: dict[str, Any] = {"entropy": "seed"} if options["seed"] is not None else {}
+    if options["devices"]:
+        more["devices"] = list(options["devices"])
     if not options["append"].isprintable():
         raise UsageError("--append: control characters in a kernel command line")
     defaults = MachineConfig()
@@ -230,7 +241,7 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
         seed=options["seed"] or 0,
         chaos=options["chaos"],
         drives=drives,
-        options={"entropy": "seed"} if options["seed"] is not None else {},
+        options=more,
     )
     images = Images(
         kernel=read_image(options["kernel"], "kernel"),

@@ -93,7 +93,14 @@ def trim(trace: str, first: str, last: str, out: str) -> None:
 
 @click.command()
 @click.argument("trace")
-@click.option("--format", "form", type=click.Choice(("jsonl", "plain")), default="jsonl", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("jsonl", "plain")),
+    default="jsonl",
+    show_default=True,
+    help="JSON objects, or text that 'diff' takes.",
+)
 def dump(trace: str, form: str) -> None:
     """Print all that makes the run but the bulk (states, RAM, images): a line for each row."""
     from traces.copying import export_rows, export_text

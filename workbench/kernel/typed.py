@@ -1,23 +1,16 @@
-"""Expressions with the kernel's types: ``task->comm``, ``init_task.mm``, ``*(struct module *)0xffff…``.
-
-``task`` is the current task. A variable whose type the kernel does not tell is written with a cast, as in
-``*(struct task_struct *)&init_task``; the commonest ones are known.
-"""
+"""Values of C types in a guest's memory: numbers, structs and their members, arrays, pointers."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from .btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Btf, Member
+from workbench.symbols import Symbols
+
+from .btf import ARRAY, ENUM, ENUM64, INT, PTR, STRUCT, UNION, Member
 from .errors import KernelError
-from .linux import Kernel
 
-_TOKEN: Final = re.compile(
-    r"\s*(->|0[xX][0-9a-fA-F]+|\d+|[A-Za-z_][\w.$]*?(?=->|[.\[\]()\s*&]|$)|[.\[\]()*&])"
-)
 #: Types of variables that BTF does not tell.
 VARIABLES: Final = {
     "init_task": "struct task_struct",
@@ -37,25 +30,59 @@ _MOST_VALUES: Final = 20_000
 _TEXT: Final = 256
 
 
+class Types(Protocol):
+    """What is asked of types, by numbers of their own: BTF's, or debug information's. 0 is void."""
+
+    def find(self, name: str) -> int: ...
+    def variable(self, name: str) -> int | None: ...
+    def resolve(self, type_id: int) -> tuple[int, int]: ...
+    def size(self, type_id: int) -> int: ...
+    def array(self, type_id: int) -> tuple[int, int]: ...
+    def target(self, type_id: int) -> int: ...
+    def signed(self, type_id: int) -> bool: ...
+    def members(self, type_id: int) -> tuple[Member, ...]: ...
+    def member(self, type_id: int, name: str) -> Member: ...
+    def enumerators(self, type_id: int) -> dict[int, str]: ...
+    def name(self, type_id: int) -> str: ...
+
+
+class Words(Protocol):
+    """Memory, as typed values read it."""
+
+    def word(self, vaddr: int, size: int = 8) -> int: ...
+    def text(self, vaddr: int, limit: int = 256) -> str: ...
+
+
+class Program(Protocol):
+    """A program at one position: its types, its memory, its symbols."""
+
+    @property
+    def types(self) -> Types: ...
+    @property
+    def memory(self) -> Words: ...
+    @property
+    def symbols(self) -> Symbols: ...
+
+
 @dataclass(frozen=True)
 class Typed:
     """A value of a type: in memory at ``address``, or ``number`` itself."""
 
-    kernel: Kernel
+    kernel: Program
     type: int
     address: int | None = None
     number: int = 0
     field: Member | None = None
 
     @property
-    def types(self) -> Btf:
+    def types(self) -> Types:
         return self.kernel.types
 
     def integer(self) -> int:
         """Return the value of a number or pointer; of an array, its address. Raises KernelError for a struct."""
-        type_id, kind = self.types.resolve(self.type)
         if self.address is None:
             return self.number
+        type_id, kind = self.types.resolve(self.type)
         if kind == ARRAY:
             return self.address
         if kind in (STRUCT, UNION):
@@ -168,115 +195,8 @@ class Typed:
         return text
 
 
-def evaluate(kernel: Kernel, text: str, task: int = 0) -> Typed:
-    """Return the value of an expression.
-
-    Args:
-        kernel: at some position. text: the expression. task: the current task_struct.
-
-    Raises:
-        KernelError: it can't be understood, or its memory can't be read.
-    """
-    parser = _Parser(kernel, _tokens(text), task)
-    value = parser.unary()
-    if parser.tokens:
-        raise KernelError(f"{text!r}: {parser.tokens[0]!r} was not expected there")
-    return value
-
-
-def _tokens(text: str) -> list[str]:
-    out, at = [], 0
-    while at < len(text.rstrip()):
-        match = _TOKEN.match(text, at)
-        if not match or match.end() == at:
-            raise KernelError(f"{text!r} can't be understood from {text[at:]!r} on")
-        out.append(match[1])
-        at = match.end()
-    return out
-
-
-class _Parser:
-    """One expression: unary operators, casts, members, elements."""
-
-    def __init__(self, kernel: Kernel, tokens: list[str], task: int) -> None:
-        self.kernel, self.tokens, self.task = kernel, tokens, task
-
-    def take(self, expected: str = "") -> str:
-        if not self.tokens or (expected and self.tokens[0] != expected):
-            raise KernelError(
-                f"expected {expected or 'more'!r}, found {self.tokens[0] if self.tokens else 'the end'!r}"
-            )
-        return self.tokens.pop(0)
-
-    def unary(self) -> Typed:
-        if self.tokens[:1] == ["*"]:
-            self.take()
-            return self.unary().deref()
-        if self.tokens[:1] == ["&"]:
-            self.take()
-            value = self.unary()
-            if value.address is None:
-                raise KernelError("& needs something in memory")
-            return Typed(self.kernel, self.kernel.types.find("long unsigned int"), None, value.address)
-        if len(self.tokens) > 1 and self.tokens[0] == "(" and (cast := self._cast()) is not None:
-            return cast
-        return self.postfix(self.primary())
-
-    def _cast(self) -> Typed | None:
-        end = self.tokens.index(")") if ")" in self.tokens else 0
-        stars = sum(token == "*" for token in self.tokens[1:end])
-        words = [token for token in self.tokens[1:end] if token != "*"]
-        try:
-            base = self.kernel.types.find(" ".join(words))
-        except KernelError:
-            return None
-        del self.tokens[: end + 1]
-        value = self.unary()
-        number = value.integer() & (1 << 64) - 1
-        if not stars:
-            return Typed(self.kernel, base, None, number)
-        # a pointer to the type: what is read through it is at the number
-        return _Pointer(self.kernel, base, None, number, None, stars)
-
-    def primary(self) -> Typed:
-        token = self.take()
-        if token == "(":
-            value = self.unary()
-            self.take(")")
-            return value
-        if token[0].isdigit():
-            return Typed(self.kernel, self.kernel.types.find("long unsigned int"), None, int(token, 0))
-        if token == "task":
-            return _Pointer(
-                self.kernel, self.kernel.types.find("struct task_struct"), None, self.task, None, 1
-            )
-        address = self.kernel.symbols.lookup(token)
-        if address is None:
-            raise KernelError(f"no symbol {token!r}")
-        of = self.kernel.types.variable(token)
-        if of is not None:
-            return Typed(self.kernel, of, address)
-        name = VARIABLES.get(token, "long unsigned int")
-        base = self.kernel.types.find(name.rstrip(" *"))
-        if name.endswith("*"):
-            return _Pointer(self.kernel, base, None, self.kernel.memory.word(address), None, 1)
-        return Typed(self.kernel, base, address)
-
-    def postfix(self, value: Typed) -> Typed:
-        while self.tokens and self.tokens[0] in (".", "->", "["):
-            token = self.take()
-            if token == "[":
-                value = value.index(self.unary().integer())
-                self.take("]")
-            elif token == "->":
-                value = value.deref().member(self.take())
-            else:
-                value = value.member(self.take())
-        return value
-
-
 @dataclass(frozen=True)
-class _Pointer(Typed):
+class Pointer(Typed):
     """A pointer that no type of the kernel's stands for: ``stars`` levels above ``type``."""
 
     stars: int = 1
@@ -284,7 +204,7 @@ class _Pointer(Typed):
     def deref(self) -> Typed:
         if self.stars == 1:
             return Typed(self.kernel, self.type, self.number)
-        return _Pointer(
+        return Pointer(
             self.kernel, self.type, None, self.kernel.memory.word(self.number), None, self.stars - 1
         )
 

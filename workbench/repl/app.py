@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench import output
-from workbench.errors import EXIT_DONE, EXIT_NO, exit_code_of, one_line
-from workbench.repl.colours import coloured
+from workbench.errors import EXIT_DONE, EXIT_NO, CommandError, exit_code_of, one_line
+from workbench.repl.colours import Colours
 from workbench.repl.context import Quit
 from workbench.repl.interrupt import interruptible
 from workbench.repl.lines import blocks
 from workbench.repl.panes import note_registers, show_panes
 from workbench.repl.progress import Progress
+from workbench.repl.settings import Settings, config_folder, load_settings
 from workbench.repl.shell import Shell, pipe_through, write_file
 from workbench.repl.stops import mode
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "interruptible", "run_commands"]
 
+#: Lines of a stop that are no pane: what stopped, where, the prompt and the toolbar.
+_AROUND_PANES = 8
 GREETING = "workbench: 'help' lists the commands, 'apropos WORD' finds one, 'quit' leaves"
 
 
@@ -38,6 +41,10 @@ class App:
         session: what the commands work on; None starts without a trace.
         input, output: a pipe and a dummy output in tests; the terminal where None.
         panes: whether the context is shown after each stop; None shows it on a terminal alone.
+        settings: what is configured; read from the user's file where None.
+
+    Raises:
+        InputError: the user's configuration can't be used.
     """
 
     def __init__(
@@ -46,8 +53,12 @@ class App:
         input: Input | None = None,
         output: Output | None = None,
         panes: bool | None = None,
+        settings: Settings | None = None,
     ) -> None:
+        self.settings = load_settings() if settings is None else settings
         self.shell = Shell(session)
+        self.shell.configure(self.settings)
+        self._colours = Colours(self.settings.colours)
         self._input = input
         self._output = output
         self._terminal = output is None and sys.stdout.isatty()
@@ -125,8 +136,11 @@ class App:
         if not self.shell.moved:
             return
         context = self.shell.context
-        if self._panes and context.panes:
-            self.show(show_panes(context, context.panes), "text", page=False)
+        if self._panes and context.panes and context.panes_to:
+            write_panes(context.panes_to, show_panes(context, context.panes))
+        elif self._panes and context.panes:
+            rows = shutil.get_terminal_size().lines - _AROUND_PANES if self._terminal else None
+            self.show(show_panes(context, context.panes, rows), "text", page=False)
         self._print(self.shell.after_motion())
         note_registers(context)
 
@@ -135,8 +149,8 @@ class App:
         text = output.render(result, fmt)
         kind = result.kind if isinstance(result, output.Text) and fmt == "text" else ""
         if self._colour and kind:
-            text = coloured(text, kind)
-        pager = os.environ.get("PAGER") or "less -FRX"
+            text = self._colours.of(text, kind)
+        pager = os.environ.get("PAGER") or self.settings.pager
         long = page and self._terminal and text.count("\n") >= shutil.get_terminal_size().lines
         if long and shutil.which(pager.split()[0]):
             pipe_through(pager, text, show=True)
@@ -160,7 +174,11 @@ class App:
         from workbench.repl.prompt import make_prompter
 
         return make_prompter(
-            self.shell, history_path() if self._input is None else None, self._input, self._output
+            self.shell,
+            history_path() if self._input is None else None,
+            self._input,
+            self._output,
+            vi=self.settings.keys == "vi",
         )
 
 
@@ -178,13 +196,31 @@ def history_path() -> Path | None:
 
 def startup_lines() -> list[str]:
     """Return the lines of the startup file, ``workbench/startup`` in the XDG configuration folder; none without."""
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    path = Path(base) / "workbench" / "startup"
+    path = config_folder() / "startup"
     try:
         return list(blocks(path.read_text().splitlines())) if path.is_file() else []
     except (OSError, UnicodeDecodeError) as error:
         output.note(f"{path}: can't be read: {one_line(error)}")
         return []
+
+
+def write_panes(terminal: str, panes: output.Text) -> None:
+    """Draw panes on another terminal, on its clear screen; one that is gone is told of.
+
+    Raises:
+        CommandError: it can't be written, or is no terminal.
+    """
+    try:
+        with Path(terminal).open("w") as file:
+            if not file.isatty():
+                raise CommandError(
+                    f"context to {terminal}: that is no terminal; 'tty' tells another one's name"
+                )
+            file.write("\x1b[H\x1b[2J" + output.render(panes))
+    except OSError as error:
+        raise CommandError(
+            f"context to {terminal}: {error.strerror or error}; 'context to' ends it"
+        ) from None
 
 
 def run_commands(session: Session | None, lines: list[str]) -> None:

@@ -3,24 +3,55 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Final
 
-_RESET = "\x1b[0m"
-#: What is coloured, the first that matches at a place: headings, the line of the pc, registers that changed,
-#: symbols, mnemonics behind an address.
-_RULES = (
-    (r"^── .*$", "\x1b[2m"),
-    (r"^=>", "\x1b[1;32m"),
-    (r"(?<![^\s])\S+ [0-9a-f]{16}\*", "\x1b[1;31m"),
-    (r"<[^<>\n]+>", "\x1b[33m"),
-    (r"(?<=:  )[a-z][a-z0-9._]*(?= |$)", "\x1b[36m"),
+from workbench.repl.settings import COLOURS
+
+_RESET: Final = "\x1b[0m"
+#: What is coloured, the first that matches at a place, by the names of COLOURS.
+_RULES: Final = (
+    ("heading", r"^── .*$"),
+    ("current", r"^=>"),
+    ("changed", r"(?<![^\s])\S+ [0-9a-f]{16}\*"),
+    ("symbol", r"<[^<>\n]+>"),
+    ("mnemonic", r"(?<=:  )[a-z][a-z0-9._]*(?= |$)"),
+    ("address", r"\b0x[0-9a-f]{8,16}\b"),
 )
-_PATTERN = re.compile("|".join(f"({pattern})" for pattern, _ in _RULES), re.MULTILINE)
+_NAMES: Final = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "gray")
+_HEX: Final = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
 #: Kinds of results that have colours.
-KINDS = ("asm", "context")
+KINDS: Final = ("asm", "context")
 
 
-def coloured(text: str, kind: str) -> str:
-    """Return text with the escapes that colour it; of a kind that has no colours, as it is."""
-    if kind not in KINDS:
-        return text
-    return _PATTERN.sub(lambda match: f"{_RULES[(match.lastindex or 1) - 1][1]}{match[0]}{_RESET}", text)
+class Colours:
+    """Colours a text by rules.
+
+    Args:
+        configured: colours by name: ``ansired``, ``ansibrightred`` or ``#ff8800``; an empty one leaves it plain.
+    """
+
+    def __init__(self, configured: Mapping[str, str] | None = None) -> None:
+        wanted = {**COLOURS, **(configured or {})}
+        self._rules = [(pattern, code) for name, pattern in _RULES if (code := escape(wanted[name]))]
+        self._pattern = re.compile(
+            "|".join(f"({pattern})" for pattern, _ in self._rules) or r"(?!)", re.MULTILINE
+        )
+
+    def of(self, text: str, kind: str) -> str:
+        """Return text with the escapes that colour it; of a kind that has no colours, as it is."""
+        if kind not in KINDS:
+            return text
+        return self._pattern.sub(lambda m: f"{self._rules[(m.lastindex or 1) - 1][1]}{m[0]}{_RESET}", text)
+
+
+def escape(name: str) -> str:
+    """Return the escape of a colour's name, empty for one that there is not."""
+    match = _HEX.fullmatch(name)
+    if match is not None:
+        return "\x1b[38;2;" + ";".join(str(int(part, 16)) for part in match.groups()) + "m"
+    bright = name.startswith("ansibright")
+    plain = name.removeprefix("ansibright").removeprefix("ansi")
+    if plain not in _NAMES:
+        return ""
+    return f"\x1b[{(90 if bright else 30) + _NAMES.index(plain)}m"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from workbench.disasm import Disassembler
+from workbench.dwarf.frames import CallFrame, frame_name
+from workbench.dwarf.program import Variable
 from workbench.errors import CommandError, one_line
+from workbench.kernel.btf import INT, STRUCT, UNION
+from workbench.kernel.cexpr import evaluate, names_in
+from workbench.kernel.errors import KernelError
+from workbench.kernel.typed import Pointer, Typed, Types
 from workbench.output import Result, Table
 from workbench.peek import Peek
 from workbench.sources import Sources, default_sources
@@ -42,12 +48,18 @@ class Context:
         self.panes: tuple[str, ...] = DEFAULT_PANES
         #: registers at the stop before, by name, for marking changes
         self.seen: dict[str, int] = {}
-        #: lines that run after a stop, by number
-        self.hooks: dict[int, str] = {}
+        #: what runs after a motion, by number: after what (a stop, an input, at a bookmark), and the line
+        self.hooks: dict[int, tuple[str, str]] = {}
+        #: first words that stand for the beginnings of lines
+        self.aliases: dict[str, str] = {}
+        #: the terminal that shows the panes, empty for this one
+        self.panes_to = ""
         #: the name by which the command was called
         self.word = ""
         #: whether stepping goes into the handlers of interrupts and exceptions
         self.into_traps = False
+        #: the selected frame; every motion selects the innermost
+        self.frame_level = 0
         #: how deep ``source`` is nested
         self.depth = 0
         #: run a line, or lines, as the shell does; the shell sets them
@@ -72,6 +84,7 @@ class Context:
         self.open_session = session
         self.names["session"] = session
         self.seen = {}
+        self.frame_level = 0
         for name in ("disassembler", "peek", "sources"):
             self.__dict__.pop(name, None)
 
@@ -110,10 +123,102 @@ class Context:
         Raises:
             CommandError: when it is none; the message has the expression.
         """
+        if not text.strip().isidentifier():  # a name alone stands for its address, as in 'x/4gx pool'
+            value = self.typed(text)
+            if value is not None and self.is_number(value):
+                return value.integer() & (1 << 64) - 1
         try:
             return self.session.eval(_ADDRESS_OF.sub(r"\1", text)) & (1 << 64) - 1
         except (ValueError, KeyError, ZeroDivisionError) as error:
             raise CommandError(f"can't evaluate {text!r}: {one_line(error).strip(chr(34))}") from None
+
+    # what debug information tells
+
+    def frames(self) -> list[CallFrame]:
+        """Return the frames of the selected hart, innermost first."""
+        return self.session.program.frames(self.session)
+
+    def frame(self) -> CallFrame:
+        """Return the selected frame."""
+        if not self.frame_level:
+            return self.session.program.frames(self.session, 1)[0]
+        frames = self.frames()
+        return frames[min(self.frame_level, len(frames) - 1)]
+
+    def frame_place(self, frame: CallFrame) -> str:
+        """Return where a frame is: its address, its function, and the one that is inlined there."""
+        inlined = self.session.program.functions(frame.code)[:-1]
+        name = frame_name(self.session.symbols, frame)
+        text = f"{frame.pc:#x} <{name}>" if not name.startswith("0x") else name
+        return text + (f" in {inlined[0]}" if inlined else "")
+
+    def variables(self) -> list[Variable]:
+        """Return the variables of the selected frame."""
+        return list(self.session.program.variables(self.session, self.frame()))
+
+    def typed(self, text: str) -> Typed | None:
+        """Return the value of a C expression that names a variable of the debug information; None for others.
+
+        Raises:
+            KernelError: it has no value here.
+        """
+        session = self.session
+        if not any(True for _ in names_in(text)) or not session.program:
+            return None
+        frame = self.frame()
+        if not session.program.knows(session, frame, text):
+            return None
+        return session.program.evaluate(session, frame, text)
+
+    def typed_by_casts(self, text: str) -> Typed | None:
+        """Return the value of a C expression by the types that are known, None where it has none by them."""
+        try:
+            return self.session.program.evaluate(self.session, self.frame(), text)
+        except KernelError:
+            return self._typed_of_kernel(text)
+
+    def _typed_of_kernel(self, text: str) -> Typed | None:
+        from workbench.query.api import Trace
+
+        kernel = Trace.of(self.session).kernel
+        try:
+            return evaluate(kernel, text, kernel.current(self.session.hart), register=self.session.reg)
+        except KernelError:
+            return None
+
+    def type_sets(self) -> Iterator[Types]:
+        """Yield all types that are known: of debug information, then of the kernel's BTF."""
+        from workbench.query.api import Trace
+
+        yield from self.session.program.types
+        try:
+            yield Trace.of(self.session).kernel.types
+        except KernelError:
+            return
+
+    @staticmethod
+    def is_number(value: Typed) -> bool:
+        """Tell whether a value is a number or a pointer."""
+        return isinstance(value, Pointer) or value.types.resolve(value.type)[1] not in (STRUCT, UNION)
+
+    @staticmethod
+    def reads_best_typed(value: Typed) -> bool:
+        """Tell whether a value says more by its type than as a plain number."""
+        return isinstance(value, Pointer) or value.types.resolve(value.type)[1] not in (0, INT)
+
+    def located(self, text: str) -> tuple[int, int] | None:
+        """Return address and size of a variable, or of a part of one; None for what debug information does not name.
+
+        Raises:
+            CommandError: it has no place in memory here.
+        """
+        value = self.typed(text)
+        if value is None or text.lstrip().startswith("&"):
+            return None
+        size = value.types.size(value.type)
+        if value.address is None or not size:
+            raise CommandError(f"{text}: it has no place in memory here")
+        return value.address, size
 
     def count(self, text: str, default: int = 1) -> int:
         """Return a count given to a motion: a positive number, or the default where there is none."""

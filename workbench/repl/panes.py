@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from machine.hw.registers import Reg, registers_of
 from workbench.errors import CommandError
 from workbench.output import Text
 from workbench.registers import ABI_X, PRIVILEGES
 from workbench.repl.context import Context
-from workbench.unwind import backtrace
 
 _BEFORE, _AFTER = 3, 6
 _STACK_WORDS = 8
@@ -16,10 +16,15 @@ _FRAMES = 8
 _SOURCE_LINES = 3
 _NEXT_INPUTS = 3
 _WIDTH = 79
+#: What panes are cut to in a low terminal, at least, in this order.
+_LEAST = {"stack": 2, "devices": 3, "inputs": 1, "backtrace": 3, "code": 6}
 
 
-def show_panes(context: Context, names: Iterable[str]) -> Text:
+def show_panes(context: Context, names: Iterable[str], rows: int | None = None) -> Text:
     """Return panes by name, one under the other; one that has nothing to show is left out.
+
+    Args:
+        names: the panes. rows: lines that there are for them; those that can be cut are cut to fit.
 
     Raises:
         CommandError: there is no such pane.
@@ -29,10 +34,21 @@ def show_panes(context: Context, names: Iterable[str]) -> Text:
     for name in names:
         if name not in PANES:
             raise CommandError(f"no pane {name!r}; there are {', '.join(PANES)}")
-        found = value[name] = PANES[name](context)
+        value[name] = PANES[name](context)
+    if rows is not None:
+        _fit(value, rows)
+    for name, found in value.items():
         if found:
             lines += [f"── {name} ".ljust(_WIDTH, "─"), *found]
     return Text("\n".join(lines), value, kind="context")
+
+
+def _fit(panes: dict[str, list[str]], rows: int) -> None:
+    """Cut the ends of panes until all of them fit: first of those that tell least."""
+    for name, least in _LEAST.items():
+        over = sum(len(found) + 1 for found in panes.values() if found) - rows
+        if over > 0 and name in panes:
+            panes[name] = panes[name][: max(len(panes[name]) - over, least)]
 
 
 def note_registers(context: Context) -> None:
@@ -88,12 +104,15 @@ def stack(context: Context) -> list[str]:
 
 def calls(context: Context) -> list[str]:
     """The frames, innermost first."""
-    symbols = context.session.symbols
-    lines = []
-    for number, frame in enumerate(backtrace(context.session, _FRAMES)):
-        name = frame.symbol(symbols)
-        lines.append(f"#{number} {frame.pc:#x}{f' <{name}>' if name else ''}")
-    return lines
+    return [
+        f"#{frame.level} {context.frame_place(frame)}{_at(context, frame.code)}"
+        for frame in context.session.program.frames(context.session, _FRAMES)
+    ]
+
+
+def _at(context: Context, address: int) -> str:
+    line = context.session.lines.at(address)
+    return "" if line is None else f" at {line}"
 
 
 def source(context: Context) -> list[str]:
@@ -115,6 +134,16 @@ def inputs(context: Context) -> list[str]:
     return [f"input {row['id']} at {row['icount']:_}: {row['source']} {row['kind']}" for row in rows]
 
 
+def devices(context: Context) -> list[str]:
+    """The devices: where each lies, and the registers that hold anything."""
+    lines = []
+    for device in getattr(context.session.board, "devices", ()):
+        stored = [reg.name for reg in registers_of(type(device)) if isinstance(reg, Reg) and reg.stored]
+        shown = "  ".join(f"{name} {value:#x}" for name in stored if (value := getattr(device, name)))
+        lines.append(f"{device.name:<9} {device.base:#10x}  {shown}"[:_WIDTH].rstrip())
+    return lines
+
+
 PANES: dict[str, Callable[[Context], list[str]]] = {
     "registers": registers,
     "code": code,
@@ -122,4 +151,5 @@ PANES: dict[str, Callable[[Context], list[str]]] = {
     "stack": stack,
     "backtrace": calls,
     "inputs": inputs,
+    "devices": devices,
 }

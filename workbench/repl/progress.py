@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FIRST_S = 0.5
 EVERY_S = 0.2
+_BAR = 12
 
 
 class Progress:
@@ -57,7 +58,11 @@ class Progress:
 
 
 def progress_line(position: int, end: int, steps: int, seconds: float) -> str:
-    """Return the line: where, how far into the run, and how fast; no speed where the machine was set back."""
-    share = f"{100 * position / end:.0f} %" if end else "0 %"
-    speed = f" · {steps / seconds / 1e6:.0f} M steps/s" if steps > 0 and seconds > 0 else ""
-    return f"position {position:_} · {share}{speed} · Ctrl-C stops"
+    """Return the line: a bar, where, how fast, and how long to the end of the run; no speed where it was set back."""
+    done = min(position / end, 1.0) if end else 0.0
+    bar = "█" * int(done * _BAR) + "░" * (_BAR - int(done * _BAR))
+    speed = ""
+    if steps > 0 and seconds > 0:
+        left = max(end - position, 0) * seconds / steps
+        speed = f" · {steps / seconds / 1e6:.0f} M steps/s · {left:.0f} s to the end"
+    return f"{bar} {100 * done:.0f} % · position {position:_}{speed} · Ctrl-C stops"

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def make_prompter(
-    shell: Shell, history: Path | None, input: Input | None, output: Output | None
+    shell: Shell, history: Path | None, input: Input | None, output: Output | None, vi: bool = False
 ) -> PromptSession[str]:
     """Return what reads lines.
 
     Args:
         shell: whose commands are completed. history: the file that keeps lines, None for this REPL alone.
-        input, output: a pipe and a dummy in tests, the terminal where None.
+        input, output: a pipe and a dummy in tests, the terminal where None. vi: whether keys are vi's.
     """
     toolbar = Toolbar(shell.context)
     return PromptSession(
@@ -39,6 +39,7 @@ def make_prompter(
         complete_in_thread=input is None,
         complete_while_typing=False,
         auto_suggest=AutoSuggestFromHistory(),
+        vi_mode=vi,
         enable_history_search=True,
         enable_open_in_editor=True,
         multiline=Condition(lambda: goes_on(get_app().current_buffer.text)),

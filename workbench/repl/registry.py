@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from workbench.errors import CommandError
+from workbench.errors import CommandError, InputError
 from workbench.output import Result
 
 if TYPE_CHECKING:
@@ -65,6 +65,12 @@ class Command:
     def help(self) -> str:
         """Return the whole help text, the function's docstring."""
         return inspect.cleandoc(self.run.__doc__ or "")
+
+    @property
+    def examples(self) -> list[str]:
+        """Return the lines that the help gives as examples."""
+        lines = self.help.splitlines()
+        return [line.removeprefix("Example: ") for line in lines if line.startswith("Example: ")]
 
     @property
     def summary(self) -> str:
@@ -122,7 +128,10 @@ class Registry:
         self._exact: dict[str, Command] = {}
         for entry in self.commands:
             for name in (entry.name, *entry.aliases):
-                assert name not in self._exact, f"two commands are called {name}"
+                if name in self._exact:
+                    raise InputError(
+                        f"two commands are called {name!r}: uninstall the plug-in that brings one"
+                    )
                 self._exact[name] = entry
         self._families = {entry.name.split()[0] for entry in self.commands if " " in entry.name}
         self._family_aliases = {"i": "info"}
@@ -190,9 +199,15 @@ def _split_slash(word: str, rest: str) -> tuple[str, str]:
 
 @cache
 def all_commands() -> Registry:
-    """Return every command declared in ``workbench.repl.commands``, found by a walk over the package."""
+    """Return every command declared in ``workbench.repl.commands``, found by a walk, and those of plug-ins.
+
+    Raises:
+        InputError: a plug-in can't be loaded, or has a command of a name that there is.
+    """
+    from workbench.plugins import load
     from workbench.repl import commands
 
     for module in pkgutil.iter_modules(commands.__path__):
         importlib.import_module(f"{commands.__name__}.{module.name}")
+    load()
     return Registry(_collected)

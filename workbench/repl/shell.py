@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from workbench import output
 from workbench.errors import CommandError, exit_code_of, one_line
 from workbench.output import Result, Table
+from workbench.plugins import tell_opened
 from workbench.repl.context import Context, Quit
 from workbench.repl.lines import Line, blocks, parse_line
 from workbench.repl.registry import Command, all_commands
 
 if TYPE_CHECKING:
+    from workbench.repl.settings import Settings
     from workbench.session import Session
 
 
@@ -25,15 +27,30 @@ class Shell:
     def __init__(self, session: Session | None) -> None:
         self.registry = all_commands()
         self.context = Context(session, self.registry)
+        if session is not None:
+            tell_opened(session)
         self.context.run_line = self.run_line
         self.context.run_script = self.run_script
         self._last = ""
+        self._before = 0
         #: whether the line that ran last moved the cursor
         self.moved = False
         #: whether a motion runs: Ctrl-C then stops it and nothing else
         self.moving = False
         #: whether Ctrl-C was pressed during the line
         self.interrupted = False
+
+    def configure(self, settings: Settings) -> None:
+        """Take over what is configured. Raises CommandError: an alias of a name that there is."""
+        context = self.context
+        if settings.panes is not None:
+            context.panes = settings.panes
+        context.panes_to = settings.panes_to
+        for name, text in settings.aliases.items():
+            context.run("alias", f"{name} = {text}")
+        for happening, lines in settings.hooks.items():
+            for line in lines:
+                context.run("hook", f"{happening} {line}")
 
     def execute(self, line: str, remote: bool = False) -> Result:
         """Run one line and return its result; None where there is nothing to show.
@@ -46,7 +63,7 @@ class Shell:
             CommandError: and whatever error the command met, each with one line that says why.
             Quit: when the command was ``quit``.
         """
-        line = line.strip()
+        line = self._expanded(line.strip())
         if line.startswith("#"):
             return None
         if not line:
@@ -55,23 +72,28 @@ class Shell:
                 return None
         entry, rest = self._resolve(line)
         if remote and entry.touches_host:
-            raise CommandError(f"{entry.name}: not through gdb; it is for the REPL alone")
+            raise CommandError(f"{entry.name}: not through gdb or an editor; it is for the REPL alone")
         self._last = line if entry.repeat else ""
         if entry.needs_trace and self.context.open_session is None:
             raise CommandError(f"{entry.name}: no trace is open; 'open FILE' opens one")
         self.context.word = line.split(None, 1)[0]
         self.moved = entry.group == "motion"
         self.moving = self.moved
+        if self.moved and self.context.open_session is not None:
+            self._before = self.context.session.cursor
         try:
             result = entry.run(self.context, rest)
         finally:
             self.moving = False
+            if self.moved:
+                self.context.frame_level = 0
         if isinstance(result, Table):
             self.context.remember_positions(result)
         return result
 
     def parse(self, line: str) -> Line:
         """Take a line apart, by what its command takes. Raises CommandError."""
+        line = self._expanded(line)
         stripped = line.strip()
         if stripped.startswith("#") or not stripped:
             return Line(stripped)
@@ -81,6 +103,11 @@ class Shell:
             return parse_line(line)
         plain = entry.name in ("py", "hook", "alias") or "\n" in line
         return parse_line(line, entry.completes in ("expression", "sql", "address"), plain)
+
+    def _expanded(self, line: str) -> str:
+        """Return a line with the alias that it begins with written out."""
+        first, space, rest = line.strip().partition(" ")
+        return f"{self.context.aliases[first]}{space}{rest}" if first in self.context.aliases else line
 
     def _resolve(self, line: str) -> tuple[Command, str]:
         """Return a line's command and the rest of the line; ``!CODE`` is Python, but for ``!tt`` and the like."""
@@ -114,15 +141,23 @@ class Shell:
             return entry.library.format(arguments=rest, text=repr(rest)) + "\n"
         return f"from workbench.repl.shell import Shell\nprint(Shell(session).run_line({parsed.text!r}))\n"
 
+    def run_remote(self, line: str) -> str:
+        """Run one line that came from gdb or an editor: nothing on it touches the host.
+
+        Raises:
+            CommandError: and whatever error the command met. Quit: when it was ``quit``.
+        """
+        parsed = self.parse(line)
+        if parsed.pipe or parsed.file:
+            raise CommandError("pipes and files are not for gdb and editors; they are for the REPL alone")
+        if parsed.library:
+            return self.library(parsed)
+        return output.render(self.execute(parsed.text, remote=True), parsed.format)
+
     def monitor(self, line: str) -> str:
         """Run one line for gdb's ``monitor``: errors are text as well, and ``quit`` does nothing."""
         try:
-            parsed = self.parse(line)
-            if parsed.pipe or parsed.file:
-                raise CommandError("pipes and files are not for gdb; they are for the REPL alone")
-            if parsed.library:
-                return self.library(parsed)
-            return output.render(self.execute(parsed.text, remote=True), parsed.format)
+            return self.run_remote(line)
         except Quit:
             return "quit: gdb's own 'detach' or 'quit' ends the connection\n"
         # every expected error carries an exit code; others are bugs, for the server to report
@@ -159,10 +194,26 @@ class Shell:
                 shown = f"{one_line(error)}\n"
             out.append(f"{number}: {expression} = {shown.partition('= ')[2] or shown}")
         last = self._last
-        for line in list(self.context.hooks.values()):
-            out.append(self.run_line(line))
+        happened = self._happened()
+        for when, line in list(self.context.hooks.values()):
+            if when in happened:
+                out.append(self.run_line(line))
         self._last = last
+        self.moved = True
         return "".join(out)
+
+    def _happened(self) -> set[str]:
+        """Return what a motion came by: a stop always, inputs on its way, a bookmark at its end."""
+        session, found = self.context.session, {"stop"}
+        hooked = {when for when, _ in self.context.hooks.values()}
+        if "input" in hooked:
+            low, high = sorted((self._before, session.cursor))
+            query = "select 1 from inputs where icount >= ? and icount < ? limit 1"
+            if session.trace.sql(query, (low, high))[1]:
+                found.add("input")
+        if "bookmark" in hooked and any(mark.icount == session.cursor for mark in session.trace.bookmarks()):
+            found.add("bookmark")
+        return found
 
 
 def pipe_through(program: str, text: str, show: bool = False) -> str:

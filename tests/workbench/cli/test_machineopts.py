@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "smp": "1",
     "cpu": "rv64",
     "drives": (),
+    "devices": (),
     "quantum": None,
     "seed": None,
     "chaos": False,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.kernel.btf import Btf
+from workbench.kernel.cexpr import evaluate
 from workbench.kernel.errors import KernelError
 from workbench.kernel.linux import Kernel
-from workbench.kernel.typed import evaluate
 from workbench.symbols import Symbol, Symbols
 
 

@@ -69,7 +69,7 @@ def test_help_lists_every_command_and_tells_about_each(shell: Shell) -> None:
     listed = {row["name"] for row in value(shell, "help")}
     for entry in all_commands().commands:
         assert entry.name in listed
-        assert entry.help in shell.run_line(f"help {entry.name}")
+        assert entry.help.replace("``", "'") in shell.run_line(f"help {entry.name}")
     assert "info registers" in shell.run_line("help info")
 
 
@@ -313,3 +313,10 @@ def test_backtrace_follows_frame_pointers(
     shell.run_line("goto 2")
     rows = value(shell, "bt")
     assert [row["where"] for row in rows] == ["leaf", "loop+0x8"]
+
+
+def test_overview_of_help_fits_80_columns(session: Any) -> None:
+    lines = Shell(session).run_line("help").splitlines()
+    assert len(lines) > 80
+    assert all(len(line) <= 80 for line in lines if line.startswith("  ") and len(line.split("  ")[1]) < 28)
+    assert "``" not in Shell(session).run_line("help watch")

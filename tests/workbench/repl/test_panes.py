@@ -13,7 +13,7 @@ from prompt_toolkit.output import DummyOutput
 from workbench.errors import CommandError
 from workbench.lines import Row
 from workbench.repl.app import App
-from workbench.repl.colours import coloured
+from workbench.repl.colours import Colours
 from workbench.repl.panes import note_registers
 from workbench.repl.progress import progress_line
 from workbench.repl.shell import Shell
@@ -83,13 +83,14 @@ def test_toolbar_tells_share_time_and_kind(shell: Shell) -> None:
 
 
 def test_progress_has_a_speed_only_forwards() -> None:
-    assert progress_line(500, 1000, 200, 0.5) == "position 500 · 50 % · 0 M steps/s · Ctrl-C stops"
+    bar = "██████░░░░░░ 50 % · position 500"
+    assert progress_line(500, 1000, 200, 0.5) == f"{bar} · 0 M steps/s · 1 s to the end · Ctrl-C stops"
     assert "steps/s" not in progress_line(500, 1000, -200, 0.5)
 
 
 def test_colours_leave_the_text_as_it_is() -> None:
     text = "── code ──\n=> 0x1 <f>: nop\n  a0 0000000000000001*"
-    shown = coloured(text, "context")
+    shown = Colours().of(text, "context")
     assert shown != text
     import re
 

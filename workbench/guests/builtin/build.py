@@ -18,7 +18,7 @@ COMPILER = "riscv64-linux-gnu-gcc"
 SOURCES = Path(__file__).parent
 
 _FLAGS = (
-    "-march=rv64gc -mabi=lp64d -mcmodel=medany -std=gnu11 -O2 -g1 -ffreestanding -nostdlib -static "
+    "-march=rv64gc -mabi=lp64d -mcmodel=medany -std=gnu11 -O2 -g -ffreestanding -nostdlib -static "
     "-no-pie -fno-pic -fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables "
     "-fno-tree-loop-distribute-patterns -Wall -Wextra -Werror -Wshadow "
     "-Wl,--build-id=none -Wl,-z,max-page-size=4096"
@@ -40,7 +40,8 @@ def build(output: Path) -> None:
     if compiler is None:
         raise MissingToolError(f"guest build: no {COMPILER}; on Debian: apt install gcc-riscv64-linux-gnu")
     sources = [path.name for path in sorted(SOURCES.glob("*.[cS]"))]
-    command = [compiler, *_FLAGS, f"-ffile-prefix-map={SOURCES}=builtin", "-Wl,-T,kernel.ld"]
+    maps = [f"-ffile-prefix-map={SOURCES}=builtin", "-ffile-prefix-map=/usr/lib=lib"]
+    command = [compiler, *_FLAGS, *maps, "-Wl,-T,kernel.ld"]
     done = subprocess.run(
         [*command, "-o", str(output.resolve()), *sources],
         cwd=SOURCES,

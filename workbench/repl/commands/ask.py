@@ -42,7 +42,7 @@ def _place(context: Context, arguments: str) -> tuple[int, int]:
         return context.number(head), int(tail)
     if not arguments:
         raise CommandError("an address is needed, as in 'last-write jiffies' or 'last-write $sp+8 4'")
-    return context.number(arguments), 8
+    return context.located(arguments) or (context.number(arguments), 8)
 
 
 def _write(context: Context, row: Row | None, none: str) -> Result:
@@ -67,6 +67,8 @@ def last_write(context: Context, arguments: str) -> Result:
 
     The size is 8 bytes unless it is given. Stores through any mapping of the same memory are seen, and what devices
     and the built-in firmware write.
+
+    Example: last-write pool.free
     """
     address, size = _place(context, arguments)
     row = _asking(context).last_write(address, size)
@@ -75,7 +77,10 @@ def last_write(context: Context, arguments: str) -> Result:
 
 @command("next-write", group="trace", usage="ADDRESS [SIZE]", completes="address")
 def next_write(context: Context, arguments: str) -> Result:
-    """Tell the first store from the cursor on to an address: where, by whom, what."""
+    """Tell the first store from the cursor on to an address: where, by whom, what.
+
+    Example: next-write ticks
+    """
     address, size = _place(context, arguments)
     row = _asking(context).next_write(address, size)
     return _write(context, row, f"nothing writes to {address:#x} from the cursor on")
@@ -87,6 +92,8 @@ def history(context: Context, arguments: str) -> Result:
 
     The expression may have the kernel's types, as in ``history init_task.__state``; it means the memory that it names
     at the cursor.
+
+    Example: history ticks
     """
     head, _, tail = arguments.rpartition(" ")
     text, size = (head, int(tail)) if head and tail.isdecimal() else (arguments, None)
@@ -95,8 +102,9 @@ def history(context: Context, arguments: str) -> Result:
             "history: a variable is needed, as in 'history jiffies' or 'history init_task.__state'"
         )
     trace = _asking(context)
+    located = context.located(text)
     try:
-        values = list(trace.history(text, size))
+        values = list(trace.history(located[0], size or located[1]) if located else trace.history(text, size))
     except (EvalError, KernelError):
         # what no kernel knows may be an expression of the debugger's
         values = list(trace.history(context.number(text), size))
@@ -113,6 +121,8 @@ def origin(context: Context, arguments: str) -> Result:
     ``origin a0`` is of a register, ``origin jiffies 4`` of memory, 8 bytes unless a size is given. Each line is what
     gave the one above it its value. The way ends at constants in the code, devices, inputs, and the state that the
     trace begins with; how an address was made and what a branch decided is not part of a value.
+
+    Example: origin a0
     """
     trace = _asking(context)
     name = canonical(arguments.strip())
@@ -151,7 +161,10 @@ def _table(rows: Rows, columns: tuple[str, ...], limit: int, name: bool = False)
 
 @command("calls", group="trace", usage="FUNCTION [COUNT]", completes="address")
 def calls(context: Context, arguments: str) -> Result:
-    """List calls of a function from the cursor on, 20 or COUNT of them: arguments, result and steps taken."""
+    """List calls of a function from the cursor on, 20 or COUNT of them: arguments, result and steps taken.
+
+    Example: calls pool_put 3
+    """
     name, limit = _count(arguments)
     if not name:
         raise CommandError("calls: a function is needed; 'sql select … from calls' asks for all of them")
@@ -171,7 +184,10 @@ def calls(context: Context, arguments: str) -> Result:
 
 @command("traps", group="trace", usage="[COUNT]")
 def traps(context: Context, arguments: str) -> Result:
-    """List exceptions and interrupts from the cursor on, 20 or COUNT of them."""
+    """List exceptions and interrupts from the cursor on, 20 or COUNT of them.
+
+    Example: traps 5
+    """
     _, limit = _count(arguments)
     trace = _asking(context)
     columns = ("icount", "hart", "cause", "is_interrupt", "epc", "tval", "from_priv", "ret_icount")
@@ -180,7 +196,10 @@ def traps(context: Context, arguments: str) -> Result:
 
 @command("syscalls", group="trace", usage="[PID] [COUNT]")
 def syscalls(context: Context, arguments: str) -> Result:
-    """List system calls from the cursor on, of all tasks or of one: 20 of them, or COUNT."""
+    """List system calls from the cursor on, of all tasks or of one: 20 of them, or COUNT.
+
+    Example: syscalls 1 10
+    """
     words = arguments.split()
     if not all(word.isdecimal() for word in words) or len(words) > 2:
         raise CommandError("syscalls: a pid and a count, both numbers")
@@ -194,7 +213,10 @@ def syscalls(context: Context, arguments: str) -> Result:
 
 @command("switches", group="trace", usage="[COUNT]")
 def switches(context: Context, arguments: str) -> Result:
-    """List switches between tasks from the cursor on, 20 or COUNT of them."""
+    """List switches between tasks from the cursor on, 20 or COUNT of them.
+
+    Example: switches 5
+    """
     _, limit = _count(arguments)
     trace = _asking(context)
     columns = ("icount", "hart", "prev_pid", "prev_comm", "next_pid", "next_comm")
@@ -206,6 +228,8 @@ def profile(context: Context, arguments: str) -> Result:
     """Show which functions a stretch of the run spent its steps in, exactly: 20 of them, or COUNT.
 
     Without positions it is the whole run, and takes some twenty times as long as replaying it.
+
+    Example: profile 10% 12% 5
     """
     words = arguments.split()
     limit = int(words.pop()) if len(words) in (1, 3) and words[-1].isdecimal() else 20

@@ -36,13 +36,18 @@ def break_(context: Context, arguments: str) -> Result:
     It stops motions in both directions, on every hart, in every address space. With ``-p`` the address is a
     physical one, and the instruction there stops wherever it is mapped. A
     condition (``if $a0 == 3 && $priv == 1``) is evaluated in the machine, at full speed.
+
+    Example: break pool_put if $a0 > 0x80000000
     """
     return _break(context, arguments, temporary=False)
 
 
 @command("tbreak", "tb", "thbreak", group="breakpoints", usage="as break", completes="address")
 def tbreak(context: Context, arguments: str) -> Result:
-    """Set a breakpoint that is deleted when it is first hit."""
+    """Set a breakpoint that is deleted when it is first hit.
+
+    Example: tbreak pool_put
+    """
     return _break(context, arguments, temporary=True)
 
 
@@ -53,19 +58,27 @@ def watch(context: Context, arguments: str) -> Result:
     PLACE is a symbol, an address with a SIZE in bytes (8 by default; ``-p``: a physical one),
     ``*(u32 *)ADDRESS``, or a register or CSR (``watch $a0``, ``watch $satp``).
     A condition may ask for $value, $old, $addr and $size.
+
+    Example: watch tick_queue.taken if $value == 2
     """
     return _watch(context, arguments, "w")
 
 
 @command("rwatch", "rw", group="breakpoints", usage="[-p] PLACE [SIZE] [if CONDITION]", completes="address")
 def rwatch(context: Context, arguments: str) -> Result:
-    """Stop at reads; places are as for ``watch``."""
+    """Stop at reads; places are as for ``watch``.
+
+    Example: rwatch pool.free
+    """
     return _watch(context, arguments, "r")
 
 
 @command("awatch", "aw", group="breakpoints", usage="[-p] PLACE [SIZE] [if CONDITION]", completes="address")
 def awatch(context: Context, arguments: str) -> Result:
-    """Stop at reads and writes; places are as for ``watch``."""
+    """Stop at reads and writes; places are as for ``watch``.
+
+    Example: awatch pool.free
+    """
     return _watch(context, arguments, "a")
 
 
@@ -76,6 +89,8 @@ def catch(context: Context, arguments: str) -> Result:
     ``catch trap``, ``catch interrupt 5``, ``catch syscall openat if $a0 == 3``, ``catch console "panic"``.
     WHAT: trap [CAUSE], interrupt [NUMBER], syscall [NAME|NUMBER], priv (a change of privilege), satp [VALUE] (of
     the address space), csr NAME, reg NAME, mmio [DEVICE|ADDRESS], console TEXT.
+
+    Example: catch interrupt 5
     """
     rest, condition = _split_condition(arguments)
     what, arg = split_word(rest)
@@ -92,7 +107,10 @@ def catch(context: Context, arguments: str) -> Result:
 
 @command("delete", "d", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
 def delete(context: Context, arguments: str) -> Result:
-    """Delete breakpoints, watchpoints and catches by number; without a number, all of them."""
+    """Delete breakpoints, watchpoints and catches by number; without a number, all of them.
+
+    Example: delete 1
+    """
     numbers = _numbers(context, arguments)
     for number in numbers:
         context.session.delete_stopper(number)
@@ -101,19 +119,28 @@ def delete(context: Context, arguments: str) -> Result:
 
 @command("enable", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
 def enable(context: Context, arguments: str) -> Result:
-    """Enable breakpoints, watchpoints and catches by number; without a number, all of them."""
+    """Enable breakpoints, watchpoints and catches by number; without a number, all of them.
+
+    Example: enable 1
+    """
     return _switch(context, arguments, on=True)
 
 
 @command("disable", "dis", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
 def disable(context: Context, arguments: str) -> Result:
-    """Disable breakpoints and the like by number, without forgetting them; without a number, all of them."""
+    """Disable breakpoints and the like by number, without forgetting them; without a number, all of them.
+
+    Example: disable 1
+    """
     return _switch(context, arguments, on=False)
 
 
 @command("ignore", group="breakpoints", usage="NUMBER COUNT", completes="breakpoint")
 def ignore(context: Context, arguments: str) -> Result:
-    """Let the next COUNT hits of a breakpoint, watchpoint or catch pass."""
+    """Let the next COUNT hits of a breakpoint, watchpoint or catch pass.
+
+    Example: ignore 1 10
+    """
     number, count = split_word(arguments)
     if not count.isdecimal():
         raise CommandError("ignore: a number and a count are needed, as in 'ignore 1 10'")
@@ -128,7 +155,10 @@ def ignore(context: Context, arguments: str) -> Result:
 
 @command("info breakpoints", "info b", "info watchpoints", group="breakpoints")
 def info_breakpoints(context: Context, arguments: str) -> Result:
-    """List the breakpoints, watchpoints and catches."""
+    """List the breakpoints, watchpoints and catches.
+
+    Example: info breakpoints
+    """
     rows = []
     for point in context.session.stoppers:
         where = _what(context, point)
@@ -204,6 +234,9 @@ def _range(context: Context, text: str) -> tuple[int, int]:
     head, _, last = text.replace(",", " ").rpartition(" ")
     if head.strip() and last.isdecimal() and head.strip()[-1] not in "+-*/(&|":
         return context.number(head.strip().removeprefix("*")), int(last)
+    located = context.located(text)
+    if located is not None:
+        return located
     address = context.number(text.removeprefix("*").removeprefix("&"))
     symbol = context.session.symbols.symbol_at(address)
     exact = symbol is not None and symbol.name == text.removeprefix("&")

@@ -20,7 +20,7 @@ _MASK = (1 << 64) - 1
 @command(
     "set",
     group="changes",
-    usage="PLACE = VALUE | hart N | quantum STEPS | into-traps on|off",
+    usage="PLACE = VALUE | hart N | quantum STEPS | into-traps on|off | substitute-path OLD [NEW]",
     completes="expression",
 )
 def set_(context: Context, arguments: str) -> Result:
@@ -31,6 +31,9 @@ def set_(context: Context, arguments: str) -> Result:
 
     ``set quantum STEPS`` branches with turns of that length; ``set hart N`` selects a hart; ``set into-traps on``
     has stepping go into the handlers of interrupts and exceptions.
+    ``set substitute-path OLD NEW`` looks for sources whose path begins with OLD at NEW; without NEW, no more.
+
+    Example: set $a0 = 1
     """
     text = arguments.removeprefix("var ").strip()
     place, equals, value = text.partition("=")
@@ -40,6 +43,8 @@ def set_(context: Context, arguments: str) -> Result:
         return context.run("hart", rest.removeprefix("=").strip())
     if word == "quantum" and rest and not rest.startswith("="):
         return _written(context, context.session.set_quantum(context.count(rest)))
+    if word == "substitute-path":
+        return _substitute(context, rest)
     if word == "into-traps" and rest in ("on", "off"):
         context.into_traps = rest == "on"
         return None
@@ -57,6 +62,17 @@ def set_(context: Context, arguments: str) -> Result:
     )
 
 
+def _substitute(context: Context, arguments: str) -> Result:
+    words = arguments.split()
+    if len(words) not in (1, 2):
+        raise CommandError("set substitute-path: as in 'set substitute-path /build/linux ~/linux'")
+    context.sources.substitute(words[0], words[1] if len(words) == 2 else "")
+    return Text(
+        "\n".join(f"{old} is looked for at {new}" for old, new in context.sources.substitutions),
+        dict(context.sources.substitutions),
+    )
+
+
 def _target(context: Context, place: str) -> tuple[int, int]:
     match = _MEMORY.fullmatch(place)
     if match is not None:
@@ -64,6 +80,9 @@ def _target(context: Context, place: str) -> tuple[int, int]:
         if kind not in _SIZES:
             raise CommandError(f"set: no type {kind!r}; there are {', '.join(_SIZES)}")
         return context.number(match[3]), _SIZES[kind]
+    located = context.located(place)
+    if located is not None and located[1] in (1, 2, 4, 8):
+        return located
     symbol = context.session.symbols.symbol_at(context.number(place))
     size = symbol.size if symbol is not None and symbol.name == place and symbol.size in (1, 2, 4, 8) else 8
     return context.number(place), size
@@ -79,6 +98,8 @@ def send(context: Context, arguments: str) -> Result:
     """Type a text on the guest's console, with a line's end behind it; in history that opens a branch.
 
     ``\\n``, ``\\t``, ``\\xHH`` and the like are what Python takes them for.
+
+    Example: send exit
     """
     try:
         text = arguments.encode("latin-1", "backslashreplace").decode("unicode_escape")
@@ -89,13 +110,19 @@ def send(context: Context, arguments: str) -> Result:
 
 @command("drop-input", group="changes", usage="NUMBER", library="session.drop_input({arguments})")
 def drop_input(context: Context, arguments: str) -> Result:
-    """Branch where an input came, and go on without it; ``info inputs`` has the numbers."""
+    """Branch where an input came, and go on without it; ``info inputs`` has the numbers.
+
+    Example: drop-input 1
+    """
     return _written(context, context.session.drop_input(_number(context, arguments, "drop-input")))
 
 
 @command("delay-input", group="changes", usage="NUMBER STEPS")
 def delay_input(context: Context, arguments: str) -> Result:
-    """Branch where an input came, and have it come so many steps later."""
+    """Branch where an input came, and have it come so many steps later.
+
+    Example: delay-input 1 500
+    """
     number, steps = split_word(arguments)
     if not steps:
         raise CommandError("delay-input: an input's number and steps are needed, as in 'delay-input 3 500'")
@@ -108,6 +135,8 @@ def delay_interrupt(context: Context, arguments: str) -> Result:
     """Branch before the timer interrupt that is taken next here, and have it come later, or never.
 
     ``catch interrupt`` and ``rc`` lead to such a place.
+
+    Example: delay-interrupt 500
     """
     if not arguments:
         raise CommandError("delay-interrupt: steps are needed, as in 'delay-interrupt 500', or 'never'")
@@ -127,6 +156,8 @@ def branch(context: Context, arguments: str) -> Result:
     """List the branches of this trace; go over to one by its file's name, or back to the ``parent``.
 
     ``branch diff FILE`` finds where a branch parts from this run, ``branch diff`` where this one parts from its parent.
+
+    Example: branch
     """
     from workbench.replay.branches import branches
 
@@ -159,6 +190,8 @@ def diff(context: Context, arguments: str) -> Result:
     """Find where another run of the same configuration, such as a branch, parts from this one.
 
     A name without a folder is looked for beside this trace, too.
+
+    Example: diff other.trace
     """
     from workbench.replay.comparing import compare
     from workbench.session import Session

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from workbench.errors import CommandError
+from workbench.kernel.cexpr import evaluate
 from workbench.kernel.dmesg import messages
 from workbench.kernel.mounts import mounts as mounts_of
 from workbench.kernel.pagetable import GuestMemory
-from workbench.kernel.typed import evaluate
 from workbench.output import Result, Style, Table, Text
 from workbench.query.api import Trace
 from workbench.repl.context import Context
@@ -27,6 +27,8 @@ def dmesg(context: Context, arguments: str) -> Result:
     """Show the kernel's log as its memory has it at the cursor: all of it, or the last LINES messages.
 
     What the kernel has logged but not yet printed is there too.
+
+    Example: dmesg 10
     """
     found = list(messages(Trace.of(context.session).kernel))
     if arguments:
@@ -37,7 +39,10 @@ def dmesg(context: Context, arguments: str) -> Result:
 
 @command("ps", group="state", usage="[NAME]")
 def ps(context: Context, arguments: str) -> Result:
-    """List the kernel's tasks at the cursor; those that harts run have a star. With a NAME: those that contain it."""
+    """List the kernel's tasks at the cursor; those that harts run have a star. With a NAME: those that contain it.
+
+    Example: ps init
+    """
     session = context.session
     kernel = Trace.of(session).kernel
     running = {kernel.current(hart) for hart in range(session.harts)}
@@ -59,7 +64,10 @@ def ps(context: Context, arguments: str) -> Result:
 
 @command("lsmod", group="state")
 def lsmod(context: Context, arguments: str) -> Result:
-    """List the kernel's modules at the cursor, the youngest first."""
+    """List the kernel's modules at the cursor, the youngest first.
+
+    Example: lsmod
+    """
     rows = list(Trace.of(context.session).kernel.modules())
     return Table(("module", "address", "bytes"), rows, _HEX, empty="No modules are loaded.")
 
@@ -78,6 +86,8 @@ def kernel_print(context: Context, arguments: str) -> Result:
     """Evaluate an expression with the kernel's types: ``kp task->comm``, ``kp *(struct module *)0xffff…``.
 
     ``task`` is the selected hart's current task. Types come from the BTF that the kernel carries.
+
+    Example: kp task->comm
     """
     if not arguments:
         raise CommandError("kp: an expression is needed, as in 'kp task->comm'")
@@ -89,7 +99,10 @@ def kernel_print(context: Context, arguments: str) -> Result:
 
 @command("pt", group="state", usage="ADDRESS", completes="address")
 def pt(context: Context, arguments: str) -> Result:
-    """Walk the page tables of the selected hart for an address; show every entry on the way."""
+    """Walk the page tables of the selected hart for an address; show every entry on the way.
+
+    Example: pt $pc
+    """
     session = context.session
     address = context.number(arguments or "$pc")
     memory = GuestMemory(session.board.engine, session.reg("satp"))
@@ -104,7 +117,10 @@ def pt(context: Context, arguments: str) -> Result:
 
 @command("vmmap", group="state", usage="[user|kernel]")
 def vmmap(context: Context, arguments: str) -> Result:
-    """List what the selected hart's page tables map: user memory, the kernel's, or both."""
+    """List what the selected hart's page tables map: user memory, the kernel's, or both.
+
+    Example: vmmap kernel
+    """
     session = context.session
     memory = GuestMemory(session.board.engine, session.reg("satp"))
     if not memory.levels:

@@ -32,6 +32,8 @@ def examine(context: Context, arguments: str) -> Result:
 
     Formats: x hex, d signed, u unsigned, o octal, t binary, a address, c character, s string, i instruction.
     Sizes: b 1 byte, h 2, w 4, g 8. Without an address it goes on behind what was shown last.
+
+    Example: x/4i $pc
     """
     fmt, _, expression = arguments[1:].partition(" ") if arguments.startswith("/") else ("", "", arguments)
     last_format, next_address = context.examined
@@ -145,6 +147,8 @@ def disassemble(context: Context, arguments: str) -> Result:
     """Disassemble a function: the one at the cursor, or the one an address lies in; or a range of addresses.
 
     Where there is no symbol: the 16 instructions from the address on.
+
+    Example: disassemble pool_get
     """
     first, comma, last = arguments.partition(",")
     address = context.number(first.strip()) if first.strip() else context.session.reg("pc")

@@ -19,6 +19,8 @@ def continue_(context: Context, arguments: str) -> Result:
     """Run forwards to the next breakpoint, or to the end of the trace.
 
     With COUNT, to the COUNTth breakpoint from here.
+
+    Example: continue 2
     """
     for _ in range(context.count(arguments)):
         stop = context.session.cont()
@@ -40,6 +42,8 @@ def reverse_continue(context: Context, arguments: str) -> Result:
     """Run backwards to the last breakpoint before here, or to the start of the trace.
 
     With COUNT, to the COUNTth breakpoint before here.
+
+    Example: reverse-continue
     """
     for _ in range(context.count(arguments)):
         stop = context.session.reverse_cont()
@@ -50,7 +54,10 @@ def reverse_continue(context: Context, arguments: str) -> Result:
 
 @command("stepi", "si", "t", group="motion", usage="[N]", repeat=True, library="session.stepi({arguments})")
 def stepi(context: Context, arguments: str) -> Result:
-    """Step the machine forwards by one step, or by N: an instruction, or the entry of a trap or interrupt."""
+    """Step the machine forwards by one step, or by N: an instruction, or the entry of a trap or interrupt.
+
+    Example: stepi 100
+    """
     return describe_stop(context, context.session.stepi(_steps(context, arguments)))
 
 
@@ -62,7 +69,10 @@ def stepi(context: Context, arguments: str) -> Result:
     library="session.reverse_stepi({arguments})",
 )
 def reverse_stepi(context: Context, arguments: str) -> Result:
-    """Step the machine backwards by one step, or by N."""
+    """Step the machine backwards by one step, or by N.
+
+    Example: reverse-stepi 10
+    """
     return describe_stop(context, context.session.reverse_stepi(_steps(context, arguments)))
 
 
@@ -72,25 +82,36 @@ def step(context: Context, arguments: str) -> Result:
 
     Stepping stays in the task that it began in, and passes over interrupts and exceptions unless
     ``set into-traps on`` was said.
+
+    Example: step
     """
     return _stepped(context, arguments, "step")
 
 
 @command("reverse-step", "rs", group="motion", usage="[N]", repeat=True)
 def reverse_step(context: Context, arguments: str) -> Result:
-    """Step backwards to the beginning of a source line, or by N; as ``step`` otherwise."""
+    """Step backwards to the beginning of a source line, or by N; as ``step`` otherwise.
+
+    Example: reverse-step
+    """
     return _stepped(context, arguments, "reverse_step")
 
 
 @command("next", "n", group="motion", usage="[N]", repeat=True, library="session.next(by='line')")
 def next_(context: Context, arguments: str) -> Result:
-    """Step forwards by a source line, or by N, past the functions that it calls; as ``step`` otherwise."""
+    """Step forwards by a source line, or by N, past the functions that it calls; as ``step`` otherwise.
+
+    Example: next
+    """
     return _stepped(context, arguments, "next")
 
 
 @command("reverse-next", "rn", "p-", group="motion", usage="[N]", repeat=True)
 def reverse_next(context: Context, arguments: str) -> Result:
-    """Step backwards to the beginning of a source line, or by N, past the functions that it calls."""
+    """Step backwards to the beginning of a source line, or by N, past the functions that it calls.
+
+    Example: reverse-next
+    """
     return _stepped(context, arguments, "reverse_next")
 
 
@@ -99,19 +120,27 @@ def nexti(context: Context, arguments: str) -> Result:
     """Step forwards by one instruction, or by N; a call counts as one, and runs until it returns.
 
     A breakpoint inside the call stops there.
+
+    Example: nexti
     """
     return _stepped(context, arguments, "next", "insn")
 
 
 @command("reverse-nexti", "rni", group="motion", usage="[N]", repeat=True)
 def reverse_nexti(context: Context, arguments: str) -> Result:
-    """Step backwards by one instruction, or by N; a call counts as one."""
+    """Step backwards by one instruction, or by N; a call counts as one.
+
+    Example: reverse-nexti
+    """
     return _stepped(context, arguments, "reverse_next", "insn")
 
 
 @command("finish", "fin", "gu", group="motion", repeat=True, library="session.finish()")
 def finish(context: Context, arguments: str) -> Result:
-    """Run forwards until the function at the cursor has returned."""
+    """Run forwards until the function at the cursor has returned.
+
+    Example: finish
+    """
     return describe_stop(context, context.session.finish())
 
 
@@ -119,19 +148,28 @@ def finish(context: Context, arguments: str) -> Result:
     *("reverse-finish", "rfin", "uncall"), group="motion", repeat=True, library="session.reverse_finish()"
 )
 def reverse_finish(context: Context, arguments: str) -> Result:
-    """Run backwards to the call of the function at the cursor."""
+    """Run backwards to the call of the function at the cursor.
+
+    Example: reverse-finish
+    """
     return describe_stop(context, context.session.reverse_finish())
 
 
 @command("until", "u", "advance", group="motion", usage="PLACE", completes="address")
 def until(context: Context, arguments: str) -> Result:
-    """Run forwards to a place in this task: a symbol, an address or a source line."""
+    """Run forwards to a place in this task: a symbol, an address or a source line.
+
+    Example: until pool_get
+    """
     return describe_stop(context, context.session.until(_place(context, arguments, "until")))
 
 
 @command("reverse-until", "ru", "reverse-advance", group="motion", usage="PLACE", completes="address")
 def reverse_until(context: Context, arguments: str) -> Result:
-    """Run backwards to a place in this task: a symbol, an address or a source line."""
+    """Run backwards to a place in this task: a symbol, an address or a source line.
+
+    Example: reverse-until pool_get
+    """
     return describe_stop(context, context.session.reverse_until(_place(context, arguments, "reverse-until")))
 
 
@@ -150,6 +188,8 @@ def goto(context: Context, arguments: str) -> Result:
     A position is a step's number (1234567, 1_234_567), relative (+100, -100), start, end, a share of the run
     (50%), virtual time (1.25s), a bookmark (@panic), an input (input:42) or what the console shows
     (console:"Unable to mount"). ``!tt 50`` goes to a share of the run.
+
+    Example: goto 50%
     """
     if arguments.isdecimal() and context.word == "!tt":
         arguments += "%"
@@ -189,5 +229,8 @@ def _stepped(context: Context, arguments: str, name: str, by: str = "line") -> R
     library="session.goto('start')",
 )
 def restart(context: Context, arguments: str) -> Result:
-    """Go to the start of the run, or to a bookmark."""
+    """Go to the start of the run, or to a bookmark.
+
+    Example: restart
+    """
     return goto(context, f"@{arguments.removeprefix('@')}" if arguments else "start")

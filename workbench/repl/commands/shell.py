@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import textwrap
 import traceback
 
 from workbench.errors import CommandError
@@ -11,10 +13,16 @@ from workbench.output import Record, Result, Table, Text
 from workbench.repl.context import Context, Quit
 from workbench.repl.registry import GROUPS, command
 
+_WIDTH = 80
+_NAMES = 28
+
 
 @command("help", "h", "?", group="shell", usage="[COMMAND]", completes="command", needs_trace=False)
 def help_(context: Context, arguments: str) -> Result:
-    """List the commands, or tell about one."""
+    """List the commands, or tell about one.
+
+    Example: help watch
+    """
     if not arguments:
         return _overview(context)
     family = [c for c in context.registry.commands if c.name.startswith(arguments + " ")]
@@ -24,6 +32,7 @@ def help_(context: Context, arguments: str) -> Result:
     entry, _ = context.registry.resolve(arguments)
     names = ", ".join((entry.name, *entry.aliases))
     text = f"{names}\nUsage: {entry.name} {entry.usage}".rstrip() + f"\n\n{entry.help}"
+    text = text.replace("``", "'")
     return Text(
         text, {"name": entry.name, "aliases": list(entry.aliases), "usage": entry.usage, "help": entry.help}
     )
@@ -36,7 +45,7 @@ def _overview(context: Context) -> Text:
         for entry in context.registry.commands:
             if entry.group == group:
                 names = ", ".join((entry.name, *(a for a in entry.aliases if " " not in a)))
-                lines.append(f"  {names:<28} {entry.summary}")
+                lines.append(_row(names, entry.summary))
                 data.append({"name": entry.name, "group": group, "summary": entry.summary})
     lines.append(
         "A unique beginning of a name is enough; Enter repeats the last motion; '!' begins a line of Python."
@@ -45,9 +54,19 @@ def _overview(context: Context) -> Text:
     return Text("\n".join(lines), data)
 
 
+def _row(names: str, summary: str) -> str:
+    """Return a command's line of the overview: within 80 columns, its summary up to where it goes into detail."""
+    brief = re.split(r"[:;]|, (?=so|or|such|without|with)", summary)[0].rstrip(".").replace("``", "")
+    room = max(_WIDTH - 3 - max(len(names), _NAMES), 20)
+    return f"  {names:<{_NAMES}} {textwrap.shorten(brief, room, placeholder=' …')}"
+
+
 @command("py", "python", group="shell", usage="CODE", needs_trace=False, touches_host=True)
 def py(context: Context, arguments: str) -> Result:
-    """Run Python with ``session`` bound; the value of an expression is printed. ``!CODE`` is the same."""
+    """Run Python with ``session`` bound; the value of an expression is printed. ``!CODE`` is the same.
+
+    Example: py session.cursor
+    """
     if not arguments:
         raise CommandError("py: code is needed, as in 'py hex(session.reg(\"pc\"))'")
     out = io.StringIO()
@@ -74,7 +93,10 @@ def py(context: Context, arguments: str) -> Result:
 
 @command("open", "file", group="shell", usage="TRACE", completes="file", needs_trace=False, touches_host=True)
 def open_(context: Context, arguments: str) -> Result:
-    """Open a trace in this REPL; one that is open is closed first."""
+    """Open a trace in this REPL; one that is open is closed first.
+
+    Example: open boot.trace
+    """
     from workbench.session import Session
 
     if not arguments:
@@ -88,5 +110,8 @@ def open_(context: Context, arguments: str) -> Result:
 
 @command("quit", "q", "exit", group="shell", needs_trace=False)
 def quit_(context: Context, arguments: str) -> Result:
-    """Leave the REPL."""
+    """Leave the REPL.
+
+    Example: quit
+    """
     raise Quit

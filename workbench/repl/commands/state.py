@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from machine.arch.riscv64 import describe_csr
 from workbench.errors import CommandError
+from workbench.kernel.cexpr import KERNEL_NAMES
 from workbench.output import Record, Result, Table, Text
 from workbench.registers import CSR_GROUP, PRIVILEGES, abi_name, canonical
 from workbench.repl.context import Context
 from workbench.repl.registry import command
 from workbench.repl.stops import instruction_line, position_line
-from workbench.unwind import backtrace
+
+#: What only an expression over C's types has.
+_C = re.compile(rf"->|\.|\((struct|union|enum) |\bsizeof\b|(?<![&\w])({'|'.join(KERNEL_NAMES)})\b")
 
 
 @command(
@@ -21,7 +26,10 @@ from workbench.unwind import backtrace
     completes="register",
 )
 def info_registers(context: Context, arguments: str) -> Result:
-    """Show registers of the selected hart: general ones, those named, or a group (all, csr, float, vector)."""
+    """Show registers of the selected hart: general ones, those named, or a group (all, csr, float, vector).
+
+    Example: info registers a0 sepc
+    """
     session = context.session
     if not arguments:
         names = [f"x{i}" for i in range(1, 32)] + ["pc", "priv"]
@@ -67,7 +75,10 @@ def _note(context: Context, name: str, value: int) -> str:
 
 @command("info harts", "info threads", group="state")
 def info_harts(context: Context, arguments: str) -> Result:
-    """List the harts: mode and where each one is; the selected one has a star."""
+    """List the harts: mode and where each one is; the selected one has a star.
+
+    Example: info harts
+    """
     session = context.session
     rows: list[tuple[object, ...]] = []
     for hart in range(session.harts):
@@ -79,7 +90,10 @@ def info_harts(context: Context, arguments: str) -> Result:
 
 @command("hart", "thread", group="state", usage="[NUMBER]")
 def hart(context: Context, arguments: str) -> Result:
-    """Select a hart; without a number, tell which one is selected. ``set hart N`` is the same."""
+    """Select a hart; without a number, tell which one is selected. ``set hart N`` is the same.
+
+    Example: hart 0
+    """
     session = context.session
     if arguments:
         if not arguments.isdecimal() or int(arguments) >= session.harts:
@@ -92,9 +106,12 @@ def hart(context: Context, arguments: str) -> Result:
     "print", "p", "inspect", group="state", usage="[/x|/d|/u|/t|/o|/c|/a] EXPRESSION", completes="expression"
 )
 def print_(context: Context, arguments: str) -> Result:
-    """Evaluate an expression: registers ($pc, $a0), symbols, numbers, + - * and parentheses.
+    """Evaluate a C expression: registers ($pc, $a0), variables, members, casts, numbers, operators.
 
     A format: /x hex, /d signed, /u unsigned, /t binary, /o octal, /c character, /a address with its symbol.
+    What debug information has types of is shown by its type, in the selected frame; so are expressions like
+    ``task->comm`` where the kernel carries BTF. A symbol that nothing has a type of stands for its address.
+    Example: p *pool.free
     """
     letter, expression = "", arguments
     if arguments.startswith("/"):
@@ -102,7 +119,14 @@ def print_(context: Context, arguments: str) -> Result:
         letter = fmt.strip() or "x"
     if not expression.strip():
         raise CommandError("print: an expression is needed, as in 'p $sp + 16'")
-    value = context.number(expression.strip())
+    found = context.typed(expression)
+    if found is None and _C.search(expression):
+        found = context.typed_by_casts(expression)
+    if found is not None and (
+        context.reads_best_typed(found) if not letter else not context.is_number(found)
+    ):
+        return Text(f"= {found.show()}", found.python())
+    value = context.number(expression.strip()) if found is None else found.integer() & (1 << 64) - 1
     return Text(f"= {format_value(context, value, letter)}", value)
 
 
@@ -124,18 +148,28 @@ def format_value(context: Context, value: int, letter: str) -> str:
 
 @command("backtrace", "bt", "where-from", group="state", usage="[LIMIT]")
 def bt(context: Context, arguments: str) -> Result:
-    """Show the calls that led here, by the chain of frame pointers.
+    """Show the calls that led here, by call frame information, or by frame pointers where there is none.
 
-    Code built without frame pointers, and the first instructions of a function, show fewer frames.
+    Code with neither, and the first instructions of a function without the former, show fewer frames.
+    Example: bt 5
     """
-    frames = backtrace(context.session, context.count(arguments, 64))
-    rows = [(i, frame.pc, frame.symbol(context.session.symbols)) for i, frame in enumerate(frames)]
-    return Table(("frame", "pc", "where"), rows, {"pc": "hex16"})
+    session = context.session
+    frames = session.program.frames(session, context.count(arguments, 64))
+    names = [context.frame_place(frame).partition("<")[2].replace(">", "") for frame in frames]
+    if not session.program:
+        short = [(f.level, f.pc, name) for f, name in zip(frames, names, strict=True)]
+        return Table(("frame", "pc", "where"), short, {"pc": "hex16"})
+    lines = [str(session.lines.at(frame.code) or "") for frame in frames]
+    rows = [(f.level, f.pc, name, line) for f, name, line in zip(frames, names, lines, strict=True)]
+    return Table(("frame", "pc", "where", "source"), rows, {"pc": "hex16"})
 
 
 @command("where", "w", "when", group="state", library="session.cursor, session.reg('pc')")
 def where(context: Context, arguments: str) -> Result:
-    """Tell where the cursor is: position, virtual time, hart, mode, symbol and the next instruction."""
+    """Tell where the cursor is: position, virtual time, hart, mode, symbol and the next instruction.
+
+    Example: where
+    """
     session = context.session
     pc = session.reg("pc")
     vtime_ns = session.board.vtime_ns
@@ -154,13 +188,19 @@ def where(context: Context, arguments: str) -> Result:
 
 @command("digest", group="state")
 def digest(context: Context, arguments: str) -> Result:
-    """Show the digest of the whole state at the cursor; equal digests, equal states."""
+    """Show the digest of the whole state at the cursor; equal digests, equal states.
+
+    Example: digest
+    """
     return Text(context.session.digest())
 
 
 @command("translate", group="state", usage="ADDRESS", completes="address")
 def translate(context: Context, arguments: str) -> Result:
-    """Show the physical address behind a virtual one, as the selected hart maps it now."""
+    """Show the physical address behind a virtual one, as the selected hart maps it now.
+
+    Example: translate $sp
+    """
     address = context.number(arguments or "$pc")
     found = context.session.translate(address)
     if found is None:
@@ -170,9 +210,12 @@ def translate(context: Context, arguments: str) -> Result:
 
 @command("display", group="state", usage="[EXPRESSION]", completes="expression")
 def display(context: Context, arguments: str) -> Result:
-    """Show an expression after every motion; without one, list what is shown."""
+    """Show an expression after every motion; without one, list what is shown.
+
+    Example: display ticks
+    """
     if arguments:
-        context.number(arguments)
+        print_(context, arguments)
         context.displays[context.next_display] = arguments
         context.next_display += 1
     return Table(("number", "expression"), list(context.displays.items()), empty="Nothing is displayed.")
@@ -180,7 +223,10 @@ def display(context: Context, arguments: str) -> Result:
 
 @command("undisplay", group="state", usage="[NUMBER]…")
 def undisplay(context: Context, arguments: str) -> Result:
-    """Stop displaying expressions by number; without a number, all of them."""
+    """Stop displaying expressions by number; without a number, all of them.
+
+    Example: undisplay 1
+    """
     for word in arguments.split() or [str(number) for number in context.displays]:
         if not word.isdecimal() or context.displays.pop(int(word), None) is None:
             raise CommandError(f"no display number {word}; 'display' lists them")

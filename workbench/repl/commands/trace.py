@@ -16,6 +16,8 @@ def sql(context: Context, arguments: str) -> Result:
 
     The tables insns, mem, calls, traps, syscalls, mmio, csr and switches are filled by replaying, as far as the
     query needs them. Functions: sym(address), addr('name'), hex(n), disasm(pc), task_at(icount), vtime(icount).
+
+    Example: sql select * from inputs limit 5
     """
     if not arguments:
         raise CommandError("sql: a query is needed, as in 'sql select * from checkpoints'")
@@ -24,7 +26,10 @@ def sql(context: Context, arguments: str) -> Result:
 
 @command("console", group="trace", usage="[LINES]")
 def console(context: Context, arguments: str) -> Result:
-    """Show what the guest had printed by the cursor: the last 20 lines, or the last LINES."""
+    """Show what the guest had printed by the cursor: the last 20 lines, or the last LINES.
+
+    Example: console 5
+    """
     text = tracetables.console_text(context.session.trace, until=context.session.cursor)
     lines = text.splitlines()[-context.count(arguments, 20) :]
     return Text("\n".join(lines), kind="console")
@@ -32,32 +37,47 @@ def console(context: Context, arguments: str) -> Result:
 
 @command("info checkpoints", "checkpoints", group="trace")
 def info_checkpoints(context: Context, arguments: str) -> Result:
-    """List the checkpoints of the trace."""
+    """List the checkpoints of the trace.
+
+    Example: info checkpoints
+    """
     return tracetables.checkpoints(context.session.trace)
 
 
 @command("info inputs", "inputs", group="trace", usage="[FROM]")
 def info_inputs(context: Context, arguments: str) -> Result:
-    """List the inputs of the run: 50 of them, from number FROM on."""
+    """List the inputs of the run: 50 of them, from number FROM on.
+
+    Example: info inputs
+    """
     first = context.count(arguments, 0) if arguments else 0
     return tracetables.inputs(context.session.trace, first=first, limit=50)
 
 
 @command("info trace", group="trace")
 def info_trace(context: Context, arguments: str) -> Result:
-    """Show what the trace says of itself: machine, length, when and by whom it was recorded."""
+    """Show what the trace says of itself: machine, length, when and by whom it was recorded.
+
+    Example: info trace
+    """
     return tracetables.info(context.session.trace)
 
 
 @command("info bookmarks", group="trace")
 def info_bookmarks(context: Context, arguments: str) -> Result:
-    """List the bookmarks; ``goto @NAME`` goes to one."""
+    """List the bookmarks; ``goto @NAME`` goes to one.
+
+    Example: info bookmarks
+    """
     return tracetables.bookmarks(context.session.trace)
 
 
 @command("bookmark", group="trace", usage="NAME")
 def bookmark(context: Context, arguments: str) -> Result:
-    """Set a bookmark at the cursor, which the trace keeps; ``goto @NAME`` comes back to it."""
+    """Set a bookmark at the cursor, which the trace keeps; ``goto @NAME`` comes back to it.
+
+    Example: bookmark before-the-bug
+    """
     name, _ = split_word(arguments)
     if not name:
         return info_bookmarks(context, "")
@@ -69,7 +89,10 @@ def bookmark(context: Context, arguments: str) -> Result:
 
 @command("info symbols", "info functions", group="trace", usage="[PREFIX]", completes="address")
 def info_symbols(context: Context, arguments: str) -> Result:
-    """List symbols that begin with a prefix; without one, tell how many are known."""
+    """List symbols that begin with a prefix; without one, tell how many are known.
+
+    Example: info symbols pool
+    """
     symbols = context.session.symbols
     if not arguments:
         return Record({"symbols": len(symbols)})
@@ -78,7 +101,10 @@ def info_symbols(context: Context, arguments: str) -> Result:
 
 @command("info symbol", group="trace", usage="ADDRESS", completes="expression")
 def info_symbol(context: Context, arguments: str) -> Result:
-    """Tell which symbol an address lies in."""
+    """Tell which symbol an address lies in.
+
+    Example: info symbol $ra
+    """
     address = context.number(arguments or "$pc")
     name = context.session.symbols.format(address)
     if not name:
@@ -86,23 +112,28 @@ def info_symbol(context: Context, arguments: str) -> Result:
     return Text(f"{name} is at {address:#x}", {"address": f"{address:#x}", "symbol": name})
 
 
-@command("symbol-file", "symbols", group="trace", usage="FILE", completes="file", touches_host=True)
+@command(
+    *("symbol-file", "symbols", "add-symbol-file"),
+    group="trace",
+    usage="[--force] FILE",
+    completes="file",
+    touches_host=True,
+    library="session.add_symbol_file(Path({text}))",
+)
 def symbol_file(context: Context, arguments: str) -> Result:
-    """Read symbols from an ELF file or a System.map, and source lines where the ELF file has them."""
+    """Read symbols, source lines and debug information from an ELF file, or symbols from a System.map.
+
+    A file of another build than the kernel's, by its build id, is refused; ``--force`` takes it all the same.
+    Example: symbol-file ~/linux/vmlinux
+    """
     from pathlib import Path
 
-    from workbench.lines import elf_rows
-    from workbench.symbols import Symbols
-
-    if not arguments:
+    force = arguments.startswith("--force ")
+    name = arguments.removeprefix("--force ").strip()
+    if not name:
         raise CommandError("symbol-file: an ELF file or a System.map is needed")
-    path = Path(arguments).expanduser()
-    found = Symbols.from_file(path)
-    context.session.symbols.add(found)
-    data = path.read_bytes()
-    rows = elf_rows(data, arguments) if data[:4] == b"\x7fELF" else []
-    context.session.lines.add(rows)
-    lines = f", {len(rows)} rows of source lines" if rows else ""
-    return Text(
-        f"{len(found)} symbols read from {arguments}{lines}", {"symbols": len(found), "lines": len(rows)}
-    )
+    before = len(context.session.lines)
+    count = context.session.add_symbol_file(Path(name).expanduser(), force)
+    rows = len(context.session.lines) - before
+    lines = f", {rows} rows of source lines" if rows else ""
+    return Text(f"{count} symbols read from {name}{lines}", {"symbols": count, "lines": rows})

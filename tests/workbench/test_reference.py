@@ -1,0 +1,211 @@
+"""The documentation: reference pages are current, everything has help and an example, and every example runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from workbench.errors import WorkbenchError
+from workbench.guests import demo
+from workbench.reference.commandline import SHELLS, commands, completion
+from workbench.reference.pages import pages
+from workbench.repl.context import Quit
+from workbench.repl.registry import all_commands
+from workbench.repl.shell import Shell
+from workbench.session import Session
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+#: Commands whose example is about a Linux kernel, or asks for a file that only its user has.
+LINUX = {"dmesg", "lsmod", "ps", "ptype-print", "vmmap", "syscalls", "switches"}
+FILES = {"open", "source", "diff", "directory", "symbol-file"}
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("docs") / "demo.trace"
+    demo.hunt(path, first_seed=10)
+    return path
+
+
+@pytest.fixture
+def shell(trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    """Return a shell in ``pool_put``, on a copy of the trace."""
+    own = shutil.copy(trace, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with Session.open(own) as session:
+        session.goto("50%")
+        session.add_breakpoint(session.sym("pool_put"))
+        session.reverse_cont()
+        shell = Shell(session)
+        for line in ("display ticks", "hook stop where", "bookmark here"):
+            shell.run_line(line)
+        yield shell
+
+
+@pytest.mark.slow
+def test_reference_pages_are_current() -> None:
+    made = pages()
+    folder = DOCS / "reference"
+    stale = [
+        name
+        for name, text in made.items()
+        if not (folder / name).exists() or (folder / name).read_text() != text
+    ]
+    assert not stale, "`make docs` writes them anew"
+    assert {path.name for path in folder.iterdir()} == set(made)
+
+
+def test_every_command_of_the_repl_has_help_and_an_example() -> None:
+    for entry in all_commands().commands:
+        assert entry.summary.endswith((".", ";", ":")), entry.name
+        assert entry.examples, f"{entry.name}: a line 'Example: …' in its docstring is missing"
+        for example in entry.examples:
+            assert all_commands().resolve(example)[0] is entry or entry.name == "quit", example
+
+
+def test_every_table_has_help() -> None:
+    from traces.queries import declared
+
+    assert len(declared()) >= 8
+    assert all((query.function.__doc__ or "").strip() for query in declared().values())
+
+
+def test_every_command_of_the_command_line_has_help() -> None:
+    found = dict(commands())
+    assert {"record", "dap", "trace verify", "img info"} <= set(found)
+    for name, command in found.items():
+        assert command.help, name
+        options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
+        assert all(option.help for option in options), (name, [o.name for o in options if not o.help])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        c.name
+        for c in all_commands().commands
+        if c.name not in LINUX | FILES and c.run.__module__.startswith("workbench")
+    ],
+)
+def test_examples_of_the_help_run(shell: Shell, name: str) -> None:
+    (entry,) = [each for each in all_commands().commands if each.name == name]
+    for example in entry.examples:
+        try:
+            shell.run_line(example)
+        except Quit:
+            assert name == "quit"
+        except WorkbenchError as error:
+            # what the guest does not have here is said; that the example is understood is what counts
+            assert name in ("drop-input", "delay-input", "delay-interrupt", "until", "reverse-until", "pt"), (
+                error
+            )
+
+
+def fenced(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_commands_of_the_guide_for_scripts_run(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = fenced("guide-scripts.md", "repl")
+    assert len(found) >= 3
+    with Session.open(trace) as session:
+        shell = Shell(session)
+        out: list[str] = []
+        for block in found:
+            shell.run_script(block.splitlines(), out.append)
+    text = "".join(out)
+    assert "True" in text and "task tickd" in text and '"where": "tick_drain' in text
+
+
+def test_python_of_the_guide_for_scripts_runs(trace: Path, tmp_path: Path) -> None:
+    (code,) = fenced("guide-scripts.md", "python")
+    shutil.copy(trace, tmp_path / "demo.trace")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert " panic " in done.stdout
+
+
+def test_configuration_of_the_guide_is_one() -> None:
+    from workbench.repl.settings import parse_settings
+
+    (text,) = fenced("guide-scripts.md", "toml")
+    settings = parse_settings(tomllib.loads(text), "guide")
+    assert settings.keys == "vi" and settings.aliases == {"pool": "p *pool.free"}
+
+
+@pytest.mark.slow
+def test_guide_for_linux_leads_to_the_missing_driver(debian_guest: object, tmp_path: Path) -> None:
+    guest = debian_guest.folder  # type: ignore[attr-defined]
+    path = tmp_path / "noroot.trace"
+    append = "console=ttyS0 root=/dev/vda1 panic=-1"
+    machine = ["--kernel", str(guest / "Image"), "--append", append, "--no-input", "--fail", "Kernel panic"]
+    done = subprocess.run(
+        [sys.executable, "-m", "workbench", "record", "-o", str(path), *machine],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 1, done.stderr
+    out: list[str] = []
+    with Session.open(path) as session:
+        shell = Shell(session)
+        for block in fenced("guide-linux.md", "repl"):
+            shell.run_script(block.splitlines(), out.append)
+        for name in sorted(LINUX - {"switches"}):
+            (entry,) = [each for each in all_commands().commands if each.name == name]
+            for example in entry.examples:
+                out.append(shell.run_line(example))
+    text = "".join(out)
+    assert "VFS: Unable to mount root fs" in text and "mount_root_generic" in text
+    assert '"/dev/root"' in text and "No modules are loaded." in text
+
+
+@pytest.mark.parametrize("shell_name", SHELLS)
+def test_completion_scripts_complete_commands(shell_name: str) -> None:
+    assert "_WORKBENCH_COMPLETE" in completion(shell_name)
+
+
+def test_shell_completion_answers() -> None:
+    asked = {"_WORKBENCH_COMPLETE": "bash_complete", "COMP_WORDS": "workbench rep", "COMP_CWORD": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **asked}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv[0] = 'workbench'; from workbench.cli import main; main()",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "plain,replay" in done.stdout, done.stderr
+
+
+def test_names_of_commands_in_prose_exist() -> None:
+    """Every ``workbench COMMAND`` of the documentation is one."""
+    known = {*dict(commands()), "T"}
+    for page in [ROOT / "README.md", *DOCS.glob("*.md")]:
+        for word in re.findall(r"(?:`|^    )workbench ([a-z]+)\b", page.read_text(), re.MULTILINE):
+            assert word in known, (page.name, word)
