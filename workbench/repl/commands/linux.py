@@ -74,7 +74,10 @@ def lsmod(context: Context, arguments: str) -> Result:
 
 @command("mounts", group="state", usage="[PID]")
 def mounts(context: Context, arguments: str) -> Result:
-    """List the file systems that process 1 sees mounted at the cursor, or those that the task PID sees."""
+    """List the file systems that process 1 sees mounted at the cursor, or those that the task PID sees.
+
+    Example: mounts
+    """
     kernel = Trace.of(context.session).kernel
     task = kernel.find_task(context.count(arguments, 1))
     rows = [(m.device, m.path, m.type, m.address) for m in mounts_of(kernel, task.address)]
