@@ -18,7 +18,8 @@ COMPILER = "riscv64-linux-gnu-gcc"
 SOURCES = Path(__file__).parent
 
 _FLAGS = (
-    "-march=rv64gc -mabi=lp64d -mcmodel=medany -std=gnu11 -O2 -g -ffreestanding -nostdlib -static "
+    "-march=rv64gc -mabi=lp64d -mcmodel=medany -std=gnu11 -O2 -g "
+    "-gno-statement-frontiers -gno-variable-location-views -ffreestanding -nostdlib -static "
     "-no-pie -fno-pic -fno-stack-protector -fno-omit-frame-pointer -fno-asynchronous-unwind-tables "
     "-fno-tree-loop-distribute-patterns -Wall -Wextra -Werror -Wshadow "
     "-Wl,--build-id=none -Wl,-z,max-page-size=4096"
