@@ -77,26 +77,27 @@ class Plan:
         with self._lock:
             return None if self._closed else self._known(region)[1]
 
-    def note(self, part: Region, last: Sequence[int | None]) -> None:
-        """Note the last hits of the probes, in order, in a searched part of a region."""
+    def note(self, part: Region, last: Sequence[int | None], tree: CheckpointTree) -> None:
+        """Note the last hits of the probes, in order, in a searched part of a region.
+
+        Args:
+            tree: the checkpoints of who searched it. The nearest before a hit is offered together with the hit, as
+                another machine may use both as soon as they are there.
+        """
         with self._lock:
             for probe, hit in zip(self.probes, last, strict=True):
                 self._scanned.add(probe, part.low, part.high, hit)
+                loose = None if hit is None else tree.loose_at(hit)
+                if loose is not None:
+                    self.offered.append(loose)
 
-    def finish(self, region: Region, tree: CheckpointTree) -> None:
-        """Take notice that a region has been searched; whoever is at an older one than a hit is stopped.
-
-        Args:
-            tree: the checkpoints of who searched it.
-        """
+    def finish(self, region: Region) -> None:
+        """Take notice that a region has been searched; whoever is at an older one than a hit is stopped."""
         with self._lock:
             del self._busy[region]
             hit = self._known(region)[0]
             if hit is not None:
                 self._met(region)
-                loose = tree.loose_at(hit)
-                if loose is not None:
-                    self.offered.append(loose)
                 for other, who in self._busy.items():
                     if not self.needs(other):
                         who.interrupt()

@@ -95,7 +95,7 @@ class Search:
     def _adopt(self, plan: Plan, found: int) -> None:
         """Take over a checkpoint of the second machine's, if it is the nearest to what was found."""
         tree = self._playback.tree
-        for loose in plan.offered:
+        for loose in sorted(plan.offered, key=lambda each: each.icount, reverse=True):
             if tree.nearest(found).icount < loose.icount <= found:
                 tree.adopt(loose)
 
@@ -117,9 +117,9 @@ def scan_regions(playback: Playback, plan: Plan, scout: Scout | None = None) -> 
             last = _scan(playback, plan, part)
             if last is None:
                 return
-            plan.note(part, last)
+            plan.note(part, last, playback.tree)
             span = max(_FIRST_SCAN, 2 * span)
-        plan.finish(region, playback.tree)
+        plan.finish(region)
 
 
 def _is_worth(scout: Scout, plan: Plan, part: Region) -> bool:

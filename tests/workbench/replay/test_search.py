@@ -20,10 +20,14 @@ from workbench.session import Session, Stop
 from .guest import LIMITS, record, recorder
 
 
+SEED = 3
+
+
 @pytest.fixture(scope="module")
 def boot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run for ever: where hits lie between checkpoints decides who finds them and what is left in memory."""
     path = tmp_path_factory.mktemp("boot") / "boot.trace"
-    record(path)
+    record(path, seed=SEED)
     return path
 
 
