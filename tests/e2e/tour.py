@@ -91,6 +91,7 @@ def _say(terminal: Terminal, line: str) -> None:
     if not line:
         terminal.wait(PROMPT, lambda: terminal.line if terminal.line != before else "")
     terminal.wait(PROMPT, lambda: terminal.line)
+    terminal.wait("· replay$")  # the toolbar is drawn last
 
 
 def _shot(terminal: Terminal, name: str, typed: str) -> Shot:
