@@ -19,7 +19,6 @@ from workbench.session import Session, Stop
 
 from .guest import LIMITS, record, recorder
 
-
 SEED = 3
 
 
