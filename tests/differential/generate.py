@@ -103,12 +103,12 @@ class Sequence_:
     start: Start
 
     def may_rewrite(self) -> int:
-        """Return the 8-byte parts of the code that change as they should, as ``Outcome.rewritten``."""
+        """Return the 2-byte parts of the code that change as they should, as ``Outcome.rewritten``."""
         place = out = 0
         for item in self.items:
             place += item.size
             if item.rewrites:
-                out |= 1 << (place - 4) // 8 | 1 << (place - 1) // 8
+                out |= 3 << (place - 4) // 2
         return out
 
     def assemble(self) -> Start:
@@ -479,14 +479,16 @@ class Generator:
         return Item(name, 8 if compressed is None else 10, code, rng.randint(0, 5), 2)
 
     def _reservation(self) -> Item:
-        """LR, something between, SC."""
+        """LR, something between, SC of the same width; or an LR alone."""
         rng = self.rng
         wide = rng.getrandbits(1)
         value, rd, ok, base = self._register(), self._scratch(), self._scratch(), self._scratch()
         lr = 2 << 27 | base << 15 | (2 + wide) << 12 | rd << 7 | 0x2F
         sc = 3 << 27 | value << 20 | base << 15 | (2 + wide) << 12 | ok << 7 | 0x2F
         plain = self.word(rng.choice(self.plain))
-        words = [lr, plain, sc] if base not in (plain >> 7 & 31, rd) else [sc]
+        words = [lr, plain, sc]
+        if base == plain >> 7 & 31:
+            words = [lr, sc]
         if base == rd:
             words = [lr]
 

@@ -46,7 +46,8 @@ IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_MEDELEG, IN_
 )  # fmt: skip
 # Offsets in a record that comes out.
 OUT_TRAPS, OUT_F, OUT_FCSR, OUT_ARENA, OUT_TRAP_DIGEST, OUT_STATUS = 0, 256, 512, 520, 528, 536
-OUT_MSTATUS, OUT_SCSRS, OUT_PTES, OUT_LOG, OUT_REWRITTEN, OUT_VECTOR = 544, 552, 640, 704, 960, 968
+OUT_MSTATUS, OUT_SCSRS, OUT_REWRITTEN, OUT_PTES, OUT_LOG, OUT_VECTOR = 544, 552, 600, 640, 704, 968
+REWRITTEN_WORDS = (MAX_CODE_BYTES // 2 + 63) // 64
 STATUSES = ("ended", "left its code", "watchdog")
 #: What a machine that broke down over a sequence is said to have left.
 BROKEN = "broke the machine"
@@ -163,7 +164,9 @@ def _source(vectors: bool) -> str:
     )
     log_clear = "; ".join(f"sd zero, {CTX_LOG + 8 * i}(s5)" for i in range(4 * LOGGED_TRAPS))
     return f"""
-    la t0, handler; csrw mtvec, t0
+    la t0, without; csrw mtvec, t0; li t0, -1; csrw 0x30c, t0   # mstateen0, where there is one
+    .align 4
+without: la t0, handler; csrw mtvec, t0
     li t0, {ARENA >> 2}; csrw 0x3b0, t0; li t0, {ARENA + ARENA_BYTES >> 2}; csrw 0x3b1, t0
     li t0, {TABLES >> 2 | (TABLE_BYTES // 8 - 1)}; csrw 0x3b2, t0
     li t0, 0x1b0f00; csrw 0x3a0, t0
@@ -255,10 +258,10 @@ digest: ld a4, 0(a2); {_mix("a4", "a0", "a1", "a5")}; ld a4, 8(a2); {_mix("a4", 
     addi a2, a2, 16; bltu a2, a3, digest
     sd a0, {OUT_ARENA}(s1)
     ld t0, {CTX_IN}(s5); addi a0, t0, {IN_CODE}; li a1, {CODE}; li a2, {CODE + MAX_CODE_BYTES}
-    li a3, 1; li a4, 0
-rewritten: ld a5, 0(a0); ld a6, 0(a1); beq a5, a6, same; or a4, a4, a3
-same: slli a3, a3, 1; addi a0, a0, 8; addi a1, a1, 8; bltu a1, a2, rewritten
-    sd a4, {OUT_REWRITTEN}(s1)
+    addi s2, s1, {OUT_REWRITTEN}; li a3, 1; li a4, 0
+rewritten: lhu a5, 0(a0); lhu a6, 0(a1); beq a5, a6, same; or a4, a4, a3
+same: addi a0, a0, 2; addi a1, a1, 2; slli a3, a3, 1; bnez a3, rewritten
+    sd a4, 0(s2); addi s2, s2, 8; li a3, 1; li a4, 0; bltu a1, a2, rewritten
     addi s1, s1, {RECORD_BYTES}; sd s1, {CTX_OUT}(s5)
     ld t0, {CTX_IN}(s5); addi t0, t0, {RECORD_BYTES}; sd t0, {CTX_IN}(s5)
     j next
@@ -356,7 +359,7 @@ class Outcome:
 
     status: str
     fields: dict[str, int]
-    rewritten: int  # a bit for each 8 bytes of the code that are no longer what they were
+    rewritten: int  # a bit for each 2 bytes of the code that are no longer what they were
 
     @classmethod
     def unpack(cls, record: bytes) -> Outcome:
@@ -372,7 +375,8 @@ class Outcome:
             for k, name in enumerate(("cause", "epc", "tval", "status")):
                 at[f"trap{i}.{name}"] = words[OUT_LOG // 8 + 4 * i + k]
         at["trap digest"] = words[OUT_TRAP_DIGEST // 8]
-        return cls(STATUSES[words[OUT_STATUS // 8]], at, words[OUT_REWRITTEN // 8])
+        rewritten = sum(words[OUT_REWRITTEN // 8 + i] << 64 * i for i in range(REWRITTEN_WORDS))
+        return cls(STATUSES[words[OUT_STATUS // 8]], at, rewritten & (1 << MAX_CODE_BYTES // 2) - 1)
 
 
 def outcomes(records: bytes) -> list[Outcome]:
