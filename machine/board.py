@@ -31,6 +31,7 @@ PAGE = 4096
 NEVER = (1 << 64) - 1
 DTB_MAX = 64 << 10
 RNG_SEED_BYTES = 32
+SEED_BYTES = 2
 GUEST_ERRORS_KEPT = 256
 BACKENDS = ("jit", "interp")
 
@@ -137,6 +138,7 @@ class Board:
                 host=self,
                 builtin_sbi=config.bios == "builtin",
                 features=parse_cpu(config.cpu),
+                entropy=self.seed,
             )
         except MemoryError as error:
             raise ConfigError(f"{error}; use a smaller --memory") from None
@@ -262,6 +264,12 @@ class Board:
     def sbi_call(self, hart: int) -> None:
         """Answer an ecall from S-mode."""
         self.sbi.call(hart)
+
+    def seed(self, hart: int) -> int:
+        """Answer a hart's read of its seed CSR: 16 bits. Replay: consumes an input (``seed``, ``entropy``)."""
+        return int.from_bytes(
+            self.ask("seed", "entropy", SEED_BYTES.to_bytes(4, "little"))[:SEED_BYTES], "little"
+        )
 
     def _blame(self, error: Exception, what: str, paddr: int, size: int) -> None:
         device = self.bus.find(paddr)

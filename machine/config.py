@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 #: Grows with every change to what a guest can observe (determinism.md, law 9).
-#: 3: a disk's flush ends after the requests before it; disks have several queues where asked for.
+#: 3: a disk's flush ends after the requests before it; disks have several queues where asked for; Zkr, Smstateen,
+#: debug triggers, and users read the counters below the built-in SBI.
 SEMANTICS = 3
 
 

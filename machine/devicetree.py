@@ -14,9 +14,10 @@ ISA_BASE = "rv64i"
 ISA_SINGLE = "imafdc"
 #: Extensions of more than a letter, in the canonical order of names.
 ISA_MULTI = (
-    *("zicbom", "zicbop", "zicboz", "zicntr", "zicond", "zicsr", "zifencei", "zihintpause", "zihpm", "zawrs"),
-    *("zfhmin", "zca", "zcb", "zcd", "zba", "zbb", "zbc", "zbs"),
-    *("sscofpmf", "sstc", "svadu", "svinval", "svnapot", "svpbmt"),
+    *("zic64b", "zicbom", "zicbop", "zicboz", "ziccamoa", "ziccif", "zicclsm", "ziccrse", "zicntr", "zicond"),
+    *("zicsr", "zifencei", "zihintpause", "zihpm", "za64rs", "zawrs"),
+    *("zfhmin", "zca", "zcb", "zcd", "zba", "zbb", "zbc", "zbs", "zkr"),
+    *("smstateen", "sscofpmf", "ssstateen", "sstc", "svadu", "svinval", "svnapot", "svpbmt"),
 )
 CACHE_BLOCK_BYTES = 64
 

@@ -21,6 +21,7 @@ GENERATED = HERE / "_build"
 CALLBACKS = """
 extern "Python" int wb_py_mmio_read(void *, uint64_t, uint32_t, uint32_t, uint64_t *);
 extern "Python" int wb_py_mmio_write(void *, uint64_t, uint32_t, uint32_t, uint64_t);
+extern "Python" int wb_py_entropy(void *, uint32_t, uint64_t *);
 extern "Python" int wb_py_sbi_call(void *, uint32_t);
 """
 

@@ -125,7 +125,8 @@ uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size); /* of 
 uint64_t wb_dump_insn_ir(Machine *m, uint32_t hart, char *out, uint64_t size);
 uint64_t wb_stat(Machine *m, const char *name); /* ~0: no such counter */
 
-/* host callbacks: 0; 1: nothing at this address; -1: failed. sbi_call NULL: no built-in SBI, ecalls trap */
+/* host callbacks: 0; 1: nothing at this address; -1: failed. entropy NULL: reads of seed fail for good;
+ * sbi_call NULL: no built-in SBI, ecalls trap */
 void wb_set_host(Machine *m, void *opaque, int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),
                  int (*mmio_write)(void *, uint64_t, uint32_t, uint32_t, uint64_t),
-                 int (*sbi_call)(void *, uint32_t));
+                 int (*entropy)(void *, uint32_t, uint64_t *), int (*sbi_call)(void *, uint32_t));

@@ -7,7 +7,7 @@ process may hold several, each used by one thread at a time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from machine.tcg._core import ffi, lib
 
 #: The C core's interface that this module was written against.
-ABI = 1
+ABI = 2
 NEVER = (1 << 64) - 1
 PAGE_SIZE = 4096
 _ACCESS = {"r": 0, "w": 1, "x": 2}
@@ -128,6 +128,12 @@ def wb_py_mmio_write(opaque: Any, paddr: int, size: int, hart: int, value: int) 
 
 
 @ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
+def wb_py_entropy(opaque: Any, hart: int, value: Any) -> int:
+    value[0] = ffi.from_handle(opaque)._entropy(hart) & 0xFFFF
+    return 0
+
+
+@ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
 def wb_py_sbi_call(opaque: Any, hart: int) -> int:
     ffi.from_handle(opaque)._host.sbi_call(hart)
     return 0
@@ -145,6 +151,7 @@ class Engine:
         host: takes MMIO and SBI calls, during ``run``, in the calling thread.
         builtin_sbi: an ecall from S-mode goes to ``host.sbi_call`` instead of trapping to M-mode.
         features: of the processor, by name; those that are not named are as the guest has them by itself.
+        entropy: gives 16 bits for a hart's read of the seed CSR, during ``run``; None: the source is dead.
 
     Raises:
         ValueError: a size, count or guest that the engine does not have.
@@ -165,6 +172,7 @@ class Engine:
         host: Host,
         builtin_sbi: bool,
         features: Mapping[str, int] | None = None,
+        entropy: Callable[[int], int] | None = None,
     ) -> None:
         if not 1 <= harts <= 16 or ram_size <= 0 or (ram_base | ram_size) % PAGE_SIZE or guest != "riscv64":
             raise ValueError(
@@ -173,6 +181,7 @@ class Engine:
         if ns_per_step < 1 or quantum < 1:
             raise ValueError(f"ns_per_step {ns_per_step} and quantum {quantum} must be at least 1")
         self._host = host
+        self._entropy = entropy
         self._host_exception: BaseException | None = None
         self._m = lib.wb_create(ram_base, ram_size, harts, ns_per_step, quantum, guest.encode())
         if self._m == ffi.NULL:
@@ -183,7 +192,8 @@ class Engine:
                 raise ValueError(f"no processor with the feature {name} = {value}")
         self._handle = ffi.new_handle(self)
         sbi = lib.wb_py_sbi_call if builtin_sbi else ffi.NULL
-        lib.wb_set_host(self._m, self._handle, lib.wb_py_mmio_read, lib.wb_py_mmio_write, sbi)
+        seed = lib.wb_py_entropy if entropy is not None else ffi.NULL
+        lib.wb_set_host(self._m, self._handle, lib.wb_py_mmio_read, lib.wb_py_mmio_write, seed, sbi)
         self.harts = harts
         self.ram_base = ram_base
         self.ram_size = ram_size

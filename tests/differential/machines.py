@@ -95,31 +95,34 @@ def run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
 
 
 def _run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
-    """Run on one QEMU: its RAM is a file, so results need no protocol. Raises MachineFailed."""
+    """Run on one QEMU. Raises MachineFailed."""
+    image = harness.image(starts, template, QEMU_PATIENCE)
+    cpu = QEMU_CPU + QEMU_VECTORS[harness.uses_vectors(starts)]
+    ram = qemu_ram(image, harness.RAM_BYTES, cpu, timeout_s=120 + 0.05 * len(starts))
+    return harness.outcomes(ram[harness.RECORDS_OUT - harness.BASE :][: harness.RECORD_BYTES * len(starts)])
+
+
+def qemu_ram(image: bytes, ram_bytes: int, cpu: str = QEMU_CPU, timeout_s: float = 120) -> bytes:
+    """Run an image from the start of RAM until it stops the machine; return RAM, which is a file: so results need no
+    protocol.
+
+    Raises:
+        MachineFailed: it does not end, or ends badly.
+    """
     with tempfile.TemporaryDirectory(prefix="differential-") as name:
         ram = Path(name) / "ram"
         with ram.open("wb") as file:
-            file.write(harness.image(starts, template, QEMU_PATIENCE))
-            file.truncate(harness.RAM_BYTES)
-        command = [
-            QEMU,
-            "-M",
-            "virt,memory-backend=ram",
-            "-cpu",
-            QEMU_CPU + QEMU_VECTORS[harness.uses_vectors(starts)],
-            "-m",
-            f"{harness.RAM_BYTES >> 20}M",
-        ]
-        command += ["-object", f"memory-backend-file,id=ram,size={harness.RAM_BYTES},mem-path={ram},share=on"]
+            file.write(image)
+            file.truncate(ram_bytes)
+        command = [QEMU, "-M", "virt,memory-backend=ram", "-cpu", cpu, "-m", f"{ram_bytes >> 20}M"]
+        command += ["-object", f"memory-backend-file,id=ram,size={ram_bytes},mem-path={ram},share=on"]
         # With a second hart the peer executes AMOs as such, not as a load and a store with their own faults.
         command += ["-smp", "2", "-accel", "tcg,thread=multi"]
         command += ["-bios", "none", "-display", "none", "-serial", "none", "-monitor", "none", "-nodefaults"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120 + 0.05 * len(starts))
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
-            raise MachineFailed("qemu: the sequences do not end") from error
+            raise MachineFailed("qemu: the program does not end") from error
         if done.returncode:
             raise MachineFailed(f"qemu: {done.stderr.strip()}")
-        with ram.open("rb") as file:
-            file.seek(harness.RECORDS_OUT - harness.BASE)
-            return harness.outcomes(file.read(harness.RECORD_BYTES * len(starts)))
+        return ram.read_bytes()

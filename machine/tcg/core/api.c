@@ -597,10 +597,11 @@ uint64_t wb_stat(Machine *m, const char *name)
 
 void wb_set_host(Machine *m, void *opaque, int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),
                  int (*mmio_write)(void *, uint64_t, uint32_t, uint32_t, uint64_t),
-                 int (*sbi_call)(void *, uint32_t))
+                 int (*entropy)(void *, uint32_t, uint64_t *), int (*sbi_call)(void *, uint32_t))
 {
     m->host.opaque = opaque;
     m->host.mmio_read = mmio_read;
     m->host.mmio_write = mmio_write;
+    m->host.entropy = entropy;
     m->host.sbi_call = sbi_call;
 }

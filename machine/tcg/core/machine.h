@@ -17,7 +17,7 @@ enum {
     WB_PAGE_SIZE = 1 << WB_PAGE_BITS,
     WB_MAX_HARTS = 16,
     WB_MAX_FEATURES = 16,
-    WB_ABI = 1,
+    WB_ABI = 2,
 };
 #define WB_PAGE_MASK (~(uint64_t)(WB_PAGE_SIZE - 1))
 
@@ -68,6 +68,7 @@ struct Hart {
     Machine *m;
     uint32_t index;
     uint32_t waiting; /* in WFI */
+    uint32_t watched; /* loads or stores may meet the guest's own hardware breakpoints */
     uint32_t stopped; /* not started, or stopped by the HSM: takes no steps */
     uint64_t steps;   /* steps taken before the present turn: see hart_steps() */
     GuestHart *g;
@@ -138,6 +139,7 @@ typedef struct {
     void *opaque;
     int (*mmio_read)(void *opaque, uint64_t paddr, uint32_t size, uint32_t hart, uint64_t *value);
     int (*mmio_write)(void *opaque, uint64_t paddr, uint32_t size, uint32_t hart, uint64_t value);
+    int (*entropy)(void *opaque, uint32_t hart, uint64_t *value); /* 16 bits; NULL: there is none */
     int (*sbi_call)(void *opaque, uint32_t hart); /* registers are read and written through the API */
 } HostOps;
 

@@ -135,6 +135,8 @@ uint64_t softmmu_load(Hart *h, uint64_t vaddr, uint32_t mo)
     const uint8_t *host = tlb_host(h->dctx->rd, vaddr, size);
     if (host)
         return extend(host_value(host, size), mo);
+    if (h->watched && m->guest->data_trigger(h, vaddr, size, ACC_READ))
+        return 0;
     if (spans_pages(vaddr, size)) {
         if (!translate_span(h, vaddr, size, ACC_READ, paddr) || !probes_ready(h, ACC_READ, vaddr, paddr[0]) ||
             !probes_ready(h, ACC_READ, vaddr + size - 1, paddr[1]))
@@ -188,6 +190,8 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t value, uint32_t mo)
     }
     /* A page that is read before its first store costs the host two faults. */
     const bool told = probe_wants(m, PROBE_WRITE);
+    if (h->watched && m->guest->data_trigger(h, vaddr, size, ACC_WRITE))
+        return;
     if (spans_pages(vaddr, size)) {
         if (!translate_span(h, vaddr, size, ACC_WRITE, paddr) ||
             !probes_ready(h, ACC_WRITE, vaddr, paddr[0]) ||

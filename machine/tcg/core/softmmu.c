@@ -196,7 +196,8 @@ static void fill_write(Hart *h, uint64_t vpage, uint64_t page)
 {
     PageInfo *p = &h->m->page[page];
     if ((p->flags & (PAGE_CODE | PAGE_PT | PAGE_DIRTY)) != PAGE_DIRTY ||
-        probe_covers_page(h->m, PROBE_WRITE, vpage, page_paddr(h->m, page)))
+        probe_covers_page(h->m, PROBE_WRITE, vpage, page_paddr(h->m, page)) ||
+        (h->watched && h->m->guest->watches_page(h, ACC_WRITE, vpage)))
         return;
     entry_set(h->dctx->wr, h->m, vpage, page);
     if (p->any_fast && p->fast_vpage != vpage)
@@ -207,7 +208,8 @@ static void fill_write(Hart *h, uint64_t vpage, uint64_t page)
 
 static void fill_read(Hart *h, uint64_t vpage, uint64_t page)
 {
-    if (!probe_covers_page(h->m, PROBE_READ, vpage, page_paddr(h->m, page)))
+    if (!probe_covers_page(h->m, PROBE_READ, vpage, page_paddr(h->m, page)) &&
+        !(h->watched && h->m->guest->watches_page(h, ACC_READ, vpage)))
         entry_set(h->dctx->rd, h->m, vpage, page);
 }
 

@@ -51,6 +51,10 @@ typedef struct GuestOps {
     /* Takes the trap of a failed access (also for physical addresses where there is nothing). */
     void (*raise_mem)(Hart *h, uint64_t vaddr, Access acc, uint32_t fault);
     uint32_t (*access_fault)(Access acc); /* fault code of a bad physical address */
+    /* With Hart.watched: may a load or store to this page be a hardware breakpoint of the guest's own? Is
+     * this one, and the trap taken? */
+    bool (*watches_page)(const Hart *h, Access acc, uint64_t vpage);
+    bool (*data_trigger)(Hart *h, uint64_t vaddr, uint32_t size, Access acc);
     void (*irq_line)(Hart *h, uint32_t line, bool level);
 
     /* Registers by number, for debuggers and checkpoints. */

@@ -27,7 +27,7 @@ static uint64_t cached_paddr(const Hart *h, uint64_t vaddr)
 static uint64_t load_reserved(Hart *h, uint64_t vaddr, uint32_t mo)
 {
     const uint32_t size = 1u << (mo & MO_SIZE);
-    if (is_misaligned(h, vaddr, size, EXC_LOAD_MISALIGNED))
+    if (riscv_trigger_data(h, vaddr, size, ACC_READ) || is_misaligned(h, vaddr, size, EXC_LOAD_MISALIGNED))
         return 0;
     uint64_t paddr = cached_paddr(h, vaddr);
     if (paddr == ~0ull) {
@@ -88,7 +88,7 @@ static bool is_reserved(Hart *h, uint64_t vaddr)
 static uint64_t store_conditional(Hart *h, uint64_t vaddr, uint64_t value, uint32_t size)
 {
     GuestHart *g = h->g;
-    if (is_misaligned(h, vaddr, size, EXC_STORE_MISALIGNED))
+    if (riscv_trigger_data(h, vaddr, size, ACC_WRITE) || is_misaligned(h, vaddr, size, EXC_STORE_MISALIGNED))
         return 0;
     if (!is_reserved(h, vaddr)) {
         if (is_store_faulting(h, vaddr, size))
@@ -160,7 +160,7 @@ static uint64_t amo_result(uint32_t op, uint64_t old, uint64_t value)
 uint64_t helper_amo_w(Hart *h, uint64_t vaddr, uint64_t value, uint64_t op)
 {
     int32_t old;
-    if (is_misaligned(h, vaddr, 4, EXC_STORE_MISALIGNED))
+    if (riscv_trigger_amo(h, vaddr, 4) || is_misaligned(h, vaddr, 4, EXC_STORE_MISALIGNED))
         return 0;
     uint8_t *host = mem_rmw(h, vaddr, 4);
     if (!host)
@@ -176,7 +176,7 @@ uint64_t helper_amo_w(Hart *h, uint64_t vaddr, uint64_t value, uint64_t op)
 uint64_t helper_amo_d(Hart *h, uint64_t vaddr, uint64_t value, uint64_t op)
 {
     uint64_t old;
-    if (is_misaligned(h, vaddr, 8, EXC_STORE_MISALIGNED))
+    if (riscv_trigger_amo(h, vaddr, 8) || is_misaligned(h, vaddr, 8, EXC_STORE_MISALIGNED))
         return 0;
     uint8_t *host = mem_rmw(h, vaddr, 8);
     if (!host)

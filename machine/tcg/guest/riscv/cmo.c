@@ -30,6 +30,8 @@ static void manage(Hart *h, uint64_t vaddr)
 static void zero(Hart *h, uint64_t vaddr)
 {
     const uint64_t block = vaddr & ~(uint64_t)(CBO_BLOCK_BYTES - 1);
+    if (riscv_trigger_data(h, block, CBO_BLOCK_BYTES, ACC_WRITE))
+        return;
     /* All the checks first: a block that is not zeroed is not changed. */
     for (uint64_t at = block; at < block + CBO_BLOCK_BYTES; at += 8) {
         Walk w = {.size = 8, .dry = 1};

@@ -10,6 +10,15 @@ enum { PRV_U = 0, PRV_S = 1, PRV_M = 3 };
 enum { SLOT_X = 0, SLOT_F = 32 };
 
 enum { VLEN_MAX = 256 }; /* bits of a vector register at the most */
+enum { TRIGGERS = 4 };
+
+/* What a debug trigger matches: derived from tdata1 and tdata2 (trigger.c), not state. */
+typedef struct {
+    uint64_t first, last; /* vaddr; first > last: nothing */
+    uint64_t kinds;       /* bit 0: loads, 1: stores, 2: instructions */
+    uint64_t modes;       /* bit by privilege */
+    uint64_t size;        /* bytes of the access; 0: any */
+} Trigger;
 
 struct GuestHart {
     uint64_t priv;
@@ -25,6 +34,8 @@ struct GuestHart {
     uint64_t mtvec, mepc, mcause, mtval, mscratch;
     uint64_t stvec, sepc, scause, stval, sscratch, satp;
     uint64_t mcounteren, scounteren, mcountinhibit, menvcfg, senvcfg;
+    uint64_t mseccfg, mstateen[4];
+    uint64_t tselect, tcontrol, tdata1[TRIGGERS], tdata2[TRIGGERS];
     uint64_t stimecmp;  /* Sstc */
     uint64_t mtimecmp;  /* ACLINT, in ticks of `time`; ~0 = never */
     uint64_t seip_line; /* the PLIC's wire, apart from the software bit of mip.SEIP */
@@ -49,6 +60,8 @@ struct GuestHart {
     uint64_t pmp_open;   /* every address is open to every mode */
     uint64_t pmp_fine;   /* some entry begins or ends inside a page */
     uint64_t pmp_locked; /* some entry holds for M-mode too */
+    Trigger trigger[TRIGGERS];
+    uint64_t trigger_kinds; /* of all of them */
 };
 _Static_assert(sizeof(GuestHart) <= sizeof(((Hart *)0)->guest), "the guest part fits");
 

@@ -19,6 +19,9 @@ typedef enum {
     GATE_COUNTER, /* mcounteren and scounteren, by the low five bits of the number */
     GATE_SATP,    /* mstatus.TVM */
     GATE_STIMECMP,
+    GATE_STATEEN, /* mstateen[n].SE, by the low two bits of the number */
+    GATE_SENVCFG, /* mstateen0.ENVCFG */
+    GATE_SEED,    /* mseccfg */
 } Gate;
 
 /* What a write may change. */
@@ -334,12 +337,6 @@ static uint64_t misa_read(Hart *h, uint32_t csr)
     const uint64_t v = h->g->vlenb ? 1 << 21 : 0;
     return v | 2ull << 62 | 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
 }
-/* SPEC: debug 1.0, 5.7.6: info is 1 where the trigger selected does not exist. */
-static uint64_t tinfo_read(Hart *h, uint32_t csr)
-{
-    (void)h, (void)csr;
-    return 1;
-}
 
 /* ---- the list ---- */
 
@@ -375,11 +372,16 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
     X(0x009, vxsat, VECTOR, 0, vcsr_read, vcsr_write)                                                        \
     X(0x00a, vxrm, VECTOR, 0, vcsr_read, vcsr_write)                                                         \
     X(0x00f, vcsr, VECTOR, 0, vcsr_read, vcsr_write)                                                         \
+    X(0x015, seed, SEED, 0, zero_read, ignore_write)                                                         \
     X(0x100, sstatus, NONE, FX_STATUS, sstatus_read, sstatus_write)                                          \
     X(0x104, sie, NONE, FX_IRQ | FX_TIMER, sie_read, sie_write)                                              \
     L(0x105, stvec, NONE, 0, stvec, stvec_write)                                                             \
     F(0x106, scounteren, NONE, 0, scounteren, 0xffffffff)                                                    \
-    L(0x10a, senvcfg, NONE, 0, senvcfg, senvcfg_write)                                                       \
+    L(0x10a, senvcfg, SENVCFG, 0, senvcfg, senvcfg_write)                                                    \
+    X(0x10c, sstateen0, STATEEN, 0, zero_read, ignore_write)                                                 \
+    X(0x10d, sstateen1, STATEEN, 0, zero_read, ignore_write)                                                 \
+    X(0x10e, sstateen2, STATEEN, 0, zero_read, ignore_write)                                                 \
+    X(0x10f, sstateen3, STATEEN, 0, zero_read, ignore_write)                                                 \
     F(0x140, sscratch, NONE, 0, sscratch, ALL)                                                               \
     F(0x141, sepc, NONE, 0, sepc, ~1ull)                                                                     \
     F(0x142, scause, NONE, 0, scause, ALL)                                                                   \
@@ -395,6 +397,10 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
     L(0x305, mtvec, NONE, 0, mtvec, mtvec_write)                                                             \
     F(0x306, mcounteren, NONE, 0, mcounteren, 0xffffffff)                                                    \
     L(0x30a, menvcfg, NONE, FX_ENVCFG, menvcfg, menvcfg_write)                                               \
+    F(0x30c, mstateen0, NONE, 0, mstateen[0], STATEEN_SE | STATEEN_ENVCFG)                                   \
+    F(0x30d, mstateen1, NONE, 0, mstateen[1], STATEEN_SE)                                                    \
+    F(0x30e, mstateen2, NONE, 0, mstateen[2], STATEEN_SE)                                                    \
+    F(0x30f, mstateen3, NONE, 0, mstateen[3], STATEEN_SE)                                                    \
     L(0x320, mcountinhibit, NONE, 0, mcountinhibit, countinhibit_write)                                      \
     F(0x340, mscratch, NONE, 0, mscratch, ALL)                                                               \
     F(0x341, mepc, NONE, 0, mepc, ~1ull)                                                                     \
@@ -405,11 +411,13 @@ static uint64_t tinfo_read(Hart *h, uint32_t csr)
     X(0x3a0, pmpcfg0, NONE, FX_PMP, pmpcfg_read, pmpcfg_write)                                               \
     X(0x3a2, pmpcfg2, NONE, FX_PMP, pmpcfg_read, pmpcfg_write)                                               \
     PMPS(L)                                                                                                  \
-    X(0x7a0, tselect, NONE, 0, zero_read, ignore_write)                                                      \
-    X(0x7a1, tdata1, NONE, 0, zero_read, ignore_write)                                                       \
-    X(0x7a2, tdata2, NONE, 0, zero_read, ignore_write)                                                       \
+    F(0x747, mseccfg, NONE, 0, mseccfg, MSECCFG_SSEED | MSECCFG_USEED)                                       \
+    L(0x7a0, tselect, NONE, 0, tselect, riscv_tselect_write)                                                 \
+    X(0x7a1, tdata1, NONE, 0, riscv_tdata_read, riscv_tdata_write)                                           \
+    X(0x7a2, tdata2, NONE, 0, riscv_tdata_read, riscv_tdata_write)                                           \
     X(0x7a3, tdata3, NONE, 0, zero_read, ignore_write)                                                       \
-    X(0x7a4, tinfo, NONE, 0, tinfo_read, ignore_write)                                                       \
+    X(0x7a4, tinfo, NONE, 0, riscv_tinfo_read, ignore_write)                                                 \
+    F(0x7a5, tcontrol, NONE, 0, tcontrol, 1 << 3 | 1 << 7)                                                   \
     X(0xb00, mcycle, NONE, 0, cycle_read, cycle_write)                                                       \
     X(0xb02, minstret, NONE, 0, instret_read, instret_write)                                                 \
     HPMS(X, mhpmcounter, 0xb00, NONE)                                                                        \
@@ -496,6 +504,12 @@ static bool gate_open(const Hart *h, const Csr *c)
     case GATE_STIMECMP:
         /* SPEC: Sstc, 2.1 and 2.2 */
         return g->priv == PRV_M || ((g->menvcfg & ENVCFG_STCE) && (g->mcounteren & CTR_TM));
+    case GATE_STATEEN:
+        return g->priv == PRV_M || (g->mstateen[c->number & 3] & STATEEN_SE);
+    case GATE_SENVCFG:
+        return g->priv == PRV_M || (g->mstateen[0] & STATEEN_ENVCFG);
+    case GATE_SEED:
+        return g->priv == PRV_M || (g->mseccfg & (g->priv == PRV_S ? MSECCFG_SSEED : MSECCFG_USEED));
     default:
         return true;
     }
@@ -507,7 +521,31 @@ static bool csr_accessible(const Hart *h, const Csr *c, bool writes)
 {
     if (writes && (c->number >> 10) == 3)
         return false;
+    if (!writes && c->number == CSR_seed)
+        return false; /* SPEC: scalar cryptography, 4.1: to poll it is to take from it, so the access must
+                         write */
     return h->g->priv >= ((c->number >> 8) & 3) && gate_open(h, c);
+}
+
+/* A read of seed is an input: it is asked for once, in an instruction that runs alone. false: not yet. */
+static bool seed_take(Hart *h, uint64_t *seed)
+{
+    Machine *m = h->m;
+    uint64_t entropy = 0;
+    if (h->cur_tb && !h->cur_tb->single) {
+        h->leave = LEAVE_SINGLE;
+        return false;
+    }
+    if (!probe_ready(h, PROBE_CSR))
+        return false;
+    *seed = (uint64_t)SEED_DEAD << SEED_STATUS_SHIFT;
+    if (!m->host.entropy)
+        return true;
+    m->recheck = 1;
+    if (m->host.entropy(m->host.opaque, h->index, &entropy))
+        m->host_error = 1;
+    *seed = (uint64_t)SEED_ES16 << SEED_STATUS_SHIFT | (entropy & 0xffff);
+    return true;
 }
 
 static void csr_write_guest(Hart *h, const Csr *c, uint64_t value)
@@ -540,8 +578,7 @@ static void csr_write_guest(Hart *h, const Csr *c, uint64_t value)
         riscv_leave_after(h);
 }
 
-/* SPEC: unprivileged, Zicsr. A read has no side effect in any CSR here, so rd = x0 needs no case of its own.
- */
+/* SPEC: unprivileged, Zicsr. A read has a side effect in seed alone; CSRRW with rd = x0 does not read. */
 uint64_t helper_csr(Hart *h, uint64_t insn, uint64_t rs1_value, uint64_t unused)
 {
     (void)unused;
@@ -554,11 +591,13 @@ uint64_t helper_csr(Hart *h, uint64_t insn, uint64_t rs1_value, uint64_t unused)
         return 0;
     }
     uint64_t old = csr_read(h, c);
+    if (c->number == CSR_seed && (op != CSR_OP_RW || (insn >> 7 & 31)) && !seed_take(h, &old))
+        return 0;
     if (!writes || (probe_wants(h->m, PROBE_CSR) && !probe_ready(h, PROBE_CSR)))
         return old;
     uint64_t base = old;
     /* SPEC: privileged 1.12, 3.1.9: setting and clearing bits of mip start from the software-written SEIP. */
-    if (c->number == 0x344)
+    if (c->number == CSR_mip)
         base = (old & ~IRQ_BIT(IRQ_SEI)) | (h->g->mip & IRQ_BIT(IRQ_SEI));
     csr_write_guest(h, c, op == CSR_OP_RW ? operand : op == CSR_OP_RS ? base | operand : base & ~operand);
     if (probe_wants(h->m, PROBE_CSR)) {

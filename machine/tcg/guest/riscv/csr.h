@@ -58,6 +58,17 @@ enum { IRQ_SSI = 1, IRQ_MSI = 3, IRQ_STI = 5, IRQ_MTI = 7, IRQ_SEI = 9, IRQ_MEI 
 #define ENVCFG_ADUE  (1ull << 61) /* page-table walks set A and D */
 #define ENVCFG_STCE  (1ull << 63) /* stimecmp exists for S-mode, and drives mip.STIP */
 
+/* mseccfg. SPEC: scalar cryptography, 4.4 */
+#define MSECCFG_USEED (1ull << 8)
+#define MSECCFG_SSEED (1ull << 9)
+
+/* mstateen: what lower modes may use of the state that this hart has. SPEC: Smstateen, 2.3 */
+#define STATEEN_SE     (1ull << 63) /* sstateen itself */
+#define STATEEN_ENVCFG (1ull << 62) /* senvcfg */
+
+/* seed. SPEC: scalar cryptography, 4.1 */
+enum { SEED_ES16 = 2, SEED_DEAD = 3, SEED_STATUS_SHIFT = 30 };
+
 /* satp. SPEC: privileged 1.12, 4.1.11 */
 enum { SATP_MODE_SHIFT = 60, SATP_BARE = 0, SATP_SV39 = 8, SATP_SV48 = 9, SATP_SV57 = 10 };
 #define SATP_PPN ((1ull << 44) - 1)
@@ -79,6 +90,20 @@ bool riscv_pmpcfg_write(GuestHart *g, uint32_t word, uint64_t value);
 bool riscv_pmpaddr_write(GuestHart *g, uint32_t entry, uint64_t value);
 /* Recomputes the entries' ranges from pmpcfg and pmpaddr; returns whether any differs. */
 bool riscv_pmp_update(GuestHart *g);
+
+/* trigger.c. After the fields were written: drops what was translated for other triggers. */
+void riscv_triggers_loaded(Hart *h);
+bool riscv_triggers_update(GuestHart *g);
+uint64_t riscv_tdata1_legal(uint64_t value);
+uint64_t riscv_tdata_read(Hart *h, uint32_t csr);
+void riscv_tdata_write(Hart *h, uint32_t csr, uint64_t value);
+void riscv_tselect_write(Hart *h, uint32_t csr, uint64_t value);
+uint64_t riscv_tinfo_read(Hart *h, uint32_t csr);
+void riscv_trigger_enter_m(GuestHart *g);
+void riscv_trigger_leave_m(GuestHart *g);
+/* Before an access: true when a trigger has taken it; the breakpoint is entered then. */
+bool riscv_trigger_exec(Hart *h, uint64_t pc);
+bool riscv_trigger_amo(Hart *h, uint64_t vaddr, uint32_t size);
 
 /* Ends the TB after this instruction, unless something stronger ends it already. */
 static inline void riscv_leave_after(Hart *h)

@@ -5,6 +5,7 @@
  * returns the old value illegal   a = encoding sfence    a = encoding (sfence.vma): only the privilege
  * checks, the law makes it drop nothing cbo       a = encoding, b = vaddr: cache-block operations clz …
  * clmulr   a, b = operands sfence_inval   a = encoding: S-mode's and above sret, mret, wfi, ecall, ebreak
+ *   trigger   a = pc: debug triggers of instructions
  *   lr_*      a = vaddr; returns the value        sc_*   a = vaddr, b = value; returns 0 on success, else 1
  *   amo_*     a = vaddr, b = value, c = funct5; returns the old value (_w sign-extended)
  *   v_*       a = encoding | row in vector.h << 32, b = scalar operand; v_load, v_store: b = base, c = stride
@@ -27,7 +28,7 @@
     X(fcvt_##s##_w, 0) X(fcvt_##s##_wu, 0) X(fcvt_##s##_l, 0) X(fcvt_##s##_lu, 0)
 
 #define RISCV_HELPERS(X)                                                                           \
-    X(probe_exec, 0) X(probe_call, 0) X(probe_ret, 0) X(probe_reg, 0) X(csr, 0) X(illegal, 0) X(sfence, 0) X(sfence_inval, 0)                                           \
+    X(probe_exec, 0) X(probe_call, 0) X(probe_ret, 0) X(probe_reg, 0) X(csr, 0) X(illegal, 0) X(trigger, 0) X(sfence, 0) X(sfence_inval, 0)                                           \
     X(sret, 0) X(mret, 0) X(wfi, 0) X(ecall, 0) X(ebreak, 0)                                       \
     X(lr_w, 0) X(lr_d, 0) X(sc_w, 0) X(sc_d, 0) X(amo_w, 0) X(amo_d, 0)                            \
     RISCV_HELPERS_FMT(X, s) RISCV_HELPERS_FMT(X, d) X(fcvt_s_d, 0) X(fcvt_d_s, 0)                  \

@@ -38,6 +38,14 @@ enum { NO_CSR = -1 };
     X(mcountinhibit, mcountinhibit, CSR_mcountinhibit, 1)                                                    \
     X(menvcfg, menvcfg, CSR_menvcfg, 1)                                                                      \
     X(senvcfg, senvcfg, CSR_senvcfg, 1)                                                                      \
+    X(mseccfg, mseccfg, CSR_mseccfg, 1)                                                                      \
+    X(mstateen0, mstateen[0], CSR_mstateen0, 1)                                                              \
+    X(mstateen1, mstateen[1], CSR_mstateen1, 1)                                                              \
+    X(mstateen2, mstateen[2], CSR_mstateen2, 1)                                                              \
+    X(mstateen3, mstateen[3], CSR_mstateen3, 1)                                                              \
+    X(tselect, tselect, CSR_tselect, 1)                                                                      \
+    X(tcontrol, tcontrol, CSR_tcontrol, 1)                                                                   \
+    RISCV_TRIGGER(X, 0) RISCV_TRIGGER(X, 1) RISCV_TRIGGER(X, 2) RISCV_TRIGGER(X, 3)                          \
     X(stimecmp, stimecmp, CSR_stimecmp, 1)                                                                   \
     X(mtimecmp, mtimecmp, NO_CSR, 1)                                                                         \
     X(seip_line, seip_line, NO_CSR, 0)                                                                       \
@@ -60,11 +68,13 @@ enum { NO_CSR = -1 };
     X(vxrm, vxrm, CSR_vxrm, 1)                                                                               \
     X(vl, vl, CSR_vl, 0)                                                                                     \
     X(vtype, vtype, CSR_vtype, 0)
+#define RISCV_TRIGGER(X, n) X(tdata1_##n, tdata1[n], NO_CSR, 1) X(tdata2_##n, tdata2[n], NO_CSR, 1)
 #define RISCV_PMPADDR(X, n) X(pmpaddr##n, pmpaddr[n], CSR_pmpaddr0 + n, 1)
 
 /* CSRs that are a view of the state: X(name). */
 #define RISCV_VIEWS(X)                                                                                       \
     X(fcsr) X(sstatus) X(sie) X(sip) X(misa) X(cycle) X(time) X(instret) X(mcycle) X(minstret)               \
+    X(tdata1) X(tdata2)                                                                                      \
     X(mvendorid) X(marchid) X(mimpid) X(mhartid) X(mconfigptr) X(vcsr) X(vlenb)
 /* clang-format on */
 
@@ -297,6 +307,8 @@ const GuestOps riscv64_guest = {
     .raise_mem = riscv_raise_mem,
     .access_fault = riscv_access_fault,
     .irq_line = riscv_irq_line,
+    .watches_page = riscv_watches_page,
+    .data_trigger = riscv_trigger_data,
     .regs = riscv_regs,
     .n_regs = N_REGS,
     .reg_bits = riscv_reg_bits,

@@ -48,21 +48,29 @@ uint64_t riscv_data_key(Hart *h);
 uint64_t riscv_fetch_key(Hart *h);
 void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w);
 
+/* trigger.c */
+bool riscv_watches_page(const Hart *h, Access acc, uint64_t vpage);
+bool riscv_trigger_data(Hart *h, uint64_t vaddr, uint32_t size, Access acc);
+/* May a trigger of any hart match the instruction at pc? */
+bool riscv_trigger_covers(const Machine *m, uint64_t pc);
+
 /* CSRs by name, for the disassembler and the register table: X(number, name).
  * SPEC: privileged 1.12, tables 2.2 to 2.6 */
 /* clang-format off */
 #define RISCV_CSR_NAMES(X)                                                                                   \
-    X(0x001, fflags) X(0x002, frm) X(0x003, fcsr)                                                            \
+    X(0x001, fflags) X(0x002, frm) X(0x003, fcsr) X(0x015, seed)                                               \
     X(0x008, vstart) X(0x009, vxsat) X(0x00a, vxrm) X(0x00f, vcsr)                                           \
     X(0xc20, vl) X(0xc21, vtype) X(0xc22, vlenb)                                                             \
     X(0x100, sstatus) X(0x104, sie) X(0x105, stvec) X(0x106, scounteren) X(0x10a, senvcfg)                   \
     X(0x140, sscratch) X(0x141, sepc) X(0x142, scause) X(0x143, stval) X(0x144, sip)                         \
+    X(0x10c, sstateen0) X(0x10d, sstateen1) X(0x10e, sstateen2) X(0x10f, sstateen3)                          \
+    X(0x30c, mstateen0) X(0x30d, mstateen1) X(0x30e, mstateen2) X(0x30f, mstateen3)                          \
     X(0x14d, stimecmp) X(0x180, satp) X(0x5a8, scontext)                                                     \
     X(0x300, mstatus) X(0x301, misa) X(0x302, medeleg) X(0x303, mideleg) X(0x304, mie) X(0x305, mtvec)       \
     X(0x306, mcounteren) X(0x30a, menvcfg) X(0x320, mcountinhibit)                                           \
     X(0x340, mscratch) X(0x341, mepc) X(0x342, mcause) X(0x343, mtval) X(0x344, mip)                         \
     X(0x747, mseccfg) X(0x7a0, tselect) X(0x7a1, tdata1) X(0x7a2, tdata2) X(0x7a3, tdata3) X(0x7a4, tinfo)  \
-    X(0x7a8, mcontext) X(0x7b0, dcsr) X(0x7b1, dpc) X(0x7b2, dscratch0) X(0x7b3, dscratch1)                  \
+    X(0x7a5, tcontrol) X(0x7a8, mcontext) X(0x7b0, dcsr) X(0x7b1, dpc) X(0x7b2, dscratch0) X(0x7b3, dscratch1)                  \
     X(0xb00, mcycle) X(0xb02, minstret)                                                                      \
     X(0xc00, cycle) X(0xc01, time) X(0xc02, instret) X(0xda0, scountovf)                                                         \
     X(0xf11, mvendorid) X(0xf12, marchid) X(0xf13, mimpid) X(0xf14, mhartid) X(0xf15, mconfigptr)

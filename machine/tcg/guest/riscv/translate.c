@@ -10,8 +10,9 @@
 #include "vector.h"
 
 enum {
-    MAX_FOLLOWED = 8,      /* direct jumps that one block follows */
-    MAX_OPS_PER_INSN = 10, /* fused multiply-add: 6, with probes before and the block's end behind */
+    MAX_FOLLOWED = 8, /* direct jumps that one block follows */
+    MAX_OPS_PER_INSN =
+        11, /* fused multiply-add: 6, with probes and triggers before and the block's end behind */
 };
 
 typedef struct {
@@ -198,6 +199,8 @@ static void translate_insn(Ctx *ctx, uint32_t len)
     ir_insn(ctx->ir, ctx->pc, (int)len);
     if (probe_covers_insn(ctx->m, ctx->pc, ctx->ppage | (ctx->pc & ~WB_PAGE_MASK)))
         ir_call(ctx->ir, HELP_probe_exec, IR_NONE, IR_CONST, IR_NONE, IR_NONE, (int64_t)ctx->pc);
+    if (riscv_trigger_covers(ctx->m, ctx->pc))
+        ir_call(ctx->ir, HELP_trigger, IR_NONE, IR_CONST, IR_NONE, IR_NONE, (int64_t)ctx->pc);
     const uint32_t first = ctx->ir->n_ops;
     if (!decode(ctx, len))
         gen_illegal(ctx);

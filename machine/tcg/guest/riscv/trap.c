@@ -35,6 +35,7 @@ void riscv_enter_trap(Hart *h, uint32_t cause, bool is_interrupt, uint64_t epc, 
         g->mcause = code;
         g->mepc = epc;
         g->mtval = tval;
+        riscv_trigger_enter_m(g);
         status &= ~(MSTATUS_MPP | MSTATUS_MPIE | MSTATUS_MIE);
         status |= g->priv << MSTATUS_MPP_SHIFT;
         status |= (g->mstatus & MSTATUS_MIE) ? MSTATUS_MPIE : 0;
@@ -66,7 +67,9 @@ void riscv_raise(Hart *h, uint32_t cause, uint64_t tval)
 
 void riscv_raise_mem(Hart *h, uint64_t vaddr, Access acc, uint32_t fault)
 {
-    (void)acc;
+    /* SPEC: 3.7.1, table 3.7: an instruction's own breakpoint comes before the faults of its fetch. */
+    if (acc == ACC_EXEC && riscv_trigger_exec(h, hart_insn_pc(h)))
+        return;
     riscv_raise(h, fault, vaddr);
 }
 
@@ -143,6 +146,7 @@ static void enter_supervisor(GuestHart *g)
     g->medeleg = MEDELEG_MASK & ~(1ull << EXC_ECALL_S);
     g->mideleg = IRQS_S;
     g->mcounteren = 0xffffffff;
+    g->mstateen[0] = STATEEN_SE | STATEEN_ENVCFG;
     g->menvcfg |= ENVCFG_STCE | ENVCFG_PBMTE | ENVCFG_CBIE | ENVCFG_CBCFE | ENVCFG_CBZE;
     g->mstatus |= (uint64_t)FS_INITIAL << MSTATUS_FS_SHIFT;
     g->mstatus |= (uint64_t)FS_INITIAL << MSTATUS_VS_SHIFT; /* where there are vectors */
@@ -153,6 +157,7 @@ static void enter_supervisor(GuestHart *g)
 void riscv_reset(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1)
 {
     GuestHart *g = h->g;
+    const bool had_triggers = g->trigger_kinds != 0;
     memset(g, 0, sizeof(*g));
     memset(h->slot, 0, sizeof(h->slot));
     g->priv = PRV_M;
@@ -160,6 +165,12 @@ void riscv_reset(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1)
     g->mstatus = MSTATUS_XLEN;
     /* Software that has never heard of Svadu sees A and D set by hardware. */
     g->menvcfg = ENVCFG_ADUE;
+    /* And supervisors that find Zkr in the device tree read the seed below firmware that has not heard of it.
+     */
+    g->mseccfg = MSECCFG_SSEED;
+    for (uint32_t i = 0; i < TRIGGERS; i++)
+        g->tdata1[i] = riscv_tdata1_legal(0);
+    h->m->flush_wanted |= had_triggers;
     g->stimecmp = g->mtimecmp = g->reservation = ~0ull;
     g->vtype = VTYPE_VILL;
     if (h->m->host.sbi_call)
@@ -185,6 +196,10 @@ void riscv_state_loaded(Hart *h)
     riscv_vector_loaded(h);
     if (riscv_pmp_update(g))
         softmmu_flush_all(h->m);
+    g->tselect = g->tselect < TRIGGERS ? g->tselect : 0;
+    for (uint32_t i = 0; i < TRIGGERS; i++)
+        g->tdata1[i] = riscv_tdata1_legal(g->tdata1[i]);
+    riscv_triggers_loaded(h);
     riscv_regime_changed(h);
 }
 
@@ -245,6 +260,7 @@ uint64_t helper_mret(Hart *h, uint64_t insn, uint64_t b, uint64_t c)
     uint64_t status = g->mstatus, mpp = (status & MSTATUS_MPP) >> MSTATUS_MPP_SHIFT;
     g->mstatus = (status & ~(MSTATUS_MPP | MSTATUS_MIE)) | MSTATUS_MPIE;
     g->mstatus |= (status & MSTATUS_MPIE) ? MSTATUS_MIE : 0;
+    riscv_trigger_leave_m(g);
     return_to(h, mpp, g->mepc);
     return 0;
 }
