@@ -63,7 +63,7 @@ def test_a_boot_without_the_guilty_interrupt_succeeds(bad: Path, backend: str) -
     for place in places:
         with Session.open(bad, backend) as session:
             session.goto(place)
-            written = session.delay_interrupt(500)
+            written = session.delay_interrupt(3000)
             assert written.branch is not None and written.icount == place
             assert session.cont().reason == "end"
             if session.trace.meta["end_reason"] == "poweroff":
