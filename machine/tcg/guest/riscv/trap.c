@@ -146,6 +146,9 @@ static void enter_supervisor(GuestHart *g)
     g->medeleg = MEDELEG_MASK & ~(1ull << EXC_ECALL_S);
     g->mideleg = IRQS_S;
     g->mcounteren = 0xffffffff;
+    /* A kernel that finds no performance counters leaves this alone, and its vDSO reads the time in U-mode.
+     */
+    g->scounteren = CTR_CY | CTR_TM | CTR_IR;
     g->mstateen[0] = STATEEN_SE | STATEEN_ENVCFG;
     g->menvcfg |= ENVCFG_STCE | ENVCFG_PBMTE | ENVCFG_CBIE | ENVCFG_CBCFE | ENVCFG_CBZE;
     g->mstatus |= (uint64_t)FS_INITIAL << MSTATUS_FS_SHIFT;

@@ -293,6 +293,16 @@ def test_built_in_sbi_enters_supervisor_with_everything_delegated() -> None:
     assert cpu["mstatus"] & FS
 
 
+def test_built_in_sbi_lets_users_read_the_time() -> None:
+    """Debian's systemd died of an illegal instruction in its vDSO: firmware opens scounteren, as OpenSBI does, since
+    a kernel that finds no performance counters does not."""
+    cpu = OneStep(builtin_sbi=True)
+    cpu["priv"] = U
+    for number in (0xC00, 0xC01, 0xC02):
+        assert cpu.step(csr(RS, number, rs1=0)) is None
+    assert cpu.step(csr(RS, 0xC03, rs1=0)) == 2
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_built_in_sbi_takes_calls_inside_the_step(backend: str) -> None:
     cpu = OneStep(backend, builtin_sbi=True)
