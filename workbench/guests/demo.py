@@ -29,6 +29,8 @@ MAX_STEPS = 50_000_000
 #: struct buffer of kernel.h: offsets of its first fields, its owners, and more than there are buffers.
 _NEXT, _OWNER, _MAGIC = 0, 8, 16
 _FREE, _TICK = 0, 2
+#: Steps in which ``pool_get`` takes a buffer off the free list, once it has marked it.
+_TAKEN_OFF = 4
 _MAX_LIST = 256
 
 
@@ -132,7 +134,7 @@ def investigate(session: Session) -> Finding:
     session.goto("end")
     at_panic = _reverse_to(session, "panic")
     message = _panic_message(session)
-    broken = first_bad(session, session.start, at_panic.icount, pool_is_sound)
+    broken = first_bad(session, session.start, at_panic.icount, _stays_sound)
     cause = _place(session, broken - 1)
     session.goto(broken)
     buffer = _wrongly_free(session)
@@ -168,6 +170,14 @@ def pool_is_sound(session: Session) -> bool:
     return all(_word(session, b + _OWNER) == _FREE for b in free) and all(
         _word(session, b + _OWNER) == _TICK for b in queued
     )
+
+
+def _stays_sound(session: Session) -> bool:
+    """The same, but for the moment in which a buffer has its new owner and is still on the free list."""
+    if pool_is_sound(session):
+        return True
+    session.stepi(_TAKEN_OFF)
+    return pool_is_sound(session)
 
 
 def _wrongly_free(session: Session) -> int:
