@@ -30,7 +30,7 @@ def main() -> int:
     for failure in tally.failures[: options.shrinks]:
         print(failure.text())
     if options.table:
-        print(coverage_table(tally.vectors))
+        print(coverage_table({"jit": tally.vectors, **tally.agreed}))
     print(
         f"seeds {options.seed} to {seed - 1}: {tally.sequences} sequences, {tally.instructions} instructions, "
         f"{tally.traps} traps, {tally.inconclusive.total()} inconclusive, {len(tally.failures)} differences, "

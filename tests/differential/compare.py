@@ -31,6 +31,19 @@ def inconclusive(sequence: Sequence_, pair: tuple[str, str], a: Outcome, b: Outc
     return ""
 
 
+def unlike_itself(sequence: Sequence_, fill: bytes, before: Outcome) -> str:
+    """Return why a difference from the peer is none of ours, or nothing: the peer is asked again, and what was executed
+    is looked at."""
+    (again,) = RUNS["qemu"]([sequence.assemble()], fill)
+    if differences(before, again):
+        return "the peer, asked again, did otherwise: its time is real"
+    lacking = [p for p in patterns() if not peer.has(p) and p.extension in peer.MISSING_EXTENSIONS]
+    words = machines.instructions_run(sequence.assemble(), fill)
+    if any(int.from_bytes(w[: p.width // 8], "little") & p.mask == p.match for w in words for p in lacking):
+        return "it went into data that is an instruction of ours alone"
+    return ""
+
+
 def differences(a: Outcome, b: Outcome) -> dict[str, tuple[int | str, int | str]]:
     """Return the fields that differ."""
     out: dict[str, tuple[int | str, int | str]] = {
@@ -62,6 +75,8 @@ class Failure:
         lines[-1] += f", medeleg {s.medeleg:#x}"
         if s.satp:
             lines.append("  PTEs " + " ".join(f"{p:x}" for p in s.ptes))
+        if s.leaf_at:
+            lines.append(f"  superpage {s.leaf:x} at {s.leaf_at:#x}")
         lines += [f"  {line}" for line in disassemble(start)]
         lines += [f"  {name}: {_hex(a)} != {_hex(b)}" for name, (a, b) in self.found.items()]
         return "\n".join(lines)
@@ -159,6 +174,7 @@ class Tally:
     """What has been run: vectors by instruction, inconclusive sequences, differences explained and not."""
 
     vectors: Counter[str] = field(default_factory=Counter)
+    agreed: dict[str, Counter[str]] = field(default_factory=dict)  # by machine that agreed with the JIT
     sequences: int = 0
     traps: int = 0
     inconclusive: Counter[str] = field(default_factory=Counter)
@@ -202,6 +218,10 @@ def compare(
                 continue
             found = differences(a, b)
             if not found:
+                tally.agreed.setdefault(other, Counter()).update(item.name for item in s.items)
+                continue
+            if other == "qemu" and (why := unlike_itself(s, fill, b)):
+                tally.inconclusive[why] += 1
                 continue
             if other == "qemu" and _agrees_alone(s, fill, a):
                 tally.inconclusive["the peer, alone with it, does what we did"] += 1

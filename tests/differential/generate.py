@@ -76,7 +76,14 @@ SEWS: tuple[tuple[tuple[int, ...], tuple[str, ...]], ...] = (
 KEEP_VSTART = frozenset({"vslideup", "vmv_x_s", "vmv_s_x", "vfmv_f_s", "vfmv_s_f"})
 #: Registers that hold strides, and lengths, in sequences with vectors.
 STRIDES = {14: 8, 15: (1 << 64) - 4, 16: 1, 17: 24}
-NOP, ECALL, SRET, FENCE_I = 0x13, 0x73, 0x1020_0073, 0x100F
+NOP, ECALL, SRET, MRET, FENCE_I, SFENCE = 0x13, 0x73, 0x1020_0073, 0x3020_0073, 0x100F, 0x1200_0073
+MPRV, MPP_SHIFT, TVM = 1 << 17, 11, 1 << 20
+#: Those that M-mode may touch and leave the harness whole.
+MACHINE_CSRS = [(n, True) for n in (1, 2, 3, 0x140, 0x142, 0x143, 0x342)] * 2 + [
+    (n, False) for n in (0x100, 0x141, 0x300, 0x304, 0x305, 0x341, 0x3A0, 0x3B0, 0x3BF, 0xF14, 0xF15, 0x3A1)
+]
+#: The page of a sequence's own by which it reaches the level 0 of its page tables.
+TABLE_PAGE = 7
 
 
 @dataclass(frozen=True)
@@ -191,17 +198,25 @@ class Generator:
         self.plain = [p for p in pool if p.extension in ("I", "M", "Zbb") and p.args.name in ("r", "i")]
         self.plain = [p for p in self.plain if p.trans not in LOADS | {"jalr"}]
         self.supervisor = self.paged = self.wide = False
+        #: In M-mode, which the PMP does not bind: it accesses memory by addresses made on the spot alone.
+        self.machine = False
+        self.untied_groups = [
+            untied for group in groups.values() if (untied := [p for p in group if not _touches_memory(p)])
+        ]
+        #: The page tables can be written, and TVM does not keep SFENCE.VMA from it.
+        self.retabling = False
         #: In S-mode from start to end, with TVM clear: the peer lets U-mode execute SFENCE.W.INVAL and
         #: SFENCE.INVAL.IR, and gives no encoding in mtval for SINVAL.VMA. SPEC: privileged, Svinval and 3.1.16
         self.svinval = False
 
     def sequence(self) -> Sequence_:
         rng = self.rng
-        self.supervisor = rng.random() < 0.5
         self.sews, floating = rng.choice(SEWS)
         self.vectors = [
             p for p in self.all_vectors if _is_integer(p) or p.mnemonic.startswith(floating or "-")
         ]
+        self.machine = rng.random() < 0.12 and not self.vectors
+        self.supervisor = not self.machine and rng.random() < 0.5
         start = self._start()
         self.paged, self.wide = start.satp != 0, start.medeleg != 0
         self.svinval = self.supervisor and not start.mstatus >> 20 & 1 and rng.random() < 0.3
@@ -254,23 +269,45 @@ class Generator:
         mstatus = fs << 13 | rng.getrandbits(2) << 18 | 1 << 21 | rng.choice((0, 0, 1)) << 22
         if self.vectors and rng.random() < 0.95:
             mstatus |= VS
-        mstatus |= (1 << 11 if self.supervisor else 0) | rng.choice((0, 0, 1)) << 20
+        mstatus |= (3 if self.machine else 1 if self.supervisor else 0) << MPP_SHIFT | rng.choice((0, 0, TVM))
         mstatus |= rng.getrandbits(1) << 8 | rng.getrandbits(1) << 5
+        mstatus |= 1 << 7 if self.machine else 0  # so that the watchdog is heard
         fcsr = rng.choice((0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 7)) << 5 | rng.choice((0, 0, rng.getrandbits(5)))
-        satp, ptes = 0, [0] * harness.N_PTES
+        satp, ptes, leaf = 0, [0] * harness.N_PTES, (0, 0)
+        self.retabling = False
         if rng.random() < 0.4:
             mode = rng.choice(MODES)
             satp = mode << 60 | (harness.TABLES + 0x1000 * {8: 2, 9: 3, 10: 4}[mode]) >> 12
             ptes = [self._pte(i) for i in range(harness.N_PTES)]
-            x[PAGED_BASE[0]] = PAGED_BASE[1]
+            if rng.random() < 0.2:
+                leaf = self._superpage({8: 2, 9: 3, 10: 4}[mode])
+            else:
+                # Not under a superpage: what it crosses into is not the arena's.
+                x[PAGED_BASE[0]] = PAGED_BASE[1]
+            if not leaf[0] and self.supervisor and not mstatus & TVM and rng.random() < 0.5:
+                self.retabling = True
+                ptes[TABLE_PAGE] = harness.TABLES >> 12 << 10 | 0xC7
         menvcfg = rng.choice((0, 0, 0xF1, rng.choice((0x10, 0x30, 0x40, 0x80)))) | ADUE | PBMTE
         # A user's code page is none to the supervisor's handler. Calls are not delegated: one ends the sequence.
-        delegates = rng.random() < 0.4 and not (satp and not self.supervisor) and not self.vectors
+        delegates = rng.random() < 0.4 and not (satp and not self.supervisor) and not self.machine and not self.vectors
         medeleg = rng.getrandbits(16) & DELEGABLE if delegates else 0
         if mstatus >> 22 & 1:
             medeleg &= ~(1 << 2)  # the handler's SRET would trap to the handler
         f = [self.floating() for _ in range(32)]
-        return Start(b"", x, f, fcsr, mstatus, satp, menvcfg, medeleg, ptes, vectors=bool(self.vectors))
+        return Start(b"", x, f, fcsr, mstatus, satp, menvcfg, medeleg, ptes, bool(self.vectors), *leaf)
+
+    def _superpage(self, levels: int) -> tuple[int, int]:
+        """A leaf on a level above the last that maps the arena, if it is aligned; where it is, and itself."""
+        rng = self.rng
+        level = rng.randint(1, levels)
+        base = harness.ARENA >> (12 + 9 * level) << 9 * level
+        if rng.random() < 0.15:
+            base |= 1 << rng.randrange(9 * level)
+        # D is set, and A here or by the first fetch: the peer sets them before the PMP refuses an access.
+        flags = 0xCF | (0 if self.supervisor else 0x10)
+        flags ^= rng.choice((0, 0, 0, 0 if self.machine else 0x40, 0x08, 0x04, 0x06, 0x10))
+        at = harness.TABLES + 0x1000 * level + 8 * (harness.ARENA >> (12 + 9 * level) & 511)
+        return at, base << 10 | flags
 
     def _pte(self, index: int) -> int:
         rng = self.rng
@@ -311,9 +348,13 @@ class Generator:
             return self._far_jump()
         if kind < 0.055:
             return self._status()
-        if kind < 0.06 and self.supervisor and not self.svinval:
+        if kind < 0.06 and (self.supervisor or self.machine) and not self.svinval:
             return self._return()
-        groups = self.wide_groups if self.wide else self.all_groups
+        if kind < 0.12 and self.machine:
+            return self._as_lower_mode()
+        if kind < 0.12 and self.retabling:
+            return self._retable()
+        groups = self.wide_groups if self.wide else self.untied_groups if self.machine else self.all_groups
         p = rng.choice(rng.choices(groups, [len(group) ** 0.5 for group in groups])[0])
         if p.extension == "Svinval" and not self.svinval:
             return self._one(self.plain[0])
@@ -350,7 +391,7 @@ class Generator:
         if "rm" in kinds and rng.random() < 0.9:
             word = put(p, word, "rm", rng.choice((0, 1, 2, 3, 4, 7, 7, 7)))
         if "csr" in kinds:
-            number, writable = rng.choice(CSRS)
+            number, writable = rng.choice(MACHINE_CSRS if self.machine else CSRS)
             word = put(p, word, "csr", number)
             if not writable:
                 word = word & ~(31 << 15 | 3 << 12) | 2 << 12  # csrrs rd, csr, zero
@@ -521,14 +562,70 @@ class Generator:
         return Item("csrrs", 8, lambda pc, to: code, count=2)
 
     def _return(self) -> Item:
-        """SRET to an instruction further on."""
+        """SRET, or in M-mode MRET, to an instruction further on."""
         t = self._scratch()
+        epc, xret = (0x341, MRET) if self.machine else (0x141, SRET)
 
         def code(pc: int, to: int) -> bytes:
             add = (to - pc & 0xFFF) << 20 | t << 15 | t << 7 | 0x13
-            return struct.pack("<4I", t << 7 | 0x17, add, 0x141 << 20 | t << 15 | 1 << 12 | 0x73, SRET)
+            return struct.pack("<4I", t << 7 | 0x17, add, epc << 20 | t << 15 | 1 << 12 | 0x73, xret)
 
-        return Item("sret", 16, code, self.rng.randint(0, 3), 4)
+        return Item("mret" if self.machine else "sret", 16, code, self.rng.randint(0, 3), 4)
+
+    def _as_lower_mode(self) -> Item:
+        """In M-mode: a load and a store with MPRV, as S-mode or U-mode would do them."""
+        rng = self.rng
+        m, t = rng.sample([r for r in range(1, 32) if r not in BASES], 2)
+        # The peer takes the pages of the code for M-mode's own once it has fetched from them.
+        page = rng.randrange(2, 6 if self.paged else 3)
+        address = ARENA + 0x1000 * page + rng.randrange(0, 0xFF8)
+        mode = rng.choice((0, 1))
+        load = rng.choice((0, 1, 2, 3, 4, 5, 6)) << 12 | self._scratch() << 7 | t << 15 | 0x03
+        store = rng.randrange(4) << 12 | self._register() << 20 | t << 15 | 0x23
+
+        def code(pc: int, to: int) -> bytes:
+            words = _set_mstatus(m, 3 << MPP_SHIFT, False)
+            words += _set_mstatus(m, MPRV | mode << MPP_SHIFT, True)
+            words += [*_address(t, address, pc + 4 * len(words)), load, store, *_set_mstatus(m, MPRV, False)]
+            return struct.pack(f"<{len(words)}I", *words)
+
+        return Item("csrrs", len(code(CODE, CODE)), code, count=len(code(CODE, CODE)) // 4)
+
+    def _retable(self) -> Item:
+        """Write a PTE of a page of data, and SFENCE.VMA; the address of the tables does not stay in a register."""
+        t, v = self.rng.sample([r for r in range(1, 32) if r not in BASES], 2)
+        index = self.rng.choice((2, 3, 4))
+        pte = self._pte(index) & 0x3FFF_FFFF
+        address = ARENA + 0x1000 * TABLE_PAGE + 8 * (harness.FIRST_PTE + index)
+
+        def code(pc: int, to: int) -> bytes:
+            words = [*_constant(v, pte), *_address(t, address, pc + 8)]
+            words += [v << 20 | t << 15 | 3 << 12 | 0x23, SFENCE, t << 7 | 0x13]
+            return struct.pack(f"<{len(words)}I", *words)
+
+        return Item("sd", len(code(CODE, CODE)), code, count=7)
+
+
+def _touches_memory(p: Pattern) -> bool:
+    compressed = ("c_l", "c_s", "lw", "ld", "sw", "sd", "flw", "fld", "fsw", "fsd")
+    return p.trans in LOADS | STORES or p.args.name in ("amo", "lr", "cbo") or p.trans.startswith(compressed)
+
+
+def _constant(reg: int, value: int) -> list[int]:
+    """lui and addiw: any positive value below 2^31 - 2048."""
+    low = (value & 0xFFF) - ((value & 0x800) << 1)
+    return [(value - low) & 0xFFFF_F000 | reg << 7 | 0x37, (low & 0xFFF) << 20 | reg << 15 | reg << 7 | 0x1B]
+
+
+def _address(reg: int, address: int, pc: int) -> list[int]:
+    """auipc, which is at pc, and addi."""
+    away = address - pc
+    low = (away & 0xFFF) - ((away & 0x800) << 1)
+    return [(away - low) & 0xFFFF_F000 | reg << 7 | 0x17, (low & 0xFFF) << 20 | reg << 15 | reg << 7 | 0x13]
+
+
+def _set_mstatus(reg: int, mask: int, on: bool) -> list[int]:
+    return [*_constant(reg, mask), 0x300 << 20 | reg << 15 | (2 if on else 3) << 12 | 0x73]
 
 
 def template(seed: int) -> bytes:

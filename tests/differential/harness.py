@@ -41,12 +41,12 @@ CLINT_MTIME = 0x200_BFF8
 MASK64 = (1 << 64) - 1
 
 # Offsets in a record that goes in.
-IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_MEDELEG, IN_CODE = (
-    0, 256, 512, 520, 528, 536, 544, 608, 640,
+IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_MEDELEG, IN_LEAF_AT, IN_LEAF, IN_CODE = (
+    0, 256, 512, 520, 528, 536, 544, 608, 616, 624, 640,
 )  # fmt: skip
 # Offsets in a record that comes out.
 OUT_TRAPS, OUT_F, OUT_FCSR, OUT_ARENA, OUT_TRAP_DIGEST, OUT_STATUS = 0, 256, 512, 520, 528, 536
-OUT_MSTATUS, OUT_SCSRS, OUT_REWRITTEN, OUT_PTES, OUT_LOG, OUT_VECTOR = 544, 552, 600, 640, 704, 968
+OUT_MSTATUS, OUT_SCSRS, OUT_REWRITTEN, OUT_LEAF, OUT_PTES, OUT_LOG, OUT_VECTOR = 544, 552, 600, 624, 640, 704, 968
 REWRITTEN_WORDS = (MAX_CODE_BYTES // 2 + 63) // 64
 STATUSES = ("ended", "left its code", "watchdog")
 #: What a machine that broke down over a sequence is said to have left.
@@ -67,8 +67,8 @@ V_BYTES = 512
 STATUS_MASK = 0x7FFF_FFFF_FFFF_99FF
 CTX_BYTES = 1024  # of a hart
 # Offsets in the context.
-CTX_IN, CTX_OUT, CTX_LEFT, CTX_COUNT, CTX_DIGEST, CTX_PATIENCE, CTX_END, CTX_STATUS, CTX_SAVED, CTX_LOG = (
-    0, 8, 16, 24, 32, 40, 48, 56, 64, 128,
+CTX_IN, CTX_OUT, CTX_LEFT, CTX_COUNT, CTX_DIGEST, CTX_PATIENCE, CTX_END, CTX_STATUS, CTX_SAVED, CTX_KEPT, CTX_LOG = (
+    0, 8, 16, 24, 32, 40, 48, 56, 64, 112, 128,
 )  # fmt: skip
 DIGEST_FACTOR = 0x9E37_79B9_7F4A_7C15
 
@@ -183,6 +183,8 @@ go:
     addi s2, s0, {IN_CODE}; li s3, {CODE}; li s4, {MAX_CODE_BYTES}; add s4, s4, s3
 place: ld a0, 0(s2); sd a0, 0(s3); addi s2, s2, 8; addi s3, s3, 8; bltu s3, s4, place
     li t1, {level0}; {ptes_in}
+    ld t1, {IN_LEAF_AT}(s0); beqz t1, tables; ld t0, 0(t1); sd t0, {CTX_KEPT}(s5); ld t0, {IN_LEAF}(s0); sd t0, 0(t1)
+tables:
     fence.i; sfence.vma
     {log_clear}
     sd zero, {CTX_COUNT}(s5); sd zero, {CTX_DIGEST}(s5); sd zero, {CTX_STATUS}(s5)
@@ -249,6 +251,9 @@ done:
     {keep_scsrs}
     csrw satp, zero; sfence.vma
     li t1, {level0}; {ptes_out}
+    ld t2, {CTX_IN}(s5); ld t1, {IN_LEAF_AT}(t2); sd zero, {OUT_LEAF}(s1); beqz t1, plain
+    ld t0, 0(t1); sd t0, {OUT_LEAF}(s1); ld t0, {CTX_KEPT}(s5); sd t0, 0(t1)
+plain:
     {log_out}
     ld t0, {CTX_COUNT}(s5); sd t0, {OUT_TRAPS}(s1)
     ld t0, {CTX_DIGEST}(s5); sd t0, {OUT_TRAP_DIGEST}(s1)
@@ -288,12 +293,16 @@ class Start:
     medeleg: int = 0
     ptes: list[int] = field(default_factory=lambda: [0] * N_PTES)
     vectors: bool = False
+    #: a superpage: the address of a PTE on a level above the last, and the leaf in its place; 0: none
+    leaf_at: int = 0
+    leaf: int = 0
 
     def pack(self) -> bytes:
         assert len(self.code) <= SUPERVISOR_HANDLER - CODE
         head = struct.pack("<32Q32Q", self.mstatus, *self.x[1:], *self.f)
         last = CODE + len(self.code) - 4
         head += struct.pack("<13Q", self.fcsr, last, self.satp, self.menvcfg, *self.ptes, self.medeleg)
+        head += struct.pack("<2Q", self.leaf_at, self.leaf)
         code = self.code.ljust(SUPERVISOR_HANDLER - CODE, b"\0") + _HANDLER
         return (head.ljust(IN_CODE, b"\0") + code).ljust(RECORD_BYTES, b"\0")
 
@@ -371,6 +380,7 @@ class Outcome:
         at |= {name: words[OUT_VECTOR // 8 + i] for i, name in enumerate(("v", *VCSRS))}
         at |= {name: words[OUT_SCSRS // 8 + i] for i, name in enumerate(SCSRS)}
         at |= {f"pte{i}": words[OUT_PTES // 8 + i] for i in range(N_PTES)}
+        at["leaf"] = words[OUT_LEAF // 8]
         for i in range(LOGGED_TRAPS):
             for k, name in enumerate(("cause", "epc", "tval", "status")):
                 at[f"trap{i}.{name}"] = words[OUT_LOG // 8 + 4 * i + k]

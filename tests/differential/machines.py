@@ -83,6 +83,24 @@ def run_ours(
         return harness.outcomes(engine.read_phys(harness.RECORDS_OUT, harness.RECORD_BYTES * len(starts)))
 
 
+def instructions_run(start: Start, template: bytes) -> set[bytes]:
+    """Return four bytes from each instruction in the arena that a sequence executed on ours."""
+    host, out = BareHost(), set()
+    with Engine(ram_base=harness.BASE, ram_size=harness.RAM_BYTES, host=host, builtin_sbi=False) as engine:
+        host.engine = engine
+        engine.set_switch("jit", False)
+        engine.write_phys(harness.BASE, harness.image([start], template, PATIENCE))
+        engine.reset_hart(0, harness.BASE)
+        for _ in range(60_000):
+            pc = engine.get_reg(0, "pc")
+            paddr = engine.translate(0, pc, "x")
+            if paddr is not None and harness.ARENA <= paddr < harness.ARENA + harness.ARENA_BYTES:
+                out.add(engine.read_phys(paddr, 4))
+            if engine.run(engine.icount + 1) is ExitReason.STOP:
+                break
+    return out
+
+
 def run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
     """Run on QEMU. A sequence over which it aborts is found by halves, and its outcome is ``BROKEN``."""
     try:

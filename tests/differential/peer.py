@@ -6,7 +6,8 @@ ignored while Svnapot or Svpbmt is there (4.4.1); A is set before the PMP refuse
 an access that goes on in another page is held against the PMP as if it went on behind the first (3.7.1), and its
 mtval is the whole access's address (3.1.16: the faulting part's); an SC of another width than its LR fails
 (unprivileged, 8.2 leaves it open); AMOs of a machine with one hart fault like loads
-(unprivileged, 8.4: like stores).
+(unprivileged, 8.4: like stores); pages that M-mode has fetched from are not translated for its loads and stores with
+MPRV (privileged, 3.1.6.3); mtval is 0 after a breakpoint, which 3.1.16 allows.
 
 Of vectors (vector 1.0): vxsat and vxrm keep all bits (3.8, 3.9: they have one and two); floating point of 16 bits is
 legal without Zvfh (13); vstart stays where it is not less than vl (5.4) or the end of whole registers (7.9), and behind
