@@ -64,6 +64,13 @@ def requires(*tools: str) -> None:
             _skip_or_fail(tool, f"{tool} is not installed")
 
 
+def requires_file(path: Path, package: str) -> Path:
+    """Return the path of a file that a package brings; the same as ``requires`` where it is not there."""
+    if not path.exists():
+        _skip_or_fail(package, f"{path} is not here: install {package}")
+    return path
+
+
 def _skip_or_fail(what: str, reason: str) -> None:
     required = os.environ.get("WORKBENCH_REQUIRE", "").replace(",", " ").split()
     if "all" in required or what in required:
@@ -94,19 +101,24 @@ def builtin_path(builtin_image: bytes, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def debian_guest() -> Guest:
-    """Debian's kernel and initramfs from the cache; fetched there if WORKBENCH_REQUIRE asks for it."""
+def fetched_guest(name: str) -> Guest:
+    """Return a guest from the cache; fetched there if WORKBENCH_REQUIRE asks for it."""
     from workbench.errors import WorkbenchError
     from workbench.guests import fetch
 
-    guest = fetch.cached("debian-riscv64")
+    guest = fetch.cached(name)
     if guest is None and "all" in os.environ.get("WORKBENCH_REQUIRE", ""):
         try:
-            guest = fetch.fetch("debian-riscv64")
+            guest = fetch.fetch(name)
         except WorkbenchError as error:
             pytest.fail(str(error), pytrace=False)
     if guest is None:
-        _skip_or_fail("debian-riscv64", "the guest is not here: workbench guest fetch debian-riscv64")
+        _skip_or_fail(name, f"the guest is not here: workbench guest fetch {name}")
         raise AssertionError
     return guest
+
+
+@pytest.fixture(scope="session")
+def debian_guest() -> Guest:
+    """Debian's kernel and initramfs."""
+    return fetched_guest("debian-riscv64")

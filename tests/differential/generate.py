@@ -289,7 +289,12 @@ class Generator:
                 ptes[TABLE_PAGE] = harness.TABLES >> 12 << 10 | 0xC7
         menvcfg = rng.choice((0, 0, 0xF1, rng.choice((0x10, 0x30, 0x40, 0x80)))) | ADUE | PBMTE
         # A user's code page is none to the supervisor's handler. Calls are not delegated: one ends the sequence.
-        delegates = rng.random() < 0.4 and not (satp and not self.supervisor) and not self.machine and not self.vectors
+        delegates = (
+            rng.random() < 0.4
+            and not (satp and not self.supervisor)
+            and not self.machine
+            and not self.vectors
+        )
         medeleg = rng.getrandbits(16) & DELEGABLE if delegates else 0
         if mstatus >> 22 & 1:
             medeleg &= ~(1 << 2)  # the handler's SRET would trap to the handler

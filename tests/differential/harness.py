@@ -46,7 +46,15 @@ IN_MSTATUS, IN_F, IN_FCSR, IN_END, IN_SATP, IN_MENVCFG, IN_PTES, IN_MEDELEG, IN_
 )  # fmt: skip
 # Offsets in a record that comes out.
 OUT_TRAPS, OUT_F, OUT_FCSR, OUT_ARENA, OUT_TRAP_DIGEST, OUT_STATUS = 0, 256, 512, 520, 528, 536
-OUT_MSTATUS, OUT_SCSRS, OUT_REWRITTEN, OUT_LEAF, OUT_PTES, OUT_LOG, OUT_VECTOR = 544, 552, 600, 624, 640, 704, 968
+OUT_MSTATUS, OUT_SCSRS, OUT_REWRITTEN, OUT_LEAF, OUT_PTES, OUT_LOG, OUT_VECTOR = (
+    544,
+    552,
+    600,
+    624,
+    640,
+    704,
+    968,
+)
 REWRITTEN_WORDS = (MAX_CODE_BYTES // 2 + 63) // 64
 STATUSES = ("ended", "left its code", "watchdog")
 #: What a machine that broke down over a sequence is said to have left.

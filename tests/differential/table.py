@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from machine.tcg.decodetree import Pattern
 from machine.tcg.engine import Engine
 from tests.differential import harness, machines, peer
-from tests.differential.generate import Generator, patterns
+from tests.differential.generate import VECTOR, Generator, patterns
 
 #: Instructions that are generated as parts of items alone.
 TEMPLATED = frozenset({"sret", "mret", "sc.w", "sc.d", "lr.w", "lr.d"})
 
 
 def translation(engine: Engine, p: Pattern) -> str:
-    """Return ``code`` where an instruction becomes ops of its own, ``helper`` where it calls one and does no more.
+    """Return ``code`` where an instruction becomes ops of its own, ``helper`` where it calls one and does no more,
+    ``by vtype`` where the state of vectors decides.
 
     Raises:
         AssertionError: it is not translated at all: the block is that of an illegal instruction.
     """
+    if p.extension == VECTOR:
+        return "by vtype"
     word = Generator(0, patterns()).word(p)
     if "rd" in p.args.kinds and p.width == 32:
         word = word & ~(31 << 7) | 14 << 7  # not x0, for which some do nothing

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -159,6 +160,7 @@ class PrivateApt:
         if any(c in str(root) for c in '"\\\n'):
             raise InputError(f"guest fetch: apt cannot work in a folder of this name: {root}")
         self.suite = suite
+        self.root = root
         self._config = root / "apt.conf"
         self._downloads = root / "downloads"
         for folder in ("state/lists/partial", "cache/archives/partial", "sources", "log", "downloads"):
@@ -206,6 +208,25 @@ class PrivateApt:
         if not path.exists():
             raise AptError(f"guest fetch: apt downloaded {package}, but not as {path.name}")
         return path
+
+    def download_all(self, packages: Sequence[str]) -> list[Path]:
+        """Fetch packages with everything that they need, verified, in an order in which they can be unpacked.
+
+        Args:
+            packages: names or apt's patterns, such as ``?essential``.
+        """
+        install = ["-y", "-q", "--no-install-recommends", "-o", "Debug::NoLocking=1", "install", *packages]
+        # apt lists only what it has not got, so it looks into an empty folder.
+        (self.root / "cache" / "none" / "partial").mkdir(parents=True, exist_ok=True)
+        listed = self._apt("apt-get", "--print-uris", "-o", "Dir::Cache::archives=none", *install)
+        names = re.findall(r"^'\S+' (\S+\.deb) ", listed, re.MULTILINE)
+        archives = self.root / "cache" / "archives"
+        if not all((archives / name).exists() for name in names):
+            self._apt("apt-get", "--download-only", *install)
+        missing = [name for name in names if not (archives / name).exists()]
+        if missing or not names:
+            raise AptError(f"guest fetch: apt did not download {', '.join(missing) or 'anything'}")
+        return [archives / name for name in names]
 
     def _apt(self, tool: str, *arguments: str, cwd: Path | None = None) -> str:
         return _run([tool, "-c", str(self._config), *arguments], cwd=cwd)

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from machine.errors import MachineError
 from machine.images import unpack
 from workbench.errors import InputError, UsageError
-from workbench.guests import apt, debs
+from workbench.guests import apt, debs, rootfs
 from workbench.guests.initramfs import build_busybox_initramfs
 from workbench.kallsyms import find_symbols
 
@@ -46,13 +47,40 @@ class GuestInfo:
     description: str
     architecture: str
     kernel_package: str
+    #: the kernel's command line
+    append: str
+    #: what apt is to put on a disk, with all that this needs; none: no disk
+    root_packages: tuple[str, ...] = ()
 
 
 GUESTS = {
-    "debian-riscv64": GuestInfo(
-        "debian-riscv64", "Debian's kernel with a busybox initramfs", "riscv64", "linux-image-riscv64"
+    info.name: info
+    for info in (
+        GuestInfo(
+            "debian-riscv64",
+            "Debian's kernel with a busybox initramfs",
+            "riscv64",
+            "linux-image-riscv64",
+            "console=ttyS0 wb.poweroff",
+        ),
+        GuestInfo(
+            "debian-riscv64-installer",
+            "Debian's installer, as it comes from the network",
+            "riscv64",
+            "debian-installer-13-netboot-riscv64",
+            "console=ttyS0",
+        ),
+        GuestInfo(
+            "debian-riscv64-rootfs",
+            "Debian with systemd on a virtio disk, configured at its first boot",
+            "riscv64",
+            "linux-image-riscv64",
+            "console=ttyS0 wb.root=/dev/vda",
+            ("?essential", "systemd-sysv", "udev", "login", "bzip2", "procps"),
+        ),
     )
 }
+DISK = "rootfs.img"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +108,21 @@ class Guest:
         manifest: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
         return manifest
 
-    def options(self, append: str = "console=ttyS0 wb.poweroff") -> list[str]:
-        """Return the options that boot it with ``workbench record`` or ``workbench run``."""
-        return ["--kernel", str(self.kernel), "--initrd", str(self.initrd), "--append", append]
+    @property
+    def disk(self) -> Path | None:
+        """The root file system, of a guest that has one."""
+        path = self.folder / DISK
+        return path if path.exists() else None
+
+    def options(self, append: str = "") -> list[str]:
+        """Return the options that boot it with ``workbench record`` or ``workbench run``.
+
+        Args:
+            append: the kernel's command line, instead of the guest's own.
+        """
+        drive = [] if self.disk is None else ["--drive", f"file={self.disk},format=raw"]
+        append = append or GUESTS[self.name].append
+        return ["--kernel", str(self.kernel), "--initrd", str(self.initrd), *drive, "--append", append]
 
     def command(self) -> str:
         """Return a command that records its boot, ready for a shell."""
@@ -184,6 +224,8 @@ def _fetch_from(info: GuestInfo, mirror: apt.Mirror, suite: str, progress: Progr
     packages: dict[str, str] = {}
     files: dict[str, bytes] = {}
     modules: dict[str, debs.PackedModule] = {}
+    if "netboot" in info.kernel_package:
+        return _fetch_installer(info, client, progress)
     for package in [*_kernel_packages(client, info), "busybox-static"]:
         packages[package] = client.fields(package)["version"]
         progress(f"{suite}: {package} {packages[package]}")
@@ -196,10 +238,41 @@ def _fetch_from(info: GuestInfo, mirror: apt.Mirror, suite: str, progress: Progr
     missing = {"Image", "busybox", "config"} - files.keys()
     if missing:
         raise InputError(f"guest fetch: {suite}: its packages hold no {', '.join(sorted(missing))}")
+    disk = _make_disk(client, info, progress, packages)
     ordered = debs.order_modules(list(MODULES), modules)
     files["initrd.cpio.gz"] = build_busybox_initramfs(_static_busybox(files.pop("busybox")), ordered)
     _add_symbols(files)
-    return _store(info, files, {"suite": suite, **packages}, kernel_version(files["Image"]))
+    return _store(info, files, {"suite": suite, **packages}, kernel_version(files["Image"]), disk)
+
+
+def _fetch_installer(info: GuestInfo, client: apt.PrivateApt, progress: Progress) -> Guest:
+    version = client.fields(info.kernel_package)["version"]
+    progress(f"{client.suite}: {info.kernel_package} {version}")
+    roles = {"linux": "Image", "initrd.gz": "initrd.cpio.gz"}
+    members = debs.read_members(client.download(info.kernel_package), lambda path: Path(path).name in roles)
+    files = {roles[Path(path).name]: data for path, data in members.items()}
+    if files.keys() != set(roles.values()):
+        raise InputError(f"guest fetch: {client.suite}: {info.kernel_package} holds no linux or no initrd.gz")
+    _add_symbols(files)
+    packages = {"suite": client.suite, info.kernel_package: version}
+    return _store(info, files, packages, kernel_version(files["Image"]))
+
+
+def _make_disk(
+    client: apt.PrivateApt, info: GuestInfo, progress: Progress, packages: dict[str, str]
+) -> Path | None:
+    """Return the guest's disk, in apt's folder, and note its packages; None for a guest without one."""
+    if not info.root_packages:
+        return None
+    rootfs.require_tools()
+    paths = client.download_all(info.root_packages)
+    progress(f"{client.suite}: {len(paths)} packages for the disk")
+    for path in paths:
+        name, version, _ = path.stem.split("_")
+        packages[name] = unquote(version)
+    image = client.root / DISK
+    rootfs.build_rootfs(paths, image)
+    return image
 
 
 def _kernel_packages(client: apt.PrivateApt, info: GuestInfo) -> list[str]:
@@ -258,9 +331,11 @@ def kernel_version(image: bytes) -> str:
     return match.group(1).decode("ascii", "replace") if match else "unknown"
 
 
-def _store(info: GuestInfo, files: dict[str, bytes], packages: dict[str, str], version: str) -> Guest:
-    """Write the files and their manifest into a new folder, then put it in place of the old one."""
-    manifest = {
+def _store(
+    info: GuestInfo, files: dict[str, bytes], packages: dict[str, str], version: str, disk: Path | None = None
+) -> Guest:
+    """Write the files and their manifest into a new folder, with the disk, then put it in place of the old one."""
+    manifest: dict[str, Any] = {
         "guest": info.name,
         "kernel": version,
         "packages": packages,
@@ -269,6 +344,10 @@ def _store(info: GuestInfo, files: dict[str, bytes], packages: dict[str, str], v
             for name, data in files.items()
         },
     }
+    if disk is not None:
+        with disk.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        manifest["files"][DISK] = {"bytes": disk.stat().st_size, "sha256": digest}
     root = cache_folder()
     root.mkdir(parents=True, exist_ok=True)
     target = root / info.name
@@ -277,6 +356,8 @@ def _store(info: GuestInfo, files: dict[str, bytes], packages: dict[str, str], v
         fresh.mkdir()
         for name, data in files.items():
             (fresh / name).write_bytes(data)
+        if disk is not None:
+            disk.rename(fresh / DISK)
         (fresh / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         if target.exists():
             target.rename(old)

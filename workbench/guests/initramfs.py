@@ -18,7 +18,7 @@ APPLETS = (
     "echo egrep env expr false find free grep gunzip gzip halt head hexdump hostname id insmod ip kill "
     "killall less ln ls lsmod md5sum mkdir mkfifo mknod mkswap mktemp more mount mv nc nproc od ping "
     "poweroff printf ps pwd readlink reboot rm rmdir rmmod sed seq setsid sh sha256sum sleep sort stat "
-    "stty swapoff swapon sync tail tar tee test time top touch tr true tty umount uname uniq usleep vi "
+    "stty swapoff swapon switch_root sync tail tar tee test time top touch tr true tty umount uname uniq usleep vi "
     "watch wc which xargs yes zcat"
 ).split()
 
