@@ -33,6 +33,9 @@ MODULES = (
     *("crc32c_generic", "ext4"),  # ext4 asks for the checksum by name, which no dependency tells
 )
 
+#: Grows when a guest is built in another way of the same packages; one that was kept from before is fetched anew.
+RECIPE = 2
+
 #: System.map's letters for the kinds of symbols that are told apart.
 _LETTERS = {"func": "t", "object": "d"}
 
@@ -137,7 +140,7 @@ def cache_folder() -> Path:
 
 
 def cached(name: str) -> Guest | None:
-    """Return the guest ``name`` if it was fetched and its files are whole, else None.
+    """Return the guest ``name`` if it was fetched, in today's way, and its files are whole, else None.
 
     Raises:
         UsageError: there is no guest of this name.
@@ -146,7 +149,9 @@ def cached(name: str) -> Guest | None:
     guest = Guest(name, cache_folder() / name)
     try:
         sizes = {file: entry["bytes"] for file, entry in guest.manifest["files"].items()}
-        whole = all((guest.folder / file).stat().st_size == size for file, size in sizes.items())
+        whole = guest.manifest.get("recipe") == RECIPE and all(
+            (guest.folder / file).stat().st_size == size for file, size in sizes.items()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return guest if whole and {"Image", "initrd.cpio.gz"} <= sizes.keys() else None
@@ -337,6 +342,7 @@ def _store(
     """Write the files and their manifest into a new folder, with the disk, then put it in place of the old one."""
     manifest: dict[str, Any] = {
         "guest": info.name,
+        "recipe": RECIPE,
         "kernel": version,
         "packages": packages,
         "files": {
