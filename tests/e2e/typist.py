@@ -57,7 +57,9 @@ def record(
 ) -> Recorded:
     """Record until the guest ends the run or the console shows ``until``; a guest that hangs ends it too."""
     typist = Typist(script)
-    config = replace(config, options={"entropy": "seed"}, seed=seed)
+    # Somebody who types makes idle time an input: a position in it has more than one virtual time.
+    idle = "ask" if script else config.idle
+    config = replace(config, options={"entropy": "seed"}, seed=seed, idle=idle)
     recorder = Recorder(config, images, path, source=typist, echo=typist.show)
     result = recorder.run(until_regex=until, timeout_s=1500)
     recorder.board.engine.close()
