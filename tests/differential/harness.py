@@ -159,7 +159,7 @@ def _source(vectors: bool) -> str:
     keep_x = "; ".join(f"sd x{i}, {8 * i}(x30)" for i in range(1, 30) if i not in saved)
     keep_saved = "; ".join(f"ld x5, {CTX_SAVED + o}(x31); sd x5, {8 * r}(x30)" for r, o in saved.items())
     seeds = "; ".join(
-        f"csrw {n}, zero" for n in ("sepc", "scause", "stval", "sscratch", "sie", "0x10a", "0x106")
+        f"csrw {n}, zero" for n in ("sepc", "scause", "stval", "sscratch", "sie", "0x10a", "0x106", "mcause")
     )
     keep_scsrs = "; ".join(
         f"csrr t0, {number:#x}; sd t0, {OUT_SCSRS + 8 * i}(s1)" for i, number in enumerate(SCSRS.values())
