@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ import pytest
 
 from workbench.errors import WorkbenchError
 from workbench.guests import demo
+from workbench.output import Table, Text
 from workbench.reference.commandline import SHELLS, commands, completion
 from workbench.reference.pages import pages
 from workbench.repl.context import Quit
@@ -109,6 +111,94 @@ def test_examples_of_the_help_run(shell: Shell, name: str) -> None:
             assert name in ("drop-input", "delay-input", "delay-interrupt", "until", "reverse-until", "pt"), (
                 error
             )
+
+
+#: Commands that only the REPL has: what it shows, and what it keeps.
+OWN = {
+    *("alias", "apropos", "context", "directory", "disassemble", "display", "down", "echo", "frame", "help"),
+    *(
+        "hook",
+        "ignore",
+        "list",
+        "open",
+        "ptype",
+        "quit",
+        "source",
+        "undisplay",
+        "unhook",
+        "up",
+        "whatis",
+        "x",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        c.name
+        for c in all_commands().commands
+        if c.name not in FILES and c.run.__module__.startswith("workbench")
+    ],
+)
+def test_examples_of_the_help_have_calls_of_the_library_that_do_the_same(shell: Shell, name: str) -> None:
+    """What ``--python`` prints runs, and leaves the cursor and the breakpoints that the command leaves."""
+    (entry,) = [each for each in all_commands().commands if each.name == name]
+    session = shell.context.session
+    for example in entry.examples:
+        before = session.cursor
+        code = shell.run_line(f"{example} --python")
+        compile(code, example, "exec")
+        assert (".cmd(" in code) == (name in OWN), code
+        assert session.cursor == before
+        if name in LINUX | OWN | {"delete"}:  # what is deleted once is not there again
+            continue
+        shown, error = left_by(session, partial(shell.run_line, example))
+        session.goto(before)
+        again, same = left_by(session, partial(exec, code, {"session": session}))
+        assert (again, error is None) == (shown, same is None), (code, error, same)
+
+
+def left_by(session: Session, does: Callable[[], object]) -> tuple[object, Exception | None]:
+    """Do something; return where it leads and what stops are set, which are taken away, and its error."""
+    error = None
+    known = {point.number for point in session.stoppers}
+    try:
+        does()
+    except (WorkbenchError, AssertionError) as caught:
+        error = caught
+    new = [point for point in session.stoppers if point.number not in known]
+    found = [(p.kind, p.text, p.condition, p.temporary) for p in new]
+    for point in new:
+        session.delete_stopper(point.number)
+    return (session.cursor, [p.enabled for p in session.stoppers], found), error
+
+
+@pytest.mark.slow
+def test_calls_of_the_library_ask_linux_the_same(debian_guest: object, tmp_path: Path) -> None:
+    """Examples about a Linux kernel, as calls of the library, find what the commands find."""
+    options = debian_guest.options("console=ttyS0 wb.poweroff")  # type: ignore[attr-defined]
+    path = tmp_path / "boot.trace"
+    command = [sys.executable, "-m", "workbench", "record", "-o", str(path), *options, "--no-input"]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    with Session.open(path) as session:
+        session.goto("90%")
+        shell = Shell(session)
+        for name in sorted(LINUX):
+            (entry,) = [each for each in all_commands().commands if each.name == name]
+            (example,) = entry.examples
+            *imports, call = shell.run_line(f"{example} --python").splitlines()
+            names: dict[str, object] = {"session": session}
+            exec("\n".join(imports), names)
+            found = eval(call, names)
+            shown = shell.execute(example)
+            if isinstance(shown, Table):
+                assert isinstance(found, list) and len(found) == len(shown.rows), call
+            else:
+                assert isinstance(shown, Text)
+                assert str(shown.value if name == "ptype-print" else shown.text.splitlines()[-1]) in str(
+                    found
+                )
 
 
 def fenced(page: str, language: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from workbench.errors import CommandError, InputError
 from workbench.output import Result
+from workbench.repl.library import Library
 
 if TYPE_CHECKING:
     from workbench.repl.context import Context
@@ -58,7 +59,7 @@ class Command:
     repeat: bool
     needs_trace: bool
     touches_host: bool
-    library: str
+    library: Library
     run: Function
 
     @property
@@ -90,7 +91,7 @@ def command(
     repeat: bool = False,
     needs_trace: bool = True,
     touches_host: bool = False,
-    library: str = "",
+    library: Library = "",
 ) -> Callable[[Function], Function]:
     """Declare a function to be a command.
 
@@ -104,7 +105,7 @@ def command(
         needs_trace: whether it is refused while no trace is open.
         touches_host: whether it runs code or opens files here; such a command is not for gdb's ``monitor``,
             as whoever reaches the port could use it.
-        library: the library calls that do the same, with ``{arguments}`` as they are or as ``{text}``, a literal.
+        library: the library calls that do the same (``workbench.repl.library``); without, it is the command itself.
     """
     assert group in GROUPS, group
 

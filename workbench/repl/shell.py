@@ -13,6 +13,7 @@ from workbench.errors import CommandError, exit_code_of, one_line
 from workbench.output import Result, Table
 from workbench.plugins import tell_opened
 from workbench.repl.context import Context, Quit
+from workbench.repl.library import code_of
 from workbench.repl.lines import Line, blocks, parse_line
 from workbench.repl.registry import Command, all_commands
 
@@ -135,11 +136,13 @@ class Shell:
         return text
 
     def library(self, parsed: Line) -> str:
-        """Return the library calls that do what a line does."""
-        entry, rest = self._resolve(parsed.text)
-        if entry.library:
-            return entry.library.format(arguments=rest, text=repr(rest)) + "\n"
-        return f"from workbench.repl.shell import Shell\nprint(Shell(session).run_line({parsed.text!r}))\n"
+        """Return Python that does what a line does. Raises CommandError."""
+        line = self._expanded(parsed.text.strip())
+        entry, rest = self._resolve(line)
+        self.context.word = line.split(None, 1)[0]
+        if entry.library and entry.needs_trace and self.context.open_session is None:
+            raise CommandError(f"{entry.name}: no trace is open; 'open FILE' opens one")
+        return code_of(self.context, entry.library, line, rest)
 
     def run_remote(self, line: str) -> str:
         """Run one line that came from gdb or an editor: nothing on it touches the host.

@@ -165,10 +165,21 @@ def test_habits_of_other_debuggers_work(shell: Shell, session: Any) -> None:
 def test_library_calls_are_printed_instead_of_run(shell: Shell, session: Any) -> None:
     assert shell.run_line("c --python") == "session.cont()\n"
     assert shell.run_line("goto 50% --python") == "session.goto('50%')\n"
-    assert "run_line('info harts')" in shell.run_line("info harts --python")
-    assert session.cursor == 0
-    for entry in shell.registry.commands:
-        shell.library(Line(entry.name + " 1"))
+    assert shell.run_line("c 2 --python") == "for _ in range(2):\n    session.cont()\n"
+    assert shell.run_line("!tt 50 --python") == "session.goto('50%')\n"
+    break_ = "session.add_breakpoint(session.sym('leaf'), condition='$a0 == 3')\n"
+    assert shell.run_line("b leaf if $a0 == 3 --python") == break_
+    watch = "session.add_watchpoint(0x80400000, 4, 'w', condition='$value == 2')\n"
+    assert shell.run_line("watch 0x80400000 4 if $value == 2 --python") == watch
+    assert shell.run_line("x/2gx $sp --python") == "session.read_mem(session.reg('sp'), 16)\n"
+    shell.run_line("b leaf")
+    assert shell.run_line("delete --python") == "session.delete_stopper(1)\n"
+    session.delete_stopper(1)
+    asked = "from workbench import Trace\nTrace.of(session).cmd('display $a0')\n"
+    assert shell.run_line("display $a0 --python") == asked
+    assert session.cursor == 0 and not session.stoppers
+    with pytest.raises(CommandError, match="a count must be at least 1"):
+        shell.run_line("si 0 --python")
 
 
 def test_apropos_finds_by_name_and_by_help(shell: Shell) -> None:

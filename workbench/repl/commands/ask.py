@@ -17,6 +17,7 @@ from workbench.query.profile import profile as costs
 from workbench.query.rows import Row, Rows
 from workbench.registers import canonical
 from workbench.repl.context import Context
+from workbench.repl.library import ASK, Library, call, limited, value_code
 from workbench.repl.registry import command
 from workbench.replay.errors import EvalError
 
@@ -61,7 +62,22 @@ def _write(context: Context, row: Row | None, none: str) -> Result:
     return Text(f"{text}\n'goto {row.icount}' goes to right before it", fields)
 
 
-@command("last-write", group="trace", usage="ADDRESS [SIZE]", completes="address")
+def _write_code(name: str) -> Library:
+    def library(context: Context, arguments: str) -> str:
+        address, size = _place(context, arguments)
+        shown = value_code(context, arguments) if arguments.isidentifier() else f"{address:#x}"
+        return call(f"{ASK}.{name}", shown, str(size))
+
+    return library
+
+
+@command(
+    "last-write",
+    group="trace",
+    usage="ADDRESS [SIZE]",
+    completes="address",
+    library=_write_code("last_write"),
+)
 def last_write(context: Context, arguments: str) -> Result:
     """Tell the last store before the cursor to an address: where, by whom, what.
 
@@ -75,7 +91,13 @@ def last_write(context: Context, arguments: str) -> Result:
     return _write(context, row, f"nothing writes to {address:#x} before the cursor")
 
 
-@command("next-write", group="trace", usage="ADDRESS [SIZE]", completes="address")
+@command(
+    "next-write",
+    group="trace",
+    usage="ADDRESS [SIZE]",
+    completes="address",
+    library=_write_code("next_write"),
+)
 def next_write(context: Context, arguments: str) -> Result:
     """Tell the first store from the cursor on to an address: where, by whom, what.
 
@@ -86,7 +108,31 @@ def next_write(context: Context, arguments: str) -> Result:
     return _write(context, row, f"nothing writes to {address:#x} from the cursor on")
 
 
-@command("history", group="trace", usage="EXPRESSION [SIZE]", completes="expression")
+def _of_history(context: Context, arguments: str) -> tuple[str, int | None]:
+    """Return the expression, and the size in bytes that may stand behind it."""
+    head, _, tail = arguments.rpartition(" ")
+    text, size = (head, int(tail)) if head and tail.isdecimal() else (arguments, None)
+    if not text:
+        raise CommandError(
+            "history: a variable is needed, as in 'history jiffies' or 'history init_task.__state'"
+        )
+    return text, size
+
+
+def _history_code(context: Context, arguments: str) -> str:
+    text, size = _of_history(context, arguments)
+    located = context.located(text)
+    what, size = (f"{located[0]:#x}", size or located[1]) if located else (repr(text), size)
+    return f"list({call(f'{ASK}.history', what, size=size)})"
+
+
+@command(
+    "history",
+    group="trace",
+    usage="EXPRESSION [SIZE]",
+    completes="expression",
+    library=_history_code,
+)
 def history(context: Context, arguments: str) -> Result:
     """List all values of a variable over the run, each with its writer: ``history jiffies``.
 
@@ -95,12 +141,7 @@ def history(context: Context, arguments: str) -> Result:
 
     Example: history ticks
     """
-    head, _, tail = arguments.rpartition(" ")
-    text, size = (head, int(tail)) if head and tail.isdecimal() else (arguments, None)
-    if not text:
-        raise CommandError(
-            "history: a variable is needed, as in 'history jiffies' or 'history init_task.__state'"
-        )
+    text, size = _of_history(context, arguments)
     trace = _asking(context)
     located = context.located(text)
     try:
@@ -114,7 +155,24 @@ def history(context: Context, arguments: str) -> Result:
     return Table(("icount", "value", "task", "pc", "writer"), rows, _HEX, empty="Nothing ever writes there.")
 
 
-@command("origin", group="trace", usage="REGISTER|ADDRESS [SIZE]", completes="address")
+def _is_register(name: str) -> bool:
+    return name[:1] in ("x", "f") and name[1:].isdecimal() and int(name[1:]) < 32
+
+
+def _origin_code(context: Context, arguments: str) -> str:
+    if _is_register(canonical(arguments.strip())):
+        return call(f"{ASK}.origin", repr(arguments.strip()))
+    address, size = _place(context, arguments)
+    return call(f"{ASK}.origin", f"{address:#x}", str(size))
+
+
+@command(
+    "origin",
+    group="trace",
+    usage="REGISTER|ADDRESS [SIZE]",
+    completes="address",
+    library=_origin_code,
+)
 def origin(context: Context, arguments: str) -> Result:
     """Tell where a value at the cursor came from, back through copies, calculations, loads and stores.
 
@@ -126,7 +184,7 @@ def origin(context: Context, arguments: str) -> Result:
     """
     trace = _asking(context)
     name = canonical(arguments.strip())
-    if name[:1] in ("x", "f") and name[1:].isdecimal() and int(name[1:]) < 32:
+    if _is_register(name):
         found = trace.origin(name)
     else:
         address, size = _place(context, arguments)
@@ -159,7 +217,12 @@ def _table(rows: Rows, columns: tuple[str, ...], limit: int, name: bool = False)
     return Table(heads, found, _HEX, empty="None from the cursor on.")
 
 
-@command("calls", group="trace", usage="FUNCTION [COUNT]", completes="address")
+def _calls_code(context: Context, arguments: str) -> str:
+    name, limit = _count(arguments)
+    return limited(call(f"{ASK}.calls", repr(name)), limit)
+
+
+@command("calls", group="trace", usage="FUNCTION [COUNT]", completes="address", library=_calls_code)
 def calls(context: Context, arguments: str) -> Result:
     """List calls of a function from the cursor on, 20 or COUNT of them: arguments, result and steps taken.
 
@@ -182,7 +245,11 @@ def calls(context: Context, arguments: str) -> Result:
     )
 
 
-@command("traps", group="trace", usage="[COUNT]")
+def _rows_code(table: str) -> Library:
+    return lambda _, arguments: limited(f"{ASK}.{table}", _count(arguments)[1])
+
+
+@command("traps", group="trace", usage="[COUNT]", library=_rows_code("traps"))
 def traps(context: Context, arguments: str) -> Result:
     """List exceptions and interrupts from the cursor on, 20 or COUNT of them.
 
@@ -194,7 +261,13 @@ def traps(context: Context, arguments: str) -> Result:
     return _table(trace.traps.after(trace.cursor), columns, limit, name=True)
 
 
-@command("syscalls", group="trace", usage="[PID] [COUNT]")
+def _syscalls_code(context: Context, arguments: str) -> str:
+    words = arguments.split()
+    rows = f"{ASK}.syscalls" + (f".where(pid={words[0]})" if words else "")
+    return limited(rows, int(words[1]) if len(words) == 2 else 20)
+
+
+@command("syscalls", group="trace", usage="[PID] [COUNT]", library=_syscalls_code)
 def syscalls(context: Context, arguments: str) -> Result:
     """List system calls from the cursor on, of all tasks or of one: 20 of them, or COUNT.
 
@@ -211,7 +284,7 @@ def syscalls(context: Context, arguments: str) -> Result:
     return _table(rows, ("icount", "pid", "comm", "name", "args", "ret", "ret_icount"), limit)
 
 
-@command("switches", group="trace", usage="[COUNT]")
+@command("switches", group="trace", usage="[COUNT]", library=_rows_code("switches"))
 def switches(context: Context, arguments: str) -> Result:
     """List switches between tasks from the cursor on, 20 or COUNT of them.
 
@@ -223,7 +296,23 @@ def switches(context: Context, arguments: str) -> Result:
     return _table(trace.switches.after(trace.cursor), columns, limit)
 
 
-@command("profile", group="trace", usage="[FROM TO] [COUNT]")
+def _stretch(arguments: str) -> tuple[str, str, int]:
+    """Return from where, to where, and how many functions."""
+    words = arguments.split()
+    limit = int(words.pop()) if len(words) in (1, 3) and words[-1].isdecimal() else 20
+    if len(words) not in (0, 2):
+        raise CommandError("profile: two positions, as in 'profile 10% 20%', and a count")
+    low, high = words or ("start", "end")
+    return low, high, limit
+
+
+def _profile_code(context: Context, arguments: str) -> str:
+    low, high, limit = _stretch(arguments)
+    ends = (call("session.parse_position", repr(text)) for text in (low, high))
+    return f"{call('profile', ASK, *ends)}[:{limit}]"
+
+
+@command("profile", group="trace", usage="[FROM TO] [COUNT]", library=_profile_code)
 def profile(context: Context, arguments: str) -> Result:
     """Show which functions a stretch of the run spent its steps in, exactly: 20 of them, or COUNT.
 
@@ -231,11 +320,8 @@ def profile(context: Context, arguments: str) -> Result:
 
     Example: profile 10% 12% 5
     """
-    words = arguments.split()
-    limit = int(words.pop()) if len(words) in (1, 3) and words[-1].isdecimal() else 20
-    if len(words) not in (0, 2):
-        raise CommandError("profile: two positions, as in 'profile 10% 20%', and a count")
+    first, last, limit = _stretch(arguments)
     trace = _asking(context)
-    low, high = (trace.parse_position(word) for word in words or ("start", "end"))
+    low, high = (trace.parse_position(text) for text in (first, last))
     rows = [(c.symbol, c.steps, f"{c.share:.2%}") for c in costs(trace, low, high)[:limit]]
     return Table(("symbol", "steps", "share"), rows)

@@ -9,6 +9,7 @@ from workbench.errors import CommandError, one_line
 from workbench.output import Result, Table, Text
 from workbench.registers import CSRS, canonical
 from workbench.repl.context import Context
+from workbench.repl.library import Library, call, value_code
 from workbench.repl.registry import command, split_word
 from workbench.replay.errors import EvalError
 
@@ -23,12 +24,50 @@ _CAST = re.compile(r"\*\s*\(\s*(?:unsigned\s+)?(\w+)\s*\*\s*\)\s*&?\s*(.+)", re.
 _WORD_BYTES = 8
 
 
+def _break_code(temporary: bool) -> Library:
+    def library(context: Context, arguments: str) -> str:
+        rest, condition = _split_condition(arguments)
+        rest, physical = _take_physical(rest)
+        more: dict[str, Any] = {"temporary": temporary, "physical": physical, "condition": condition}
+        return call("session.add_breakpoint", place_code(context, rest), **more)
+
+    return library
+
+
+def _watch_code(access: str) -> Library:
+    def library(context: Context, arguments: str) -> str:
+        rest, condition = _split_condition(arguments)
+        rest, physical = _take_physical(rest.removeprefix("-l ").removeprefix("-location "))
+        if rest.startswith("$"):
+            kind, name = _register(rest)
+            return call("session.add_catch", repr(kind), repr(name), condition=condition)
+        address, size = _range(context, rest)
+        shown = value_code(context, rest) if rest.isidentifier() else f"{address:#x}"
+        return call(
+            "session.add_watchpoint",
+            *(shown, str(size), repr(access)),
+            physical=physical,
+            condition=condition,
+        )
+
+    return library
+
+
+def _each(change: str) -> Library:
+    """Return the library's row of what is done to breakpoints by number."""
+
+    def library(context: Context, arguments: str) -> str:
+        return "\n".join(change.format(point) for point in _numbers(context, arguments)) or "pass"
+
+    return library
+
+
 @command(
     *("break", "b", "br", "hbreak", "hb"),
     group="breakpoints",
     usage="[-p] [SYMBOL|*ADDRESS|FILE:LINE] [if CONDITION]",
     completes="address",
-    library="session.add_breakpoint(session.eval({text}))",
+    library=_break_code(temporary=False),
 )
 def break_(context: Context, arguments: str) -> Result:
     """Set a breakpoint: at a symbol, an address (``*0x80200000``) or a source line; without one, at the pc.
@@ -42,7 +81,13 @@ def break_(context: Context, arguments: str) -> Result:
     return _break(context, arguments, temporary=False)
 
 
-@command("tbreak", "tb", "thbreak", group="breakpoints", usage="as break", completes="address")
+@command(
+    *("tbreak", "tb", "thbreak"),
+    group="breakpoints",
+    usage="as break",
+    completes="address",
+    library=_break_code(temporary=True),
+)
 def tbreak(context: Context, arguments: str) -> Result:
     """Set a breakpoint that is deleted when it is first hit.
 
@@ -51,7 +96,13 @@ def tbreak(context: Context, arguments: str) -> Result:
     return _break(context, arguments, temporary=True)
 
 
-@command("watch", "wa", group="breakpoints", usage="[-p] PLACE [SIZE] [if CONDITION]", completes="address")
+@command(
+    *("watch", "wa"),
+    group="breakpoints",
+    usage="[-p] PLACE [SIZE] [if CONDITION]",
+    completes="address",
+    library=_watch_code("w"),
+)
 def watch(context: Context, arguments: str) -> Result:
     """Stop at writes: forwards behind the store, backwards before it, so that ``rc`` finds the last writer.
 
@@ -64,7 +115,13 @@ def watch(context: Context, arguments: str) -> Result:
     return _watch(context, arguments, "w")
 
 
-@command("rwatch", "rw", group="breakpoints", usage="[-p] PLACE [SIZE] [if CONDITION]", completes="address")
+@command(
+    *("rwatch", "rw"),
+    group="breakpoints",
+    usage="[-p] PLACE [SIZE] [if CONDITION]",
+    completes="address",
+    library=_watch_code("r"),
+)
 def rwatch(context: Context, arguments: str) -> Result:
     """Stop at reads; places are as for ``watch``.
 
@@ -73,7 +130,13 @@ def rwatch(context: Context, arguments: str) -> Result:
     return _watch(context, arguments, "r")
 
 
-@command("awatch", "aw", group="breakpoints", usage="[-p] PLACE [SIZE] [if CONDITION]", completes="address")
+@command(
+    *("awatch", "aw"),
+    group="breakpoints",
+    usage="[-p] PLACE [SIZE] [if CONDITION]",
+    completes="address",
+    library=_watch_code("a"),
+)
 def awatch(context: Context, arguments: str) -> Result:
     """Stop at reads and writes; places are as for ``watch``.
 
@@ -82,7 +145,30 @@ def awatch(context: Context, arguments: str) -> Result:
     return _watch(context, arguments, "a")
 
 
-@command("catch", group="breakpoints", usage="WHAT [ARGUMENT] [if CONDITION]", completes="catch")
+def _caught(arguments: str) -> tuple[str, str | None, str | None]:
+    """Return what is to be caught, its argument and the condition."""
+    rest, condition = _split_condition(arguments)
+    what, arg = split_word(rest)
+    if not what:
+        raise CommandError("catch: what? 'help catch' lists what there is")
+    if what == "console":  # its text may hold an "if" of its own
+        arg, condition = split_word(arguments)[1], None
+    quoted = arg[:1] in ("'", '"') and arg[-1:] == arg[:1]
+    return what, (arg[1:-1] if quoted else arg) or None, condition
+
+
+def _catch_code(context: Context, arguments: str) -> str:
+    what, arg, condition = _caught(arguments)
+    return call("session.add_catch", repr(what), *([] if arg is None else [repr(arg)]), condition=condition)
+
+
+@command(
+    "catch",
+    group="breakpoints",
+    usage="WHAT [ARGUMENT] [if CONDITION]",
+    completes="catch",
+    library=_catch_code,
+)
 def catch(context: Context, arguments: str) -> Result:
     """Stop at happenings, such as a trap, a system call, or a text on the console.
 
@@ -92,20 +178,18 @@ def catch(context: Context, arguments: str) -> Result:
 
     Example: catch interrupt 5
     """
-    rest, condition = _split_condition(arguments)
-    what, arg = split_word(rest)
-    if not what:
-        raise CommandError("catch: what? 'help catch' lists what there is")
-    if arg[:1] in ("'", '"') and arg[-1:] == arg[:1]:
-        arg = arg[1:-1]
-    if what == "console":  # its text may hold an "if" of its own
-        text = split_word(arguments)[1]
-        arg, condition = (text[1:-1] if text[:1] in ("'", '"') and text[-1:] == text[:1] else text), None
-    point = _add(lambda: context.session.add_catch(what, arg or None, condition))
+    what, arg, condition = _caught(arguments)
+    point = _add(lambda: context.session.add_catch(what, arg, condition))
     return _told(context, "Catchpoint", point)
 
 
-@command("delete", "d", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
+@command(
+    *("delete", "d"),
+    group="breakpoints",
+    usage="[NUMBER]…",
+    completes="breakpoint",
+    library=_each("session.delete_stopper({})"),
+)
 def delete(context: Context, arguments: str) -> Result:
     """Delete breakpoints, watchpoints and catches by number; without a number, all of them.
 
@@ -117,7 +201,13 @@ def delete(context: Context, arguments: str) -> Result:
     return None if numbers else Text("No breakpoints.", [])
 
 
-@command("enable", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
+@command(
+    "enable",
+    group="breakpoints",
+    usage="[NUMBER]…",
+    completes="breakpoint",
+    library=_each("session.enable_stopper({}, True)"),
+)
 def enable(context: Context, arguments: str) -> Result:
     """Enable breakpoints, watchpoints and catches by number; without a number, all of them.
 
@@ -126,7 +216,13 @@ def enable(context: Context, arguments: str) -> Result:
     return _switch(context, arguments, on=True)
 
 
-@command("disable", "dis", group="breakpoints", usage="[NUMBER]…", completes="breakpoint")
+@command(
+    *("disable", "dis"),
+    group="breakpoints",
+    usage="[NUMBER]…",
+    completes="breakpoint",
+    library=_each("session.enable_stopper({}, False)"),
+)
 def disable(context: Context, arguments: str) -> Result:
     """Disable breakpoints and the like by number, without forgetting them; without a number, all of them.
 
@@ -153,7 +249,11 @@ def ignore(context: Context, arguments: str) -> Result:
     )
 
 
-@command("info breakpoints", "info b", "info watchpoints", group="breakpoints")
+@command(
+    *("info breakpoints", "info b", "info watchpoints"),
+    group="breakpoints",
+    library="session.stoppers",
+)
 def info_breakpoints(context: Context, arguments: str) -> Result:
     """List the breakpoints, watchpoints and catches.
 
@@ -206,6 +306,14 @@ def place_of(context: Context, text: str) -> int:
     return context.number(text.removeprefix("*").strip() or "$pc")
 
 
+def place_code(context: Context, text: str) -> str:
+    """Return Python for the address that ``place_of`` finds."""
+    file, colon, line = text.rpartition(":")
+    if colon and line.isdecimal():
+        return f"session.lines.addresses({file!r}, {line})[0]"
+    return value_code(context, text.removeprefix("*").strip() or "$pc")
+
+
 def _watch(context: Context, arguments: str, access: str) -> Result:
     rest, condition = _split_condition(arguments)
     rest, physical = _take_physical(rest.removeprefix("-l ").removeprefix("-location "))
@@ -213,16 +321,20 @@ def _watch(context: Context, arguments: str, access: str) -> Result:
         raise CommandError("watch: a place is needed, as in 'watch jiffies' or 'watch 0x80400000 4'")
     session = context.session
     if rest.startswith("$"):
-        name = canonical(rest)
         if access != "w":
             raise CommandError(f"{rest}: only writes of a register can be watched; 'watch {rest}'")
-        kind = "csr" if name in CSRS else "reg"
+        kind, name = _register(rest)
         return _told(context, "Watchpoint", _add(lambda: session.add_catch(kind, name, condition)))
     address, size = _range(context, rest)
     point = _add(
         lambda: session.add_watchpoint(address, size, access, physical=physical, condition=condition)
     )
     return _told(context, "Watchpoint", point)
+
+
+def _register(text: str) -> tuple[str, str]:
+    name = canonical(text)
+    return ("csr" if name in CSRS else "reg"), name
 
 
 def _range(context: Context, text: str) -> tuple[int, int]:

@@ -10,11 +10,25 @@ from workbench.errors import CommandError
 from workbench.output import Result, Table, Text
 from workbench.registers import canonical
 from workbench.repl.context import Context
+from workbench.repl.library import ASK, call, value_code
 from workbench.repl.registry import command, split_word
 
 _MEMORY = re.compile(r"(?:\*\s*\(\s*(\w+)\s*\*\s*\)|\{\s*(\w+)\s*\}|\*)\s*(.+)", re.DOTALL)
 _SIZES = {"u8": 1, "char": 1, "u16": 2, "short": 2, "u32": 4, "int": 4, "u64": 8, "long": 8}
 _MASK = (1 << 64) - 1
+#: What ``set`` sets beside registers and memory.
+_SETTINGS = ("hart", "thread", "quantum", "substitute-path", "into-traps")
+
+
+def _set_code(context: Context, arguments: str) -> str:
+    place, equals, value = (part.strip() for part in arguments.removeprefix("var ").partition("="))
+    if not equals or not value or split_word(place)[0] in _SETTINGS:
+        return call(f"{ASK}.cmd", repr(f"set {arguments}"))
+    if place.startswith("$"):
+        return call("session.write_reg", repr(canonical(place)), value_code(context, value))
+    address, size = _target(context, place)
+    data = (context.number(value) & (1 << 8 * size) - 1).to_bytes(size, "little")
+    return call("session.write_mem", f"{address:#x}", repr(data))
 
 
 @command(
@@ -22,6 +36,7 @@ _MASK = (1 << 64) - 1
     group="changes",
     usage="PLACE = VALUE | hart N | quantum STEPS | into-traps on|off | substitute-path OLD [NEW]",
     completes="expression",
+    library=_set_code,
 )
 def set_(context: Context, arguments: str) -> Result:
     """Write a register or memory: ``set $a0 = 1``, ``set *(u32 *)jiffies = 7``, ``set {u8}0x80400000 = 0``.
@@ -93,7 +108,21 @@ def _written(context: Context, written: Any) -> Text:
     return Text(str(written), value)
 
 
-@command("send", group="changes", usage="TEXT", library="session.inject({text}.encode())")
+def _typed(arguments: str) -> bytes:
+    """Return what a text stands for, with a line's end behind it."""
+    try:
+        text = arguments.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"send: {error.reason} in {arguments!r}") from None
+    return text.encode("utf-8", "surrogateescape") + b"\n"
+
+
+@command(
+    "send",
+    group="changes",
+    usage="TEXT",
+    library=lambda _, text: call("session.inject", repr(_typed(text))),
+)
 def send(context: Context, arguments: str) -> Result:
     """Type a text on the guest's console, with a line's end behind it; in history that opens a branch.
 
@@ -101,14 +130,10 @@ def send(context: Context, arguments: str) -> Result:
 
     Example: send exit
     """
-    try:
-        text = arguments.encode("latin-1", "backslashreplace").decode("unicode_escape")
-    except UnicodeDecodeError as error:
-        raise CommandError(f"send: {error.reason} in {arguments!r}") from None
-    return _written(context, context.session.inject(text.encode("utf-8", "surrogateescape") + b"\n"))
+    return _written(context, context.session.inject(_typed(arguments)))
 
 
-@command("drop-input", group="changes", usage="NUMBER", library="session.drop_input({arguments})")
+@command("drop-input", group="changes", usage="NUMBER", library="session.drop_input({count})")
 def drop_input(context: Context, arguments: str) -> Result:
     """Branch where an input came, and go on without it; ``info inputs`` has the numbers.
 
@@ -117,7 +142,11 @@ def drop_input(context: Context, arguments: str) -> Result:
     return _written(context, context.session.drop_input(_number(context, arguments, "drop-input")))
 
 
-@command("delay-input", group="changes", usage="NUMBER STEPS")
+def _delay_code(context: Context, arguments: str) -> str:
+    return call("session.delay_input", *(str(context.count(word)) for word in arguments.split()))
+
+
+@command("delay-input", group="changes", usage="NUMBER STEPS", library=_delay_code)
 def delay_input(context: Context, arguments: str) -> Result:
     """Branch where an input came, and have it come so many steps later.
 
@@ -130,7 +159,19 @@ def delay_input(context: Context, arguments: str) -> Result:
     return _written(context, written)
 
 
-@command("delay-interrupt", group="changes", usage="STEPS|never")
+def _late(context: Context, arguments: str) -> int | None:
+    """Return by how many steps an interrupt is late, None for one that never comes."""
+    if not arguments:
+        raise CommandError("delay-interrupt: steps are needed, as in 'delay-interrupt 500', or 'never'")
+    return None if arguments == "never" else context.count(arguments)
+
+
+@command(
+    "delay-interrupt",
+    group="changes",
+    usage="STEPS|never",
+    library=lambda context, text: call("session.delay_interrupt", repr(_late(context, text))),
+)
 def delay_interrupt(context: Context, arguments: str) -> Result:
     """Branch before the timer interrupt that is taken next here, and have it come later, or never.
 
@@ -138,10 +179,7 @@ def delay_interrupt(context: Context, arguments: str) -> Result:
 
     Example: delay-interrupt 500
     """
-    if not arguments:
-        raise CommandError("delay-interrupt: steps are needed, as in 'delay-interrupt 500', or 'never'")
-    steps = None if arguments == "never" else context.count(arguments)
-    return _written(context, context.session.delay_interrupt(steps))
+    return _written(context, context.session.delay_interrupt(_late(context, arguments)))
 
 
 @command(
@@ -151,6 +189,9 @@ def delay_interrupt(context: Context, arguments: str) -> Result:
     group="changes",
     usage="[list|diff [FILE]|FILE|parent]",
     touches_host=True,
+    library=lambda _, text: (
+        "branches(session.trace)" if text in ("", "list") else call(f"{ASK}.cmd", repr(f"branch {text}"))
+    ),
 )
 def branch(context: Context, arguments: str) -> Result:
     """List the branches of this trace; go over to one by its file's name, or back to the ``parent``.
@@ -185,7 +226,24 @@ def _number(context: Context, text: str, name: str) -> int:
     return context.count(text)
 
 
-@command("diff", group="changes", usage="TRACE", completes="file", touches_host=True)
+def _beside(context: Context, arguments: str) -> Path:
+    """Return the file of another trace, which is looked for beside this one, too."""
+    if not arguments:
+        raise CommandError("diff: another trace is needed; 'branch' lists this one's branches")
+    other = Path(arguments).expanduser()
+    return (
+        other
+        if other.exists() or other.name != arguments
+        else Path(context.session.trace.path).parent / other
+    )
+
+
+def _diff_code(context: Context, arguments: str) -> str:
+    other = str(_beside(context, arguments))
+    return f"compare(Session.open(session.trace.path), Session.open({other!r}))"
+
+
+@command("diff", group="changes", usage="TRACE", completes="file", touches_host=True, library=_diff_code)
 def diff(context: Context, arguments: str) -> Result:
     """Find where another run of the same configuration, such as a branch, parts from this one.
 
@@ -196,12 +254,7 @@ def diff(context: Context, arguments: str) -> Result:
     from workbench.replay.comparing import compare
     from workbench.session import Session
 
-    if not arguments:
-        raise CommandError("diff: another trace is needed; 'branch' lists this one's branches")
-    here = Path(context.session.trace.path)
-    other = Path(arguments).expanduser()
-    if not other.exists() and other.name == arguments:
-        other = here.parent / arguments
+    here, other = Path(context.session.trace.path), _beside(context, arguments)
     with Session.open(here) as mine, Session.open(other) as theirs:
         found = compare(mine, theirs)
     value = {"start": found.start, "end": found.end, "state": found.state, "path": found.path}

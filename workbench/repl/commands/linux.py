@@ -10,6 +10,7 @@ from workbench.kernel.pagetable import GuestMemory
 from workbench.output import Result, Style, Table, Text
 from workbench.query.api import Trace
 from workbench.repl.context import Context
+from workbench.repl.library import HERE, call, value_code
 from workbench.repl.registry import command
 
 _HEX: dict[str, Style] = {
@@ -22,7 +23,12 @@ _HEX: dict[str, Style] = {
 _MAX_AREAS = 2000
 
 
-@command("dmesg", group="state", usage="[LINES]")
+def _dmesg_code(context: Context, arguments: str) -> str:
+    lines = f".splitlines()[-{context.count(arguments)}:]" if arguments else ""
+    return f"{HERE}.dmesg(){lines}"
+
+
+@command("dmesg", group="state", usage="[LINES]", library=_dmesg_code)
 def dmesg(context: Context, arguments: str) -> Result:
     """Show the kernel's log as its memory has it at the cursor: all of it, or the last LINES messages.
 
@@ -37,7 +43,11 @@ def dmesg(context: Context, arguments: str) -> Result:
     return Text("\n".join(str(m) for m in found), value, kind="console")
 
 
-@command("ps", group="state", usage="[NAME]")
+def _ps_code(context: Context, arguments: str) -> str:
+    return f"[task for task in {HERE}.ps() if {arguments!r} in task.comm]" if arguments else f"{HERE}.ps()"
+
+
+@command("ps", group="state", usage="[NAME]", library=_ps_code)
 def ps(context: Context, arguments: str) -> Result:
     """List the kernel's tasks at the cursor; those that harts run have a star. With a NAME: those that contain it.
 
@@ -62,7 +72,7 @@ def ps(context: Context, arguments: str) -> Result:
     return Table(("", "pid", "tgid", "ppid", "state", "name", "task"), rows, _HEX, empty="No such task.")
 
 
-@command("lsmod", group="state")
+@command("lsmod", group="state", library=f"list({HERE}.kernel.modules())")
 def lsmod(context: Context, arguments: str) -> Result:
     """List the kernel's modules at the cursor, the youngest first.
 
@@ -72,7 +82,7 @@ def lsmod(context: Context, arguments: str) -> Result:
     return Table(("module", "address", "bytes"), rows, _HEX, empty="No modules are loaded.")
 
 
-@command("mounts", group="state", usage="[PID]")
+@command("mounts", group="state", usage="[PID]", library=HERE + ".mounts({count})")
 def mounts(context: Context, arguments: str) -> Result:
     """List the file systems that process 1 sees mounted at the cursor, or those that the task PID sees.
 
@@ -84,7 +94,13 @@ def mounts(context: Context, arguments: str) -> Result:
     return Table(("device", "path", "type", "address"), rows, _HEX)
 
 
-@command("ptype-print", "kp", group="state", usage="EXPRESSION", completes="expression")
+@command(
+    *("ptype-print", "kp"),
+    group="state",
+    usage="EXPRESSION",
+    completes="expression",
+    library=HERE + ".p({text})",
+)
 def kernel_print(context: Context, arguments: str) -> Result:
     """Evaluate an expression with the kernel's types: ``kp task->comm``, ``kp *(struct module *)0xffff…``.
 
@@ -100,7 +116,17 @@ def kernel_print(context: Context, arguments: str) -> Result:
     return Text(f"= {value.show()}", value.python())
 
 
-@command("pt", group="state", usage="ADDRESS", completes="address")
+#: The page tables of the selected hart.
+_TABLES = "GuestMemory(session.board.engine, session.reg('satp'))"
+
+
+@command(
+    "pt",
+    group="state",
+    usage="ADDRESS",
+    completes="address",
+    library=lambda context, text: f"list({call(_TABLES + '.walk', value_code(context, text or '$pc'))})",
+)
 def pt(context: Context, arguments: str) -> Result:
     """Walk the page tables of the selected hart for an address; show every entry on the way.
 
@@ -118,7 +144,22 @@ def pt(context: Context, arguments: str) -> Result:
     return Table(("level", "at", "entry", "flags", "paddr"), rows, _HEX)
 
 
-@command("vmmap", group="state", usage="[user|kernel]")
+#: Where user memory and the kernel's lie.
+_HALVES = {"user": (0, 1 << 63), "kernel": (1 << 63, 1 << 64), "": (0, 1 << 64)}
+
+
+def _half(text: str) -> tuple[int, int]:
+    if text not in _HALVES:
+        raise CommandError(f"vmmap: {text!r} is neither user nor kernel")
+    return _HALVES[text]
+
+
+@command(
+    "vmmap",
+    group="state",
+    usage="[user|kernel]",
+    library=lambda _, text: f"list({call(_TABLES + '.areas', *(f'{end:#x}' for end in _half(text)))})",
+)
 def vmmap(context: Context, arguments: str) -> Result:
     """List what the selected hart's page tables map: user memory, the kernel's, or both.
 
@@ -128,9 +169,7 @@ def vmmap(context: Context, arguments: str) -> Result:
     memory = GuestMemory(session.board.engine, session.reg("satp"))
     if not memory.levels:
         raise CommandError("no page tables are in use: satp is 0")
-    if arguments not in ("", "user", "kernel"):
-        raise CommandError(f"vmmap: {arguments!r} is neither user nor kernel")
-    low, high = {"user": (0, 1 << 63), "kernel": (1 << 63, 1 << 64)}.get(arguments, (0, 1 << 64))
+    low, high = _half(arguments)
     rows: list[tuple[object, ...]] = []
     for area in memory.areas(low, high):
         if len(rows) >= _MAX_AREAS:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from workbench.errors import CommandError
 from workbench.output import Result, Text, printable
 from workbench.repl.context import Context
+from workbench.repl.library import ASK, call, value_code
 from workbench.repl.registry import command
 
 MAX_UNITS = 65_536
@@ -26,7 +27,29 @@ class Examine(NamedTuple):
     size: int
 
 
-@command("x", group="state", usage="[/COUNT FORMAT SIZE] ADDRESS", completes="expression", repeat=True)
+def _shown(context: Context, arguments: str) -> tuple[str, str]:
+    """Return the format, or the one that was used last, and the expression of the address."""
+    fmt, _, expression = arguments[1:].partition(" ") if arguments.startswith("/") else ("", "", arguments)
+    return fmt or context.examined[0] or "xg", expression.strip().removeprefix("*")
+
+
+def _examine_code(context: Context, arguments: str) -> str:
+    fmt, expression = _shown(context, arguments)
+    shape = _parse_format(fmt)
+    address = value_code(context, expression) if expression else f"{context.examined[1]:#x}"
+    if shape.letter in "is":
+        return call(f"{ASK}.cmd", repr(f"x/{fmt} {expression or address}"))
+    return call("session.read_mem", address, str(shape.units * shape.size))
+
+
+@command(
+    "x",
+    group="state",
+    usage="[/COUNT FORMAT SIZE] ADDRESS",
+    completes="expression",
+    repeat=True,
+    library=_examine_code,
+)
 def examine(context: Context, arguments: str) -> Result:
     """Show memory: x/8gx $sp, x/4i $pc, x/s ADDRESS.
 
@@ -35,12 +58,11 @@ def examine(context: Context, arguments: str) -> Result:
 
     Example: x/4i $pc
     """
-    fmt, _, expression = arguments[1:].partition(" ") if arguments.startswith("/") else ("", "", arguments)
     last_format, next_address = context.examined
-    fmt = fmt or last_format or "xg"
+    fmt, expression = _shown(context, arguments)
     shape = _parse_format(fmt)
-    if expression.strip():
-        address = context.number(expression.strip().removeprefix("*"))
+    if expression:
+        address = context.number(expression)
     elif last_format:
         address = next_address
     else:

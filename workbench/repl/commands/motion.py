@@ -4,16 +4,46 @@ from __future__ import annotations
 
 from workbench.errors import CommandError
 from workbench.output import Result
-from workbench.repl.commands.breakpoints import place_of
+from workbench.repl.commands.breakpoints import place_code, place_of
 from workbench.repl.context import Context
+from workbench.repl.library import Library, call
 from workbench.repl.registry import command
 from workbench.repl.stops import describe_stop
 
 MAX_STEPS = 1 << 48
 
 
+def _again(motion: str) -> Library:
+    """Return the library's row of a motion that is made COUNT times."""
+
+    def library(context: Context, arguments: str) -> str:
+        count = context.count(arguments)
+        return motion if count == 1 else f"for _ in range({count}):\n    {motion}"
+
+    return library
+
+
+def _by_line(name: str) -> Library:
+    """Return the library's row of a step by lines, which is one by instructions where none are known."""
+
+    def library(context: Context, arguments: str) -> str:
+        by = "insn" if context.session.lines.at(context.session.reg("pc")) is None else "line"
+        count = context.count(arguments)
+        return call(f"session.{name}", *[str(count)] * (count > 1), by=by, into_traps=context.into_traps)
+
+    return library
+
+
+def _to_place(name: str) -> Library:
+    return lambda context, arguments: call(f"session.{name}", place_code(context, arguments))
+
+
 @command(
-    "continue", "c", "cont", "fg", "g", group="motion", usage="[COUNT]", repeat=True, library="session.cont()"
+    *("continue", "c", "cont", "fg", "g"),
+    group="motion",
+    usage="[COUNT]",
+    repeat=True,
+    library=_again("session.cont()"),
 )
 def continue_(context: Context, arguments: str) -> Result:
     """Run forwards to the next breakpoint, or to the end of the trace.
@@ -36,7 +66,7 @@ def continue_(context: Context, arguments: str) -> Result:
     group="motion",
     usage="[COUNT]",
     repeat=True,
-    library="session.reverse_cont()",
+    library=_again("session.reverse_cont()"),
 )
 def reverse_continue(context: Context, arguments: str) -> Result:
     """Run backwards to the last breakpoint before here, or to the start of the trace.
@@ -52,7 +82,7 @@ def reverse_continue(context: Context, arguments: str) -> Result:
     return describe_stop(context, stop)
 
 
-@command("stepi", "si", "t", group="motion", usage="[N]", repeat=True, library="session.stepi({arguments})")
+@command("stepi", "si", "t", group="motion", usage="[N]", repeat=True, library="session.stepi({count})")
 def stepi(context: Context, arguments: str) -> Result:
     """Step the machine forwards by one step, or by N: an instruction, or the entry of a trap or interrupt.
 
@@ -66,7 +96,7 @@ def stepi(context: Context, arguments: str) -> Result:
     group="motion",
     usage="[N]",
     repeat=True,
-    library="session.reverse_stepi({arguments})",
+    library="session.reverse_stepi({count})",
 )
 def reverse_stepi(context: Context, arguments: str) -> Result:
     """Step the machine backwards by one step, or by N.
@@ -76,7 +106,7 @@ def reverse_stepi(context: Context, arguments: str) -> Result:
     return describe_stop(context, context.session.reverse_stepi(_steps(context, arguments)))
 
 
-@command("step", "s", group="motion", usage="[N]", repeat=True, library="session.step(by='line')")
+@command("step", "s", group="motion", usage="[N]", repeat=True, library=_by_line("step"))
 def step(context: Context, arguments: str) -> Result:
     """Step forwards by a source line, or by N; into functions; where no lines are known, by an instruction.
 
@@ -88,7 +118,7 @@ def step(context: Context, arguments: str) -> Result:
     return _stepped(context, arguments, "step")
 
 
-@command("reverse-step", "rs", group="motion", usage="[N]", repeat=True)
+@command("reverse-step", "rs", group="motion", usage="[N]", repeat=True, library=_by_line("reverse_step"))
 def reverse_step(context: Context, arguments: str) -> Result:
     """Step backwards to the beginning of a source line, or by N; as ``step`` otherwise.
 
@@ -97,7 +127,7 @@ def reverse_step(context: Context, arguments: str) -> Result:
     return _stepped(context, arguments, "reverse_step")
 
 
-@command("next", "n", group="motion", usage="[N]", repeat=True, library="session.next(by='line')")
+@command("next", "n", group="motion", usage="[N]", repeat=True, library=_by_line("next"))
 def next_(context: Context, arguments: str) -> Result:
     """Step forwards by a source line, or by N, past the functions that it calls; as ``step`` otherwise.
 
@@ -106,7 +136,13 @@ def next_(context: Context, arguments: str) -> Result:
     return _stepped(context, arguments, "next")
 
 
-@command("reverse-next", "rn", "p-", group="motion", usage="[N]", repeat=True)
+@command(
+    *("reverse-next", "rn", "p-"),
+    group="motion",
+    usage="[N]",
+    repeat=True,
+    library=_by_line("reverse_next"),
+)
 def reverse_next(context: Context, arguments: str) -> Result:
     """Step backwards to the beginning of a source line, or by N, past the functions that it calls.
 
@@ -115,7 +151,7 @@ def reverse_next(context: Context, arguments: str) -> Result:
     return _stepped(context, arguments, "reverse_next")
 
 
-@command("nexti", "ni", group="motion", usage="[N]", repeat=True, library="session.next({arguments})")
+@command("nexti", "ni", group="motion", usage="[N]", repeat=True, library="session.next({count})")
 def nexti(context: Context, arguments: str) -> Result:
     """Step forwards by one instruction, or by N; a call counts as one, and runs until it returns.
 
@@ -126,7 +162,13 @@ def nexti(context: Context, arguments: str) -> Result:
     return _stepped(context, arguments, "next", "insn")
 
 
-@command("reverse-nexti", "rni", group="motion", usage="[N]", repeat=True)
+@command(
+    *("reverse-nexti", "rni"),
+    group="motion",
+    usage="[N]",
+    repeat=True,
+    library="session.reverse_next({count})",
+)
 def reverse_nexti(context: Context, arguments: str) -> Result:
     """Step backwards by one instruction, or by N; a call counts as one.
 
@@ -155,7 +197,13 @@ def reverse_finish(context: Context, arguments: str) -> Result:
     return describe_stop(context, context.session.reverse_finish())
 
 
-@command("until", "u", "advance", group="motion", usage="PLACE", completes="address")
+@command(
+    *("until", "u", "advance"),
+    group="motion",
+    usage="PLACE",
+    completes="address",
+    library=_to_place("until"),
+)
 def until(context: Context, arguments: str) -> Result:
     """Run forwards to a place in this task: a symbol, an address or a source line.
 
@@ -164,7 +212,13 @@ def until(context: Context, arguments: str) -> Result:
     return describe_stop(context, context.session.until(_place(context, arguments, "until")))
 
 
-@command("reverse-until", "ru", "reverse-advance", group="motion", usage="PLACE", completes="address")
+@command(
+    *("reverse-until", "ru", "reverse-advance"),
+    group="motion",
+    usage="PLACE",
+    completes="address",
+    library=_to_place("reverse_until"),
+)
 def reverse_until(context: Context, arguments: str) -> Result:
     """Run backwards to a place in this task: a symbol, an address or a source line.
 
@@ -173,14 +227,16 @@ def reverse_until(context: Context, arguments: str) -> Result:
     return describe_stop(context, context.session.reverse_until(_place(context, arguments, "reverse-until")))
 
 
+def _target(context: Context, arguments: str) -> str:
+    return arguments + "%" if arguments.isdecimal() and context.word == "!tt" else arguments
+
+
 @command(
-    "goto",
-    "!tt",
-    "seek",
+    *("goto", "!tt", "seek"),
     group="motion",
     usage="POSITION",
     completes="position",
-    library="session.goto({text})",
+    library=lambda context, arguments: f"session.goto({_target(context, arguments)!r})",
 )
 def goto(context: Context, arguments: str) -> Result:
     """Go to a position.
@@ -191,8 +247,7 @@ def goto(context: Context, arguments: str) -> Result:
 
     Example: goto 50%
     """
-    if arguments.isdecimal() and context.word == "!tt":
-        arguments += "%"
+    arguments = _target(context, arguments)
     if not arguments:
         raise CommandError("goto: where to? 'help goto' lists the forms of a position")
     return describe_stop(context, context.session.goto(context.session.parse_position(arguments)))
@@ -226,11 +281,15 @@ def _stepped(context: Context, arguments: str, name: str, by: str = "line") -> R
     group="motion",
     usage="[BOOKMARK]",
     completes="bookmark",
-    library="session.goto('start')",
+    library=lambda _, arguments: f"session.goto({_bookmark(arguments)!r})",
 )
 def restart(context: Context, arguments: str) -> Result:
     """Go to the start of the run, or to a bookmark.
 
     Example: restart
     """
-    return goto(context, f"@{arguments.removeprefix('@')}" if arguments else "start")
+    return goto(context, _bookmark(arguments))
+
+
+def _bookmark(arguments: str) -> str:
+    return f"@{arguments.removeprefix('@')}" if arguments else "start"

@@ -7,6 +7,7 @@ from pathlib import Path
 from workbench.errors import AnswerNo, CommandError, InputError
 from workbench.output import Result, Table, Text
 from workbench.repl.context import Context
+from workbench.repl.library import value_code
 from workbench.repl.registry import command, split_word
 from workbench.repl.settings import HAPPENINGS
 
@@ -18,7 +19,7 @@ MAX_DEPTH = 16
     group="shell",
     usage="EXPRESSION",
     completes="expression",
-    library="assert session.eval({text})",
+    library=lambda context, text: f"assert {value_code(context, text)}",
 )
 def expect(context: Context, arguments: str) -> Result:
     """Check that an expression holds: ``expect $a0 == 3``.

@@ -61,7 +61,14 @@ def _row(names: str, summary: str) -> str:
     return f"  {names:<{_NAMES}} {textwrap.shorten(brief, room, placeholder=' …')}"
 
 
-@command("py", "python", group="shell", usage="CODE", needs_trace=False, touches_host=True)
+@command(
+    *("py", "python"),
+    group="shell",
+    usage="CODE",
+    needs_trace=False,
+    touches_host=True,
+    library=lambda _, arguments: arguments,
+)
 def py(context: Context, arguments: str) -> Result:
     """Run Python with ``session`` bound; the value of an expression is printed. ``!CODE`` is the same.
 

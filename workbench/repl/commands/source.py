@@ -12,6 +12,7 @@ from workbench.kernel.typed import Pointer, Types
 from workbench.lines import Line
 from workbench.output import Record, Result, Table, Text
 from workbench.repl.context import Context
+from workbench.repl.library import call, value_code
 from workbench.repl.registry import command
 
 _AROUND = 5
@@ -44,7 +45,13 @@ def list_(context: Context, arguments: str) -> Result:
     return Text("\n".join((f"{here.file}:{here.line}", *shown)), value, kind="c")
 
 
-@command("info line", group="state", usage="[ADDRESS]", completes="address")
+@command(
+    "info line",
+    group="state",
+    usage="[ADDRESS]",
+    completes="address",
+    library=lambda context, text: call("session.lines.at", value_code(context, text or "$pc")),
+)
 def info_line(context: Context, arguments: str) -> Result:
     """Tell which source line an address was compiled from.
 
@@ -55,7 +62,12 @@ def info_line(context: Context, arguments: str) -> Result:
     return Record({"address": address, "file": found.file, "line": found.line}, {"address": "hex"})
 
 
-@command("info sources", group="state", usage="[TEXT]")
+@command(
+    "info sources",
+    group="state",
+    usage="[TEXT]",
+    library="[file for file in session.lines.files() if {text} in file]",
+)
 def info_sources(context: Context, arguments: str) -> Result:
     """List the source files that code comes from, and where they were found; those that have a text in their name.
 
@@ -83,7 +95,12 @@ def directory(context: Context, arguments: str) -> Result:
     return None
 
 
-@command("info locals", group="state", completes="expression")
+def _variables_code(context: Context, arguments: str) -> str:
+    frame = f"session.program.frames(session)[{context.frame_level}]"
+    return f"list(session.program.variables(session, {frame}))"
+
+
+@command("info locals", group="state", completes="expression", library=_variables_code)
 def info_locals(context: Context, arguments: str) -> Result:
     """Show the variables of the selected frame, those of inlined functions too.
 
@@ -92,7 +109,7 @@ def info_locals(context: Context, arguments: str) -> Result:
     return _variables(context, [v for v in context.variables() if not v.is_argument], "No locals.")
 
 
-@command("info args", group="state")
+@command("info args", group="state", library=_variables_code)
 def info_args(context: Context, arguments: str) -> Result:
     """Show the arguments of the selected frame's function, and of the functions that are inlined there.
 

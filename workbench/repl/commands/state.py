@@ -10,11 +10,27 @@ from workbench.kernel.cexpr import KERNEL_NAMES
 from workbench.output import Record, Result, Table, Text
 from workbench.registers import CSR_GROUP, PRIVILEGES, abi_name, canonical
 from workbench.repl.context import Context
+from workbench.repl.library import HERE, call, value_code
 from workbench.repl.registry import command
 from workbench.repl.stops import instruction_line, position_line
 
 #: What only an expression over C's types has.
 _C = re.compile(rf"->|\.|\((struct|union|enum) |\bsizeof\b|(?<![&\w])({'|'.join(KERNEL_NAMES)})\b")
+
+
+def _names(context: Context, arguments: str) -> list[str]:
+    """Return the registers that are asked for."""
+    if not arguments:
+        return [f"x{i}" for i in range(1, 32)] + ["pc", "priv"]
+    if arguments == "all":
+        return list(context.session.regs())
+    return [name for word in arguments.split() for name in _expand(context, word)]
+
+
+def _registers_code(context: Context, arguments: str) -> str:
+    if not arguments or arguments == "all":
+        return "session.regs()"
+    return f"{{name: session.reg(name) for name in {_names(context, arguments)!r}}}"
 
 
 @command(
@@ -24,21 +40,15 @@ _C = re.compile(rf"->|\.|\((struct|union|enum) |\bsizeof\b|(?<![&\w])({'|'.join(
     group="state",
     usage="[NAME|all|csr|float|vector]…",
     completes="register",
+    library=_registers_code,
 )
 def info_registers(context: Context, arguments: str) -> Result:
     """Show registers of the selected hart: general ones, those named, or a group (all, csr, float, vector).
 
     Example: info registers a0 sepc
     """
-    session = context.session
-    if not arguments:
-        names = [f"x{i}" for i in range(1, 32)] + ["pc", "priv"]
-    elif arguments == "all":
-        names = list(session.regs())
-    else:
-        names = [name for word in arguments.split() for name in _expand(context, word)]
     rows = []
-    for name in names:
+    for name in _names(context, arguments):
         value = _register(context, name)
         rows.append((abi_name(name), value, _note(context, name, value)))
     return Table(("register", "value", "means"), rows, {"value": "hex16"})
@@ -73,7 +83,11 @@ def _note(context: Context, name: str, value: int) -> str:
     return f"<{symbol}>" if symbol else str(value)
 
 
-@command("info harts", "info threads", group="state")
+@command(
+    *("info harts", "info threads"),
+    group="state",
+    library="[(hart, session.reg('pc', hart), session.reg('priv', hart)) for hart in range(session.harts)]",
+)
 def info_harts(context: Context, arguments: str) -> Result:
     """List the harts: mode and where each one is; the selected one has a star.
 
@@ -88,7 +102,15 @@ def info_harts(context: Context, arguments: str) -> Result:
     return Table(("", "hart", "mode", "pc", "where"), rows, {"pc": "hex16"})
 
 
-@command("hart", "thread", group="state", usage="[NUMBER]")
+def _hart_code(context: Context, arguments: str) -> str:
+    return (
+        f"session.hart = {context.count(arguments, 0) if arguments != '0' else 0}"
+        if arguments
+        else "session.hart"
+    )
+
+
+@command("hart", "thread", group="state", usage="[NUMBER]", library=_hart_code)
 def hart(context: Context, arguments: str) -> Result:
     """Select a hart; without a number, tell which one is selected. ``set hart N`` is the same.
 
@@ -102,8 +124,22 @@ def hart(context: Context, arguments: str) -> Result:
     return Text(position_line(context), {"hart": session.hart}, kind="asm")
 
 
+def _print_code(context: Context, arguments: str) -> str:
+    expression = arguments.partition(" ")[2] if arguments.startswith("/") else arguments
+    if context.typed(expression) is not None:
+        frame = f"session.program.frames(session)[{context.frame_level}]"
+        return call("session.program.evaluate", "session", frame, repr(expression)) + ".show()"
+    if _C.search(expression):
+        return call(f"{HERE}.p", repr(expression))
+    return value_code(context, expression)
+
+
 @command(
-    "print", "p", "inspect", group="state", usage="[/x|/d|/u|/t|/o|/c|/a] EXPRESSION", completes="expression"
+    *("print", "p", "inspect"),
+    group="state",
+    usage="[/x|/d|/u|/t|/o|/c|/a] EXPRESSION",
+    completes="expression",
+    library=_print_code,
 )
 def print_(context: Context, arguments: str) -> Result:
     """Evaluate a C expression: registers ($pc, $a0), variables, members, casts, numbers, operators.
@@ -146,7 +182,12 @@ def format_value(context: Context, value: int, letter: str) -> str:
     return texts[letter]
 
 
-@command("backtrace", "bt", "where-from", group="state", usage="[LIMIT]")
+@command(
+    *("backtrace", "bt", "where-from"),
+    group="state",
+    usage="[LIMIT]",
+    library=lambda context, text: f"session.program.frames(session, {context.count(text, 64)})",
+)
 def bt(context: Context, arguments: str) -> Result:
     """Show the calls that led here, by call frame information, or by frame pointers where there is none.
 
@@ -164,7 +205,9 @@ def bt(context: Context, arguments: str) -> Result:
     return Table(("frame", "pc", "where", "source"), rows, {"pc": "hex16"})
 
 
-@command("where", "w", "when", group="state", library="session.cursor, session.reg('pc')")
+@command(
+    "where", "w", "when", group="state", library="session.cursor, session.reg('pc'), session.board.vtime_ns"
+)
 def where(context: Context, arguments: str) -> Result:
     """Tell where the cursor is: position, virtual time, hart, mode, symbol and the next instruction.
 
@@ -186,7 +229,7 @@ def where(context: Context, arguments: str) -> Result:
     return Text("\n".join(lines), value, kind="asm")
 
 
-@command("digest", group="state")
+@command("digest", group="state", library="session.digest()")
 def digest(context: Context, arguments: str) -> Result:
     """Show the digest of the whole state at the cursor; equal digests, equal states.
 
@@ -195,7 +238,13 @@ def digest(context: Context, arguments: str) -> Result:
     return Text(context.session.digest())
 
 
-@command("translate", group="state", usage="ADDRESS", completes="address")
+@command(
+    "translate",
+    group="state",
+    usage="ADDRESS",
+    completes="address",
+    library=lambda context, text: call("session.translate", value_code(context, text or "$pc")),
+)
 def translate(context: Context, arguments: str) -> Result:
     """Show the physical address behind a virtual one, as the selected hart maps it now.
 

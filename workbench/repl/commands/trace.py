@@ -7,10 +7,11 @@ from workbench.errors import CommandError
 from workbench.output import Record, Result, Text
 from workbench.query.api import Trace
 from workbench.repl.context import Context
+from workbench.repl.library import ASK, call, value_code
 from workbench.repl.registry import command, split_word
 
 
-@command("sql", group="trace", usage="QUERY", completes="sql")
+@command("sql", group="trace", usage="QUERY", completes="sql", library=ASK + ".sql({text})")
 def sql(context: Context, arguments: str) -> Result:
     """Run an SQL query on the trace, read-only; ``sql select * from inputs limit 5``.
 
@@ -24,7 +25,12 @@ def sql(context: Context, arguments: str) -> Result:
     return Trace.of(context.session).asker.table(arguments)
 
 
-@command("console", group="trace", usage="[LINES]")
+def _console_code(context: Context, arguments: str) -> str:
+    text = "tracetables.console_text(session.trace, until=session.cursor)"
+    return f"{text}.splitlines()[-{context.count(arguments, 20)}:]"
+
+
+@command("console", group="trace", usage="[LINES]", library=_console_code)
 def console(context: Context, arguments: str) -> Result:
     """Show what the guest had printed by the cursor: the last 20 lines, or the last LINES.
 
@@ -35,7 +41,11 @@ def console(context: Context, arguments: str) -> Result:
     return Text("\n".join(lines), kind="console")
 
 
-@command("info checkpoints", "checkpoints", group="trace")
+@command(
+    *("info checkpoints", "checkpoints"),
+    group="trace",
+    library="tracetables.checkpoints(session.trace)",
+)
 def info_checkpoints(context: Context, arguments: str) -> Result:
     """List the checkpoints of the trace.
 
@@ -44,17 +54,27 @@ def info_checkpoints(context: Context, arguments: str) -> Result:
     return tracetables.checkpoints(context.session.trace)
 
 
-@command("info inputs", "inputs", group="trace", usage="[FROM]")
+def _first_input(context: Context, arguments: str) -> int:
+    return context.count(arguments, 0) if arguments else 0
+
+
+@command(
+    *("info inputs", "inputs"),
+    group="trace",
+    usage="[FROM]",
+    library=lambda context, text: call(
+        "tracetables.inputs", "session.trace", first=_first_input(context, text), limit=50
+    ),
+)
 def info_inputs(context: Context, arguments: str) -> Result:
     """List the inputs of the run: 50 of them, from number FROM on.
 
     Example: info inputs
     """
-    first = context.count(arguments, 0) if arguments else 0
-    return tracetables.inputs(context.session.trace, first=first, limit=50)
+    return tracetables.inputs(context.session.trace, first=_first_input(context, arguments), limit=50)
 
 
-@command("info trace", group="trace")
+@command("info trace", group="trace", library="tracetables.info(session.trace)")
 def info_trace(context: Context, arguments: str) -> Result:
     """Show what the trace says of itself: machine, length, when and by whom it was recorded.
 
@@ -63,7 +83,7 @@ def info_trace(context: Context, arguments: str) -> Result:
     return tracetables.info(context.session.trace)
 
 
-@command("info bookmarks", group="trace")
+@command("info bookmarks", group="trace", library="tracetables.bookmarks(session.trace)")
 def info_bookmarks(context: Context, arguments: str) -> Result:
     """List the bookmarks; ``goto @NAME`` goes to one.
 
@@ -72,7 +92,12 @@ def info_bookmarks(context: Context, arguments: str) -> Result:
     return tracetables.bookmarks(context.session.trace)
 
 
-@command("bookmark", group="trace", usage="NAME")
+@command(
+    "bookmark",
+    group="trace",
+    usage="NAME",
+    library=lambda _, text: call("session.bookmark", repr(split_word(text)[0])),
+)
 def bookmark(context: Context, arguments: str) -> Result:
     """Set a bookmark at the cursor, which the trace keeps; ``goto @NAME`` comes back to it.
 
@@ -87,7 +112,15 @@ def bookmark(context: Context, arguments: str) -> Result:
     )
 
 
-@command("info symbols", "info functions", group="trace", usage="[PREFIX]", completes="address")
+@command(
+    *("info symbols", "info functions"),
+    group="trace",
+    usage="[PREFIX]",
+    completes="address",
+    library=lambda _, text: (
+        f"tracetables.symbols(session.symbols, {text!r})" if text else "len(session.symbols)"
+    ),
+)
 def info_symbols(context: Context, arguments: str) -> Result:
     """List symbols that begin with a prefix; without one, tell how many are known.
 
@@ -99,7 +132,13 @@ def info_symbols(context: Context, arguments: str) -> Result:
     return tracetables.symbols(symbols, arguments)
 
 
-@command("info symbol", group="trace", usage="ADDRESS", completes="expression")
+@command(
+    "info symbol",
+    group="trace",
+    usage="ADDRESS",
+    completes="expression",
+    library=lambda context, text: call("session.symbols.format", value_code(context, text or "$pc")),
+)
 def info_symbol(context: Context, arguments: str) -> Result:
     """Tell which symbol an address lies in.
 
@@ -112,13 +151,20 @@ def info_symbol(context: Context, arguments: str) -> Result:
     return Text(f"{name} is at {address:#x}", {"address": f"{address:#x}", "symbol": name})
 
 
+def _named(arguments: str) -> tuple[bool, str]:
+    """Return whether a file of another build is taken too, and the file's name."""
+    return arguments.startswith("--force "), arguments.removeprefix("--force ").strip()
+
+
 @command(
     *("symbol-file", "symbols", "add-symbol-file"),
     group="trace",
     usage="[--force] FILE",
     completes="file",
     touches_host=True,
-    library="session.add_symbol_file(Path({text}))",
+    library=lambda _, text: call(
+        "session.add_symbol_file", f"Path({_named(text)[1]!r})", force=_named(text)[0]
+    ),
 )
 def symbol_file(context: Context, arguments: str) -> Result:
     """Read symbols, source lines and debug information from an ELF file, or symbols from a System.map.
@@ -128,8 +174,7 @@ def symbol_file(context: Context, arguments: str) -> Result:
     """
     from pathlib import Path
 
-    force = arguments.startswith("--force ")
-    name = arguments.removeprefix("--force ").strip()
+    force, name = _named(arguments)
     if not name:
         raise CommandError("symbol-file: an ELF file or a System.map is needed")
     before = len(context.session.lines)
