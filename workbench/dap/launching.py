@@ -39,6 +39,9 @@ CAPABILITIES: Final[dict[str, Any]] = {
     "supportsValueFormattingOptions": True,
 }
 
+#: What ``launch`` takes, by name; the guide says what each one is. Of what else an editor sends nothing is asked.
+LAUNCH: Final = ("trace", "stopAt", "symbols", "sourceMap", "sources", "backend")
+
 
 class Launching:
     """How a client's session begins and ends.
@@ -73,7 +76,7 @@ class Launching:
         return CAPABILITIES
 
     def launch(self, arguments: Arguments) -> None:
-        """Open a trace: ``trace`` (or ``program``), ``symbols``, ``sourceMap``, ``backend``, ``stopAt``."""
+        """Open a trace. The arguments are those of LAUNCH; ``program`` is another name for ``trace``."""
         from workbench.session import Session
 
         trace = arguments.text("trace", arguments.text("program", ""))
