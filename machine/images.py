@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from machine.errors import ImageError
 
 ELF_MAGIC = b"\x7fELF"
 EM_RISCV = 243
 PT_LOAD = 1
+PF_R = 4
 UNPACKED_MAX = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Bytes at a guest-physical address, followed by zeros up to ``size``."""
+    """Bytes at a guest-physical address, followed by zeros up to ``size``.
+
+    Of an ELF file, ``headers`` is what linkers put before the text for a loader that maps files: its headers and notes.
+    """
 
     paddr: int
     data: bytes
     size: int
+    headers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,13 @@ class Program:
             return self
         moved = tuple(Segment(s.paddr + base, s.data, s.size) for s in self.segments)
         return Program(moved, self.entry + base, True, self.kind)
+
+    def within(self, low: int, high: int) -> Program:
+        """Return the program without headers that lie outside of some memory, which no code of it asks for."""
+        kept = tuple(
+            s for s in self.segments if not s.headers or (low <= s.paddr and s.paddr + s.size <= high)
+        )
+        return replace(self, segments=kept or self.segments)
 
 
 def unpack(data: bytes, what: str) -> bytes:
@@ -128,7 +140,7 @@ def parse_elf(data: bytes, what: str) -> Program:
     segments: list[Segment] = []
     start, loaded = entry, 0
     for index in range(count):
-        p_type, _, offset, vaddr, paddr, file_size, mem_size = struct.unpack_from(
+        p_type, flags, offset, vaddr, paddr, file_size, mem_size = struct.unpack_from(
             "<IIQQQQQ", data, table + index * entry_size
         )
         if p_type != PT_LOAD or not mem_size:
@@ -140,8 +152,10 @@ def parse_elf(data: bytes, what: str) -> Program:
             raise ImageError(
                 f"{what}: its segments add up to more than {UNPACKED_MAX >> 20} MiB; it is damaged"
             )
-        segments.append(Segment(paddr, data[offset : offset + file_size], mem_size))
-        if vaddr <= entry < vaddr + mem_size:
+        entered = vaddr <= entry < vaddr + mem_size
+        headers = offset == 0 and flags == PF_R and not entered
+        segments.append(Segment(paddr, data[offset : offset + file_size], mem_size, headers))
+        if entered:
             start = entry - vaddr + paddr
     if not segments:
         raise ImageError(f"{what}: the ELF file has nothing to load")

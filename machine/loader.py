@@ -86,12 +86,13 @@ def _place(
 
     if firmware is not None:
         firmware = firmware.at(ram_base)
-        load("bios", firmware)
+        load("bios", firmware.within(*ram))
     if kernel is not None:
         if firmware is not None:
             kernel = kernel.at(_align_up(firmware.end))
         else:
             kernel = kernel.at(ram_base if config.bios == "none" else ram_base + ALIGN)
+        kernel = kernel.within(*ram)
         load("kernel", kernel)
     placed = None
     if initrd:

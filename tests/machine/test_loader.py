@@ -151,6 +151,19 @@ def test_kernel_outside_ram_is_refused_whatever_the_memory() -> None:
         place(Images(kernel=elf(0x1000)))
 
 
+def test_headers_that_a_linker_put_outside_of_ram_are_left_out() -> None:
+    """GNU ld with ``-Ttext=0x80000000`` alone keeps a segment of headers at 0x10000: QEMU starts such a file."""
+    code = elf()
+    headers = struct.pack("<IIQQQQQQ", 1, 4, 0, 0x10000, 0x10000, 176, 176, 4096)
+    data = code[:56] + struct.pack("<H", 2) + code[58:64] + headers + code[64:72]
+    data += struct.pack("<Q", 176) + code[80:120] + b"code"
+    made = place(Images(kernel=data), bios="none")
+    assert [(s.paddr, s.data) for s in made.segments] == [(RAM, b"code")] and made.entry.pc == RAM
+    writable = data.replace(headers, headers[:4] + struct.pack("<I", 6) + headers[8:])
+    with pytest.raises(ImageError, match="kernel needs 0x10000 to 0x100b0"):
+        place(Images(kernel=writable), bios="none")
+
+
 def test_missing_images_are_named() -> None:
     with pytest.raises(ConfigError, match="no kernel"):
         place(Images())
