@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -26,6 +25,7 @@ from machine.hw.sbi import Sbi
 from machine.hw.uart16550 import Uart
 from machine.inputs import ConsoleSink, Input, InputGate
 from machine.tcg.engine import Engine, ExitReason
+from machine.values import valueclass
 
 PAGE = 4096
 NEVER = (1 << 64) - 1
@@ -48,7 +48,7 @@ class StopReason(Enum):
     INTERRUPTED = "interrupted"
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Stop:
     """A reason, and for ``FAIL`` the exit code that the guest gave."""
 
@@ -56,7 +56,7 @@ class Stop:
     code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class GuestError:
     """Something a guest did that its hardware has no answer for."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
+
+from machine.values import valueclass
 
 #: Grows with every change to what a guest can observe (determinism.md, law 9).
 #: 3: a disk's flush ends after the requests before it; disks have several queues where asked for; Zkr, Smstateen,
@@ -11,7 +13,7 @@ from typing import Any
 SEMANTICS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class DriveConfig:
     """One ``--drive``.
 
@@ -32,7 +34,7 @@ class DriveConfig:
     queues: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class MachineConfig:
     """A machine without the contents of its images.
 
@@ -80,7 +82,7 @@ class MachineConfig:
         return cls(**{**data, "drives": drives})
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Images:
     """What is loaded at reset: contents, decompressed by the loader where a format allows it."""
 

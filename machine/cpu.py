@@ -6,17 +6,17 @@ The translator has a row of its own for each (``RISCV_FEATURES`` in guest/riscv/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from machine.errors import ConfigError
+from machine.values import valueclass
 
 #: The one model there is.
 MODEL = "rv64"
 SWITCH: Mapping[str, int] = MappingProxyType({"off": 0, "on": 1})
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Feature:
     """Something that a processor has or has not, or has of some size.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from machine.config import DriveConfig
 from machine.errors import ConfigError, ImageError
 from machine.hw.blockproto import Base, BaseRead, BlockError
-from machine.hw.overlay import OverlayDisk
 from machine.hw.rawdisk import SECTOR_BYTES, RawBase
+
+if TYPE_CHECKING:
+    from machine.hw.overlay import OverlayDisk
 
 FORMATS = ("raw", "qcow2")
 
@@ -102,6 +105,8 @@ def open_drive(
         ConfigError: a format that is not known.
         ImageError: the image cannot be used, or is not the one expected.
     """
+    from machine.hw.overlay import OverlayDisk
+
     base = _open_base(drive)
     try:
         found = _identify(drive, base, identify)
@@ -134,6 +139,8 @@ def _identify(drive: DriveConfig, base: Base, identify: bool) -> DriveConfig:
 
 def packed_drive(drive: DriveConfig, read: Callable[[int], bytes | None]) -> OverlayDisk:
     """Return a drive whose base is what a recording read of it. Raises ImageError: it has no size."""
+    from machine.hw.overlay import OverlayDisk
+
     if not 0 < drive.size_bytes < 1 << 50 or drive.size_bytes % SECTOR_BYTES:
         raise ImageError(f"drive {drive.file}: damaged: it has {drive.size_bytes} bytes")
     return OverlayDisk(PackedBase(drive.size_bytes, read), readonly=drive.readonly)

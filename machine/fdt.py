@@ -6,10 +6,11 @@ Spec: Devicetree Specification 0.4, chapter 5.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Union
 
 from machine.errors import ImageError
+from machine.values import valueclass
 
 MAGIC = 0xD00DFEED
 BEGIN_NODE, END_NODE, PROP, NOP, END = 1, 2, 3, 4, 9
@@ -18,7 +19,7 @@ DEPTH_MAX = 64
 Value = Union[str, int, bytes, None, "list[str]", "list[int]"]
 
 
-@dataclass
+@valueclass()
 class Node:
     """A node: its name (with unit address), properties and children, in the order they are written.
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from machine.errors import ImageError
+from machine.values import valueclass
 
 ELF_MAGIC = b"\x7fELF"
 EM_RISCV = 243
@@ -18,7 +19,7 @@ PF_R = 4
 UNPACKED_MAX = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Segment:
     """Bytes at a guest-physical address, followed by zeros up to ``size``.
 
@@ -31,7 +32,7 @@ class Segment:
     headers: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Program:
     """Something loadable. ``fixed`` programs (ELF) have their own addresses; others are at 0 until placed."""
 

@@ -6,11 +6,12 @@ below the gate knows which of the two it is in. (determinism.md, law 5.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from machine.values import valueclass
 
-@dataclass(frozen=True, slots=True)
+
+@valueclass(frozen=True, slots=True)
 class Input:
     """One input of the machine, as it is logged.
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from machine.config import Images, MachineConfig
 from machine.errors import ConfigError, ImageError
 from machine.images import Program, Segment, parse_firmware, parse_kernel
+from machine.values import valueclass
 
 MIB = 1 << 20
 ALIGN = 2 * MIB
@@ -29,7 +30,7 @@ FW_DYNAMIC_VERSION = 2
 NEXT_MODE_S = 1
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Entry:
     """How harts start: pc and a2; a0 is the hart's id, a1 the device tree. Unless ``all_harts``, only hart 0."""
 
@@ -39,7 +40,7 @@ class Entry:
     machine_mode: bool
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Plan:
     """What is written to RAM at reset, beside the device tree, and how the harts start.
 

@@ -7,12 +7,12 @@ A command returns a ``Table``, a ``Record`` or a ``Text``; nobody else formats f
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from html import escape
+from dataclasses import field
 from typing import Any, Literal, TextIO
+
+from machine.values import valueclass
 
 Format = Literal["text", "json", "csv", "table"]
 #: How a column's integers are written as text: hex for addresses, dec for counts.
@@ -21,7 +21,7 @@ Style = Literal["hex", "hex16", "dec"]
 MAX_CELL = 200
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Table:
     """Rows under named columns; ``styles`` say how a column's integers read as text."""
 
@@ -36,6 +36,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         """Return the table as a notebook shows it."""
+        from html import escape
+
         heads = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
         rows = [
             "".join(
@@ -47,7 +49,7 @@ class Table:
         return f"<table><tr>{heads}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Record:
     """Named values of one thing."""
 
@@ -60,6 +62,8 @@ class Record:
 
     def _repr_html_(self) -> str:
         """Return the values as a notebook shows them."""
+        from html import escape
+
         rows = [
             f"<tr><th>{escape(k)}</th><td>{escape(cell(v, self.styles.get(k)))}</td></tr>"
             for k, v in self.fields.items()
@@ -67,7 +71,7 @@ class Record:
         return f"<table>{''.join(rows)}</table>"
 
 
-@dataclass(frozen=True)
+@valueclass(frozen=True)
 class Text:
     """Something that reads best as it is; ``value`` is what it means, for ``--json``."""
 
@@ -82,6 +86,8 @@ class Text:
 
     def _repr_html_(self) -> str:
         """Return the text as a notebook shows it."""
+        from html import escape
+
         return f"<pre>{escape(self.text)}</pre>"
 
 
@@ -110,6 +116,8 @@ def render(result: Result, fmt: Format = "text") -> str:
     if result is None:
         return "" if fmt != "json" else "null\n"
     if fmt == "json":
+        import json
+
         return json.dumps(result.data(), indent=2) + "\n"
     if fmt == "csv":
         return _csv(result)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from machine.config import Images, MachineConfig
+from machine.values import valueclass
 from workbench.replay.gates import ConsoleSource, RecordGate
 from workbench.replay.parts import build_board, open_drives, reason_name
 from workbench.replay.watch import ConsoleWatch, compile_pattern
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class RunResult:
     """How a run ended: the reasons and fields of a ``RecordResult``, without a trace."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import errno
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +20,8 @@ VERSION = 2
 
 def content_hash(data: bytes | bytearray) -> bytes:
     """Return the BLAKE2b-256 hash of the data: its identity in traces."""
+    import hashlib
+
     return hashlib.blake2b(data, digest_size=32).digest()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,6 +60,8 @@ class RawBase:
 
     def identity(self) -> str:
         """Return the BLAKE2b-256 hash of the image as hexadecimal text. Raises BlockError."""
+        import hashlib
+
         digest = hashlib.blake2b(digest_size=32)
         try:
             self._file.seek(0)

@@ -20,15 +20,16 @@ read as zeros, and writing a one there is a guest error too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, TypeVar
 
 from machine.hw.state import Part, Saved, parse_int
+from machine.values import valueclass
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Field:
     """Bits ``lo`` to ``lo + bits - 1`` of a register."""
 

@@ -8,11 +8,11 @@ Spec: RISC-V SBI 2.0
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from machine.hw.device import ConsoleOut, Dma
 from machine.hw.virtmap import IRQ_SEIP, IRQ_SSIP
+from machine.values import valueclass
 
 SPEC_VERSION = 2 << 24
 IMPL_ID = 0x5742  # not assigned to anybody
@@ -59,7 +59,7 @@ class Harts(Protocol):
     def translate(self, hart: int, vaddr: int, access: str = "r") -> int | None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Call:
     """One call's arguments."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
 
 from machine.tcg._core import ffi, lib
+from machine.values import valueclass
 
 #: The C core's interface that this module was written against.
 ABI = 2
@@ -61,7 +61,7 @@ class ProbeAction(IntEnum):
     COUNT = 3
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Probe:
     """A happening to look for: ``lo <= address <= hi``, and a condition.
 

@@ -8,19 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from workbench.cli.group import MachineCommand
-from workbench.cli.machineopts import machine_options, take_machine
+from workbench.cli.machineopts import backend_option, machine_options, take_machine
 from workbench.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from workbench.session import Session
 
-backend_option = click.option(
-    "--backend",
-    type=click.Choice(["jit", "interp"]),
-    default="jit",
-    show_default=True,
-    help="Translated code, or the portable interpreter.",
-)
 symbols_option = click.option(
     "--symbols",
     multiple=True,

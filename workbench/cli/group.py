@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +93,38 @@ class MachineCommand(click.Command):
     """A command with machine options, which QEMU's users may write with one dash."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments; ``-kernel`` is ``--kernel``."""
-        return super().parse_args(ctx, two_dashes(args))
+        """Parse arguments; ``-kernel`` is ``--kernel``, and ``-m`` is ``--memory``.
+
+        click takes ``-m`` for a misspelt long option first and looks for one that is spelt alike, which takes 5 ms.
+        """
+        valued = {opt for p in self.params if not getattr(p, "is_flag", False) for opt in p.opts}
+        pairs = (p.opts for p in self.params if len(p.opts) == 2)
+        long_names = {short: long for short, long in pairs if len(short) == 2}
+        return super().parse_args(ctx, two_dashes(args, _WITH_VALUE | valued, long_names))
 
 
-def two_dashes(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with QEMU's one-dash options written with two; the values of options stay."""
+def two_dashes(
+    arguments: Sequence[str],
+    with_value: Collection[str] | None = None,
+    long_names: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return arguments with QEMU's one-dash options written with two; the values of options stay.
+
+    Args:
+        arguments: of a command.
+        with_value: the options that take a value; by default QEMU's.
+        long_names: of options of one letter, which are to be replaced.
+    """
+    with_value, long_names = with_value or _WITH_VALUE, long_names or {}
     out: list[str] = []
     is_value = False
-    for argument in arguments:
+    for at, argument in enumerate(arguments):
+        if argument == "--" and not is_value:
+            return out + list(arguments[at:])
         name = argument[1:] if argument[:1] == "-" and argument[:2] != "--" else ""
-        if not is_value and name in ONE_DASH:
-            argument = f"--{name}"
-        is_value = not is_value and argument in _WITH_VALUE
+        if not is_value:
+            argument = f"--{name}" if name in ONE_DASH else long_names.get(argument, argument)
+        is_value = not is_value and argument in with_value
         out.append(argument)
     return out
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli.debug import backend_option
 from workbench.cli.group import MachineCommand
-from workbench.cli.machineopts import build_machine, machine_options, take_machine
+from workbench.cli.machineopts import backend_option, build_machine, machine_options, take_machine
 from workbench.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_NO, EXIT_TIMEOUT
 
 if TYPE_CHECKING:

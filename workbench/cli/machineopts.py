@@ -78,6 +78,13 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("-M", "--machine", "board", default="virt", hidden=True),
     click.option("--nographic", is_flag=True, hidden=True),
 )
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["jit", "interp"]),
+    default="jit",
+    show_default=True,
+    help="Translated code, or the portable interpreter.",
+)
 MACHINE_KEYS = (
     *(
         "kernel",

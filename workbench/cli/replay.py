@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from workbench.cli.debug import backend_option
+from workbench.cli.machineopts import backend_option
 from workbench.errors import EXIT_DONE, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:

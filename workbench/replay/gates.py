@@ -7,7 +7,6 @@ same point.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -246,6 +245,8 @@ class RecordGate:
 
     def _draw(self, what: str) -> bytes:
         """Return the generator's next 64 bytes."""
+        import hashlib  # loads a library of the host's that most runs do without
+
         text = f"{what} {self._seed} {self._drawn}".encode()
         self._drawn += 1
         return hashlib.blake2b(text, digest_size=64).digest()

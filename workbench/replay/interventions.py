@@ -7,13 +7,16 @@ anything is delivered there. A write to the past makes a branch: its history beg
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, Final
 
 from machine.inputs import Input
-from traces.rows import InputRow
+from machine.values import valueclass
 
 from .errors import EvalError, MemoryAccessError
+
+if TYPE_CHECKING:
+    from traces.rows import InputRow
 
 #: The source of writes by a debugger.
 DEBUGGER: Final = "debugger"
@@ -50,7 +53,7 @@ def apply_write(board: Any, item: Input) -> None:
         raise EvalError(f"a debugger's write of kind {item.kind!r} is not known")
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Scripted:
     """An input that a branch takes over from its parent, or was given instead."""
 
@@ -60,7 +63,7 @@ class Scripted:
     id: int = 0
 
 
-@dataclass(slots=True)
+@valueclass(slots=True)
 class Script:
     """What a branch's gate gives before it asks the host.
 
@@ -103,7 +106,7 @@ class Script:
         return min(self.given, key=lambda s: s.icount, default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Origin:
     """Where a branch begins.
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from machine.hw.device import Dma
 from machine.hw.state import Int, Part
+from machine.values import valueclass
 
 QUEUE_MAX = 256
 CHAIN_MAX = 1024  # descriptors of one chain, indirect ones included
@@ -27,7 +28,7 @@ class BrokenQueue(Exception):
     """The driver broke the queue's rules. Never leaves the transport."""
 
 
-@dataclass(slots=True)
+@valueclass(slots=True)
 class Chain:
     """One request: guest-physical ranges (paddr, bytes) to read from, then ranges to write to."""
 

@@ -152,6 +152,7 @@ HEAVY = {
     "record": "traces.reader workbench.session workbench.query workbench.kernel workbench.gdbstub workbench.repl"
     " workbench.bench workbench.cli.img workbench.cli.nbd workbench.cli.bench workbench.cli.trace machine.block"
     " capstone prompt_toolkit pygments elftools pytest sqlite_utils socket shutil tempfile csv",
+    "run": "traces.rows traces.reader workbench.cli.debug sqlite3 zstandard hashlib difflib traceback html json base64",
 }
 
 
@@ -171,6 +172,7 @@ def test_nothing_is_imported_that_is_not_needed(what: str, tmp_path: Path) -> No
             "--steps",
             "1000",
         ],
+        "run": ["run", "--kernel", kernel, "-m", "128M", "--no-input", "--steps", "1000"],
     }[what]
     code = (
         f"import sys; from workbench.cli import run; run({line!r});"

@@ -108,6 +108,15 @@ def test_one_dash_options_of_qemu_are_taken_but_not_in_values() -> None:
     assert two_dashes(["-m", "1G", "-nographic", "-smp", "2"]) == ["-m", "1G", "--nographic", "--smp", "2"]
 
 
+def test_options_of_one_letter_become_long_but_not_in_values() -> None:
+    """click looks for a long option that is spelt alike first, which is most of the time that parsing took."""
+    long = {"-m": "--memory", "-o": "--output"}
+    given = ["-m", "1G", "--until", "-m", "-o", "-m", "-m2G", "--", "-m"]
+    assert two_dashes(given, {"-m", "--memory", "-o", "--output", "--until"}, long) == (
+        ["--memory", "1G", "--until", "-m", "--output", "-m", "-m2G", "--", "-m"]
+    )
+
+
 def test_machine_is_built_of_options(tmp_path: Path) -> None:
     kernel = tmp_path / "k"
     kernel.write_bytes(b"kernel")
