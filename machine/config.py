@@ -8,7 +8,8 @@ from typing import Any
 from machine.values import valueclass
 
 #: Grows with every change to what a guest can observe (determinism.md, law 9).
-#: 3: a disk's flush ends after the requests before it; disks have several queues where asked for; Zkr, Smstateen,
+#: 3: a disk's requests take effect, and its writes take their data, when they are asked for; a flush ends after the
+#: requests before it; disks have several queues where asked for; Zkr, Smstateen,
 #: debug triggers, and users read the counters below the built-in SBI.
 SEMANTICS = 3
 

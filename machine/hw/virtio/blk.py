@@ -1,6 +1,8 @@
 """The virtio block device over a block node.
 
-A request completes a time after its kick that depends on the request alone; its data moves then, in one step.
+A request takes effect when it is taken from its queue: a write's data leave the guest's memory then, a read's leave the
+disk. So requests have one defined result, that of doing them one after another, however they overlap. The guest is told
+a time later that depends on the request alone, and that is when read data reach its memory.
 
 Spec: Virtual I/O Device 1.2, section 5.2.
 """
@@ -8,11 +10,19 @@ Spec: Virtual I/O Device 1.2, section 5.2.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
+from typing import Any
 
 from machine.hw.blockproto import BlockError, BlockNode
-from machine.hw.state import Ints
+from machine.hw.state import Ints, Saved, parse_int
 from machine.hw.virtio.device import VirtioDevice
-from machine.hw.virtio.queue import QUEUE_MAX, BrokenQueue, Chain
+from machine.hw.virtio.queue import (
+    CHAIN_MAX,
+    QUEUE_MAX,
+    REQUEST_MAX_BYTES,
+    BrokenQueue,
+    Chain,
+)
 
 SECTOR = 512
 HEADER = 16
@@ -25,6 +35,7 @@ MAX_SEGMENTS = 16
 MAX_RANGE_SECTORS = 32 << 11  # 32 MiB in a segment: bounds the overlay's growth by one request
 SEG_MAX = QUEUE_MAX - 2
 QUEUES_MAX = 16
+HELD_MAX_BYTES = 16 << 20  # of read data that wait for their time; a request above it waits for all others
 
 LATENCY_NS = 20_000
 NS_PER_KIB = 512  # 2 GB/s
@@ -33,6 +44,62 @@ FLUSH_NS = 50_000
 
 class RequestError(Exception):
     """The guest asks for what this disk can't do. Never leaves the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that took effect and is not told yet.
+
+    Args:
+        head: its descriptor in queue ``queue``.
+        data: what the guest gets besides the status.
+        ranges: where to put both, as (paddr, bytes).
+    """
+
+    due_ns: int
+    queue: int
+    head: int
+    status: int
+    data: bytes
+    ranges: list[tuple[int, int]]
+
+
+class PendingList(Saved[list[Pending]]):
+    """Requests in the order in which they took effect; saved as lists, data as hexadecimal text."""
+
+    def initial(self) -> list[Pending]:
+        return []
+
+    def dump(self, value: list[Pending]) -> Any:
+        return [[p.due_ns, p.queue, p.head, p.status, p.data.hex(), *map(list, p.ranges)] for p in value]
+
+    def parse(self, data: Any, where: str) -> list[Pending]:
+        if not isinstance(data, list) or len(data) > QUEUE_MAX * QUEUES_MAX:
+            raise ValueError(f"state {where}: expected a list of at most {QUEUE_MAX * QUEUES_MAX} requests")
+        return [self._parse_one(item, where) for item in data]
+
+    @staticmethod
+    def _parse_one(item: Any, where: str) -> Pending:
+        if not isinstance(item, list) or not 5 < len(item) <= 5 + CHAIN_MAX:
+            raise ValueError(f"state {where}: not a request")
+        due_ns, queue, head, status, data, *places = item
+        if not isinstance(data, str) or not all(isinstance(r, list) and len(r) == 2 for r in places):
+            raise ValueError(f"state {where}: not a request")
+        ranges = [(parse_int(paddr, 64, where), parse_int(size, 32, where)) for paddr, size in places]
+        try:
+            content = bytes.fromhex(data)
+        except ValueError as error:
+            raise ValueError(f"state {where}: not hexadecimal text") from error
+        if not len(content) < sum(size for _, size in ranges) <= REQUEST_MAX_BYTES:
+            raise ValueError(f"state {where}: a request of {len(content)} bytes without room for them")
+        return Pending(
+            parse_int(due_ns, 64, where),
+            parse_int(queue, 8, where),
+            parse_int(head, 16, where),
+            parse_int(status, 8, where),
+            content,
+            ranges,
+        )
 
 
 class VirtioBlk(VirtioDevice):
@@ -47,9 +114,8 @@ class VirtioBlk(VirtioDevice):
 
     device_id = 2
 
-    due_ns = Ints(64, max_count=QUEUE_MAX * QUEUES_MAX)
-    heads = Ints(16, max_count=QUEUE_MAX * QUEUES_MAX)
-    rings = Ints(8, max_count=QUEUE_MAX * QUEUES_MAX)
+    pending = PendingList()
+    waiting = Ints(8, max_count=QUEUES_MAX)  # queues with requests to take, in the order of their kicks
 
     def __init__(self, name: str, node: BlockNode, serial: str = "", queues: int = 1) -> None:
         super().__init__(name)
@@ -80,52 +146,57 @@ class VirtioBlk(VirtioDevice):
             + struct.pack("<IIIIIBxxx", *limits, 1, *limits, 1)
         )
 
+    def state_loaded(self) -> None:
+        queues = [*self.waiting, *(p.queue for p in self.pending)]
+        if max(queues, default=0) >= self.queue_count:
+            raise ValueError(f"state {self.name}: queue {max(queues)} of {self.queue_count}")
+
     def kicked(self, queue: int) -> None:
-        ring = self.transport.queues[queue]
-        now = self.transport.now()
-        while (chain := ring.pop()) is not None:
-            if (queue, chain.head) in zip(self.rings, self.heads, strict=True):
-                raise BrokenQueue(f"descriptor {chain.head} is offered while it is in use")
-            due = now + self.transport.wires.latency(self._latency(chain))
-            if self._kind(chain) == T_FLUSH:  # it covers what was asked for before it
-                due = max(due, *self.due_ns, 0)
-            self.due_ns.append(due)
-            self.heads.append(chain.head)
-            self.rings.append(queue)
+        if queue not in self.waiting:
+            self.waiting.append(queue)
+        self._take()
         self._schedule()
 
-    @staticmethod
-    def _kind(chain: Chain) -> int:
-        kind: int = struct.unpack("<I", chain.read(0, 4))[0]
-        return kind
-
-    def _latency(self, chain: Chain) -> int:
-        data_bytes = chain.readable_bytes + chain.writable_bytes - HEADER - 1
-        if self._kind(chain) == T_FLUSH:
-            return FLUSH_NS
-        return LATENCY_NS + max(data_bytes, 0) * NS_PER_KIB // 1024
+    def _take(self) -> None:
+        """Let waiting requests take effect, as many as there is room for."""
+        in_use = {(p.queue, p.head) for p in self.pending}
+        held = sum(len(p.data) for p in self.pending)
+        while self.waiting:
+            number = self.waiting[0]
+            ring = self.transport.queues[number]
+            chain = ring.peek()
+            if chain is None:
+                del self.waiting[0]
+                continue
+            if (number, chain.head) in in_use:
+                raise BrokenQueue(f"descriptor {chain.head} is offered while it is in use")
+            if held and held + chain.writable_bytes > HELD_MAX_BYTES:
+                return
+            ring.advance()
+            request = self._submit(number, chain)
+            self.pending.append(request)
+            in_use.add((number, chain.head))
+            held += len(request.data)
 
     def _schedule(self) -> None:
-        self.transport.set_backend_deadline(min(self.due_ns, default=None))
+        self.transport.set_backend_deadline(min((p.due_ns for p in self.pending), default=None))
 
     def due(self) -> None:
         now = self.transport.now()
-        ready = sorted((t, i) for i, t in enumerate(self.due_ns) if t <= now)
-        requests = [(self.rings[i], self.heads[i]) for _, i in ready]
-        left = [i for i, t in enumerate(self.due_ns) if t > now]
-        self.due_ns = [self.due_ns[i] for i in left]
-        self.heads = [self.heads[i] for i in left]
-        self.rings = [self.rings[i] for i in left]
-        for number, head in requests:
-            ring = self.transport.queues[number]
-            chain = ring.chain(head)  # read anew: a pending request is its head, nothing else
-            ring.push(head, self._execute(number, chain))
-        for number in sorted({number for number, _ in requests}):
+        ready = sorted((p for p in self.pending if p.due_ns <= now), key=lambda p: p.due_ns)
+        self.pending = [p for p in self.pending if p.due_ns > now]
+        for request in ready:
+            chain = Chain(request.head, self.transport.dma, writable=request.ranges)
+            chain.write(0, request.data)
+            chain.write(chain.writable_bytes - 1, bytes((request.status,)))
+            self.transport.queues[request.queue].push(request.head, len(request.data) + 1)
+        for number in sorted({request.queue for request in ready}):
             self.transport.queues[number].signal()
+        self._take()
         self._schedule()
 
-    def _execute(self, number: int, chain: Chain) -> int:
-        """Do the request and write its status; return the number of bytes written to the chain.
+    def _submit(self, number: int, chain: Chain) -> Pending:
+        """Do a request and return what to tell the guest of it, and when.
 
         Replay: consumes an input where the host failed the request (block.md's D3).
         """
@@ -133,30 +204,33 @@ class VirtioBlk(VirtioDevice):
         room = chain.writable_bytes - 1
         if room < 0:
             raise BrokenQueue("a block request has no room for its status")
-        request = struct.pack("<HH", number, chain.head)
-        written, status = 0, S_OK
+        latency = FLUSH_NS
+        if kind != T_FLUSH:
+            data_bytes = chain.readable_bytes - HEADER + room
+            latency = LATENCY_NS + data_bytes * NS_PER_KIB // 1024
+        due = self.transport.now() + self.transport.wires.latency(latency)
+        if kind == T_FLUSH:  # it covers what was asked for before it
+            due = max(due, *(p.due_ns for p in self.pending), 0)
+        status, data = self._execute(struct.pack("<HH", number, chain.head), kind, sector, chain)
+        return Pending(due, number, chain.head, status, data, chain.writable)
+
+    def _execute(self, request: bytes, kind: int, sector: int, chain: Chain) -> tuple[int, bytes]:
+        """Return a request's status and the data for the guest."""
+        room = chain.writable_bytes - 1
+        errno = self.transport.wires.fault(self.name, request, 0)
         try:
-            errno = self.transport.wires.fault(self.name, request, 0)
             if errno:
                 raise BlockError(errno, "the host failed it in the recording")
             if kind == T_IN:
-                chain.write(0, self._read(sector, room))
-                written = room
-            elif kind == T_GET_ID:
-                written = min(room, ID_BYTES)
-                chain.write(0, self.serial[:written])
-            else:
-                status = self._command(kind, sector, chain)
-        except RequestError as error:
-            self.transport.guest_error(f"request of type {kind} at sector {sector}: {error}")
-            status = S_IOERR
-        except BlockError as error:
-            if not errno:
+                return S_OK, self._read(sector, room)
+            if kind == T_GET_ID:
+                return S_OK, self.serial[:room]
+            return self._command(kind, sector, chain), b""
+        except (RequestError, BlockError) as error:
+            if isinstance(error, BlockError) and not errno:
                 self.transport.wires.fault(self.name, request, error.errno)
             self.transport.guest_error(f"request of type {kind} at sector {sector}: {error}")
-            status = S_IOERR
-        chain.write(room, bytes((status,)))
-        return written + 1
+            return S_IOERR, b""
 
     def _check(self, sector: int, size: int) -> None:
         if size % SECTOR or sector + size // SECTOR > self.sectors:

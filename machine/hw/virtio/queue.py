@@ -133,17 +133,26 @@ class VirtQueue(Part):
             raise BrokenQueue(f"{count} chains are offered in a queue of {self.size}")
         return count
 
+    def peek(self) -> Chain | None:
+        """Return the next chain, which stays in the queue, or None: the driver will then kick for more."""
+        if not self.pending():
+            if not (self.event_idx and self.ready):
+                return None
+            self._ask_for_kick()
+            if not self.pending():
+                return None
+        return self.chain(self._u16(self.driver + 4 + 2 * (self.taken % self.size)))
+
+    def advance(self) -> None:
+        """Take the chain that ``peek`` returned."""
+        self.taken = (self.taken + 1) & U16
+
     def pop(self) -> Chain | None:
         """Take the next chain, or None."""
-        if not self.pending():
-            if self.event_idx and self.ready:
-                self._ask_for_kick()
-                if self.pending():
-                    return self.pop()
-            return None
-        head = self._u16(self.driver + 4 + 2 * (self.taken % self.size))
-        self.taken = (self.taken + 1) & U16
-        return self.chain(head)
+        chain = self.peek()
+        if chain is not None:
+            self.advance()
+        return chain
 
     def _ask_for_kick(self) -> None:
         self._store(self.device + 4 + 8 * self.size, struct.pack("<H", self.taken))

@@ -18,7 +18,7 @@ from traces.copying import pack_trace, trim_trace
 from traces.errors import TraceError
 from traces.reader import TraceReader
 from workbench.replay.errors import Diverged
-from workbench.replay.recorder import RecordResult
+from workbench.replay.recorder import RecordLimits, RecordResult
 from workbench.replay.replayer import Replayer
 from workbench.session import Session
 
@@ -91,6 +91,39 @@ def test_d2_d5_a_run_does_not_depend_on_the_host_and_leaves_the_image_alone(
     with TraceReader.open(tmp_path / "one.trace") as a, TraceReader.open(tmp_path / "two.trace") as b:
         assert [row.digest for row in a.checkpoints()] == [row.digest for row in b.checkpoints()]
     assert Path(drive.file).read_bytes() == before
+
+
+@pytest.mark.parametrize("backend", ["jit", "interp"])
+def test_a_guest_may_use_its_buffers_again_before_it_is_told(
+    tmp_path: Path, drive: DriveConfig, backend: str
+) -> None:
+    """block.md's D4 and 10.3. A payload was read when its request was due: what the guest put there since was written.
+
+    Checkpoints fall between asking and telling; each must have the same future, and going back must find the same past.
+    """
+    path = tmp_path / "run.trace"
+    limits = RecordLimits(rolling_steps=1 << 12, checkpoint_every=1)
+    made = disk_guest.recorder(path, drive, disk_guest.OVERLAPPING, limits=limits, backend=backend)
+    result = made.run(timeout_s=60)
+    made.board.engine.close()
+    failures = disk_guest.build(disk_guest.OVERLAPPING)[1]["failures"]
+    rnd = random.Random(5)
+    with TraceReader.open(path) as trace:
+        between = [
+            row
+            for row in trace.checkpoints()
+            if len(trace.checkpoint_state(row.id)["devices"]["drive0"]["backend"]["pending"]) == 2
+        ]
+        assert len(between) > disk_guest.ROUNDS
+        for row in rnd.sample(between, 6):
+            with Replayer(trace, backend, from_checkpoint=row.id) as replayer:
+                assert replayer.verify().icount == result.icount
+                assert replayer.playback.board.engine.read_phys(failures, 8) == bytes(8)
+        with Replayer(trace, backend) as replayer:
+            for row in rnd.sample(between, 12):
+                replayer.goto(row.icount - 1 - rnd.randrange(2000))
+                replayer.goto(row.icount)
+                assert replayer.playback.whole()[0] == row.digest
 
 
 def test_d6_what_nodes_over_the_image_do_is_not_seen_by_the_guest(tmp_path: Path, drive: DriveConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Any
 
@@ -73,6 +74,10 @@ class Rig(Driver):
         self.offer(first, queue)
         return at[len(readable) :]
 
+    def held(self) -> int:
+        """Return how many bytes of read data wait for their time."""
+        return sum(len(request[4]) // 2 for request in self.dev.save_state()["backend"]["pending"])
+
     def finish(self, at: list[int]) -> int:
         self.wires.run_to(self.wires.vtime_ns + LONG_NS)
         return self.wires.ram.read(at[-1], 1)[0]
@@ -100,20 +105,63 @@ def test_read_moves_data_at_its_time_not_before(rig: Rig) -> None:
     assert rig.wires.ram.read(at[1], 1) == b"\0"
 
 
-def test_write_takes_the_data_that_is_there_when_it_completes(rig: Rig) -> None:
-    header = struct.pack("<IIQ", blk.T_OUT, 0, 5)
-    at = rig.chain([header, bytes(512)], [1])
+def test_a_write_takes_the_data_that_are_there_when_it_is_asked_for(rig: Rig) -> None:
+    """block.md's D4. The payload was read when the request was due: what the guest put there since was written."""
+    at = rig.chain([struct.pack("<IIQ", blk.T_OUT, 0, 5), b"\x77" * 512], [1])
     rig.offer(0)
-    rig.wires.ram.write(at[1], b"\x77" * 512)
+    rig.wires.ram.write(at[1], b"\x55" * 512)
     assert rig.finish(at) == blk.S_OK
     assert rig.disk.data[5 * 512 : 6 * 512] == b"\x77" * 512
+
+
+def test_a_request_is_what_it_was_when_it_was_asked_for(rig: Rig) -> None:
+    """Header and descriptors were read once more when the request was due."""
+    at = rig.request(blk.T_IN, 3, room=512)
+    other = rig.alloc(512)
+    rig.wires.ram.write(at[0] - 16, struct.pack("<IIQ", blk.T_IN, 0, 9))
+    rig.descriptor(1, other, 512, 2)
+    assert rig.finish(at) == blk.S_OK
+    assert rig.wires.ram.read(at[0], 512) == b"\x03" * 512
+    assert rig.wires.ram.read(other, 512) == bytes(512)
+
+
+def test_requests_take_effect_in_the_order_in_which_they_are_asked_for() -> None:
+    """block.md, 10.3. They took effect in the order of their due times, over all queues."""
+    rig = Rig(queues=2)
+    before = rig.request(blk.T_IN, 0, room=2048)
+    wrote = rig.request(blk.T_OUT, 1, b"w" * 512, first=3, queue=1)
+    zeroed = rig.request(blk.T_WRITE_ZEROES, 0, struct.pack("<QII", 2, 1, 0), first=0, queue=1)
+    after = rig.request(blk.T_IN, 0, room=2048, first=3)
+    rig.wires.run_to(LONG_NS)
+    assert all(rig.wires.ram.read(at[-1], 1) == b"\0" for at in (before, wrote, zeroed, after))
+    assert rig.wires.ram.read(before[0], 2048) == bytes(i // 512 for i in range(2048))
+    expected = bytes(512) + b"w" * 512 + bytes(512) + b"\x03" * 512
+    assert rig.wires.ram.read(after[0], 2048) == expected
+
+
+def test_what_is_held_for_the_guest_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests beyond the bound stay in their queues, and are taken in the order of the kicks."""
+    monkeypatch.setattr(blk, "HELD_MAX_BYTES", 2048)
+    rig = Rig(queues=2)
+    first = rig.request(blk.T_IN, 0, room=1024)
+    large = rig.request(blk.T_IN, 8, room=4096, first=3)
+    other = rig.request(blk.T_OUT, 8, b"n" * 512, queue=1)
+    assert rig.held() == 1024 and rig.dev.save_state()["backend"]["waiting"] == [0, 1]
+    rig.wires.run_to(blk.LATENCY_NS + blk.NS_PER_KIB)
+    assert rig.used() == [(0, 1025)] and rig.held() == 4096
+    assert rig.disk.data[8 * 512] == 8
+    rig.wires.run_to(LONG_NS)
+    assert rig.used() == [(3, 4097)] and rig.used(1) == [(0, 1)]
+    assert rig.wires.ram.read(large[0], 4096) == bytes(8 + i // 512 for i in range(4096))
+    assert rig.disk.data[8 * 512 : 9 * 512] == b"n" * 512
+    assert [rig.wires.ram.read(at[-1], 1) for at in (first, large, other)] == [b"\0"] * 3
 
 
 def test_time_depends_on_the_request_alone(rig: Rig) -> None:
     rig.request(blk.T_IN, 0, room=512)
     rig.wires.vtime_ns = 100
     rig.request(blk.T_IN, 40, room=512, first=3)
-    first, second = sorted(rig.dev.save_state()["backend"]["due_ns"])
+    first, second = (request[0] for request in rig.dev.save_state()["backend"]["pending"])
     assert second - first == 100
 
 
@@ -192,14 +240,41 @@ def test_descriptor_in_use_twice_needs_a_reset(rig: Rig) -> None:
 
 
 def test_pending_requests_survive_save_and_load(rig: Rig) -> None:
+    """What a read found is part of the state: the disk may hold something else by the time it is told."""
     at = rig.request(blk.T_IN, 1, room=512)
+    rig.request(blk.T_OUT, 1, b"n" * 512, first=3)
     state, deadlines = rig.dev.save_state(), rig.wires.clock.save_state()
     rig.w(0x70, 0)
     assert rig.wires.clock.next() is None
-    rig.dev.load_state(state)
+    rig.dev.load_state(json.loads(json.dumps(state)))
     rig.wires.clock.load_state(deadlines)
     assert rig.finish(at) == blk.S_OK
+    assert rig.used() == [(0, 513), (3, 1)]
     assert rig.wires.ram.read(at[0], 512) == b"\x01" * 512
+    assert rig.disk.data[512:1024] == b"n" * 512
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        [0, 1, 0, 0, "", [0, 1]],
+        [0, 0, 0, 0, "", [0, 0]],
+        [0, 0, 0, 0, "00", [0, 1]],
+        [0, 0, 0, 0, "0", [0, 9]],
+        [0, 0, 0, 0, 0, [0, 9]],
+        [0, 0, 0, 0, "", [0, 1 << 27]],
+        [0, 0, 0, 256, "", [0, 1]],
+        [0, 0, 1 << 16, 0, "", [0, 1]],
+        [0, 0, 0, 0, "", [0]],
+        [0, 0, 0, 0, ""],
+        7,
+    ],
+)
+def test_a_damaged_request_in_a_state_is_refused(rig: Rig, bad: object) -> None:
+    state = rig.dev.save_state()
+    state["backend"]["pending"] = [bad]
+    with pytest.raises(ValueError, match="state"):
+        rig.dev.load_state(state)
 
 
 def test_a_flush_ends_after_the_requests_before_it(rig: Rig) -> None:
@@ -221,8 +296,7 @@ def test_several_queues_are_offered_and_served_each_by_itself() -> None:
     assert rig.r(0x10) >> blk.F_MQ & 1 and not Rig().r(0x10) >> blk.F_MQ & 1
     assert rig.dev.read(0x100 + 34, 2) == 4
     places = {q: rig.request(blk.T_IN, q + 1, room=512, queue=q) for q in range(4)}
-    state = rig.dev.save_state()
-    assert state["backend"]["rings"] == [0, 1, 2, 3]
+    assert [request[1] for request in rig.dev.save_state()["backend"]["pending"]] == [0, 1, 2, 3]
     rig.wires.run_to(LONG_NS)
     for q, at in places.items():
         assert rig.used(q) == [(0, 513)]
