@@ -11,7 +11,10 @@ from typing import Any
 from machine.block import flags as F
 from machine.block import tools
 from machine.block.dirty import DirtyBitmap
-from machine.block.errors import BlockError, OptionError
+from machine.block.drivers.file import FileNode
+from machine.block.errors import BlockError, OptionError, UnsupportedError
+from machine.block.extent import HostExtent
+from machine.block.flags import Status
 from machine.block.graph import Graph
 from machine.block.jobs.workers import Workers
 from machine.block.node import Node, status_above
@@ -37,7 +40,7 @@ async def convert(
     target_format: str = "raw",
     options: dict[str, Any] | None = None,
     compress: bool = False,
-    sparse_bytes: int = 4096,
+    sparse_bytes: int | None = None,
     no_create: bool = False,
     target_is_zero: bool = False,
     backing: str | None = None,
@@ -51,11 +54,12 @@ async def convert(
     salvage: Callable[[str], None] | None = None,
     copy_bitmaps: bool = False,
     skip_broken_bitmaps: bool = False,
+    offload: bool = False,
 ) -> None:
     """Copy one image, or several one behind the other, into a new one.
 
     Args:
-        sparse_bytes: runs of zeroes at least this long are not written; 0 writes everything.
+        sparse_bytes: runs of zeroes at least this long are not written; 0 writes everything; None: 4 KiB.
         no_create: the target exists and keeps its format.
         backing: backing file of the target: what the source shares with it stays there.
         snapshot: an internal snapshot of the (single) source instead of its present state.
@@ -64,7 +68,12 @@ async def convert(
         salvage: hears of what can't be read; it is zeroes in the target then, and no error.
         copy_bitmaps: the persistent bitmaps of the (single) source go along, all that are whole.
         skip_broken_bitmaps: leave out those that are not, instead of failing.
+        offload: let the host copy data where it can, without looking for zeroes in them.
     """
+    if offload and (compress or salvage is not None or sparse_bytes is not None):
+        raise OptionError(
+            "copy offloading (-C) goes with neither -c, -S nor --salvage: leave one of them out"
+        )
     if not 1 <= coroutines <= MAX_COROUTINES:
         raise OptionError(f"{coroutines} coroutines: expected 1 to {MAX_COROUTINES}")
     nodes = [await tools.open_image(graph, s, source_format, force_share=force_share) for s in sources]
@@ -94,8 +103,9 @@ async def convert(
     if bitmaps and not (isinstance(out, Qcow2Node) and out.header.version >= 3):
         raise OptionError(f"format {out.driver} can't keep bitmaps: use -O qcow2")
     empty = (not no_create or target_is_zero) and backing is None
-    copier = _Copier(out, empty, sparse_bytes, progress, total)
+    copier = _Copier(out, empty, 4096 if sparse_bytes is None else sparse_bytes, progress, total)
     copier.salvage = salvage
+    copier.offload = offload
     base = 0
     with ThreadPoolExecutor(workers) as pool:
         for node in nodes:
@@ -144,6 +154,7 @@ class _Copier:
         self._turn = 0
         self._turns = CoQueue(out.sched, "order of writes")
         self.salvage: Callable[[str], None] | None = None
+        self.offload = False
 
     async def _same_as_backing(self, node: Node, offset: int, at: int, length: int) -> bool:
         below = self._below
@@ -155,39 +166,56 @@ class _Copier:
         """Copy uncompressed; holes stay holes."""
         offset = number = self._turn = 0
         while offset < node.size_bytes:
-            status, length = await self._status(node, offset)
+            status = await self._status(node, offset)
             turn = -1 if out_of_order else number
-            await workers.submit(self._part(node, base, offset, length, status, turn))
+            await workers.submit(self._part(node, base, offset, status, turn))
             number += 1
-            offset += length
+            offset += status.length
         await workers.settle()
 
-    async def _status(self, node: Node, offset: int) -> tuple[int, int]:
+    async def _status(self, node: Node, offset: int) -> Status:
         length = min(STEP, node.size_bytes - offset)
         try:
             status, _ = await status_above(node, None, offset, length)
         except BlockError:
             if self.salvage is None:
                 raise
-            return F.ST_DATA, length
-        return status.flags, status.length
+            return Status(F.ST_DATA, length)
+        return status
 
-    async def _part(self, node: Node, base: int, offset: int, length: int, flags: int, turn: int) -> None:
-        at = base + offset
-        zero = bool(flags & F.ST_ZERO and self._sparse)
+    async def _part(self, node: Node, base: int, offset: int, status: Status, turn: int) -> None:
+        at, length = base + offset, status.length
+        zero = bool(status.flags & F.ST_ZERO and self._sparse)
         same = self._below is not None and await self._same_as_backing(node, offset, at, length)
-        data = b"" if zero or same else await self._read(node, offset, length)
+        extent = None if zero or same else self._extent(status)
+        data = b"" if zero or same or extent else await self._read(node, offset, length)
         while turn >= 0 and self._turn != turn:
             await self._turns.wait()
         if zero and not same:
             if not self._empty:
                 await self._out.pwrite_zeroes(at, length, F.MAY_UNMAP)
         elif not same:
+            if extent and not await self._offloaded(at, extent):
+                data = await self._read(node, offset, length)
             await self._pieces(at, memoryview(data), max(self._out.cluster_bytes(), self._sparse or 4096))
         self._turn += 1
         self._turns.wake_all()
         if self._progress is not None:
             self._progress(at + length, self._total)
+
+    def _extent(self, status: Status) -> HostExtent | None:
+        """Return where a range's data lie in a host file, if the host is to copy them and they lie in one."""
+        if not self.offload or not (status.flags & F.ST_DATA and isinstance(status.node, FileNode)):
+            return None
+        return status.node.extent(status.offset, status.length)
+
+    async def _offloaded(self, at: int, extent: HostExtent) -> bool:
+        """Let the host copy a range; where it can't, nothing is offloaded any more."""
+        try:
+            await self._out.copy_in(at, extent)
+        except UnsupportedError:
+            self.offload = False
+        return self.offload
 
     async def _read(self, node: Node, offset: int, length: int) -> bytes | bytearray:
         try:

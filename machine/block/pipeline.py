@@ -12,6 +12,7 @@ from typing import ClassVar
 from machine.block import flags as F
 from machine.block.dirty import BitmapSet
 from machine.block.errors import BlockError, UnsupportedError
+from machine.block.extent import HostExtent
 from machine.block.flags import Status
 from machine.block.requests import DISCARD, READ, TRUNCATE, WRITE, RequestTracker, Tracked
 from machine.block.sched import CoMutex, Scheduler
@@ -81,6 +82,9 @@ class RequestPipeline:
 
     async def drv_write_compressed(self, offset: int, data: Buffer) -> None:
         raise UnsupportedError(f"{self.name}: compressed writes are not supported")
+
+    async def drv_copy_in(self, offset: int, extent: HostExtent) -> None:
+        raise UnsupportedError(f"{self.name}: copy offloading is not supported")
 
     async def drv_zeroes(self, offset: int, length: int, flags: int) -> None:
         raise UnsupportedError
@@ -219,6 +223,26 @@ class RequestPipeline:
         finally:
             tracker.finish(request)
 
+    async def copy_in(self, offset: int, extent: HostExtent) -> None:
+        """Write what a range of a host file holds; the host moves it.
+
+        Raises:
+            UnsupportedError: this node, or the host, can't; parts of the range may be written already.
+            BlockError: as ``pwrite``.
+        """
+        length = len(extent)
+        self._check(offset, length, write=True)
+        if (offset | length) & (self.limits.alignment - 1):
+            raise UnsupportedError(f"{self.name}: copy offloading of partial blocks is not supported")
+        if not length:
+            return
+        request = self.tracker.begin(offset, offset + length, WRITE)
+        try:
+            await self.tracker.wait_serialising(request)
+            await self.write_aligned(offset, length, extent, 0)
+        finally:
+            self.tracker.finish(request)
+
     async def _pad(self, offset: int, data: Buffer) -> tuple[int, bytearray]:
         """Return the request rounded out to whole blocks, the rest filled from the disk."""
         mask = self.limits.alignment - 1
@@ -253,17 +277,22 @@ class RequestPipeline:
         """As ``child_event``; a blkdebug node takes it itself."""
         await self.child_event(event)
 
-    async def write_aligned(self, offset: int, length: int, data: Buffer | None, flags: int) -> None:
+    async def write_aligned(
+        self, offset: int, length: int, data: Buffer | HostExtent | None, flags: int
+    ) -> None:
         """Hooks, zero detection, dispatch and completion; ``data`` None means zeroes."""
         for hook in tuple(self.before_write):
             await hook(offset, length)
-        if data is not None and self.detect_zeroes != "off" and not flags & F.COMPRESSED and F.is_zero(data):
+        extent, data = (data, b"") if isinstance(data, HostExtent) else (None, data)
+        if data and self.detect_zeroes != "off" and not flags & F.COMPRESSED and F.is_zero(data):
             data = None
             if self.detect_zeroes == "unmap":
                 flags |= F.MAY_UNMAP
         done = False
         try:
-            if data is None:
+            if extent is not None:
+                await self.drv_copy_in(offset, extent)
+            elif data is None:
                 await self._zeroes(offset, length, flags)
             elif flags & F.COMPRESSED:
                 await self.drv_write_compressed(offset, data)

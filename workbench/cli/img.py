@@ -176,7 +176,7 @@ def check(
 @click.option("-O", "target_format", default="raw", metavar="FORMAT", help="The target's format.")
 @click.option("-c", "compress", is_flag=True, help="Compress (qcow2).")
 @click.option(
-    "-S", "sparse", default="4k", help="Runs of zeroes at least this long are left out; 0 writes all."
+    "-S", "sparse", metavar="SIZE", help="Runs of zeroes at least this long (4k) are left out; 0 writes all."
 )
 @click.option("-n", "no_create", is_flag=True, help="The target exists.")
 @click.option("--target-is-zero", is_flag=True, help="With -n: the target reads as zeroes.")
@@ -186,6 +186,9 @@ def check(
 @click.option("-o", "options", multiple=True, metavar="K=V,…", help="Options of the target, as for create.")
 @click.option("-m", "coroutines", default=8, metavar="N", help="Pieces in flight, 1 to 16.")
 @click.option("-W", "out_of_order", is_flag=True, help="Write pieces as they come.")
+@click.option(
+    "-C", "offload", is_flag=True, help="Let the host copy where it can; zeroes are not looked for."
+)
 @click.option("--salvage", is_flag=True, help="What can't be read becomes zeroes, with a warning.")
 @click.option("--bitmaps", is_flag=True, help="Copy the source's bitmaps too.")
 @click.option("--skip-broken-bitmaps", is_flag=True, help="With --bitmaps: leave out those that are broken.")
@@ -195,10 +198,11 @@ def check(
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("target")
 def convert(
-    source_format: str | None, target_format: str, compress: bool, sparse: str, no_create: bool,
+    source_format: str | None, target_format: str, compress: bool, sparse: str | None, no_create: bool,
     target_is_zero: bool, backing: str | None, backing_fmt: str | None, snapshot: str | None,
-    options: tuple[str, ...], coroutines: int, out_of_order: bool, salvage: bool, bitmaps: bool,
-    skip_broken_bitmaps: bool, share: bool, quiet: bool, progress: bool, sources: tuple[str, ...], target: str,
+    options: tuple[str, ...], coroutines: int, out_of_order: bool, offload: bool, salvage: bool,
+    bitmaps: bool, skip_broken_bitmaps: bool, share: bool, quiet: bool, progress: bool, sources: tuple[str, ...],
+    target: str,
 ) -> None:  # fmt: skip
     """Copy images, one behind the other, into a new one."""
     from machine.block import convert as converting
@@ -208,12 +212,13 @@ def convert(
     run_on_graph(
         lambda graph: converting.convert(
             graph, list(sources), target, source_format=source_format, target_format=target_format,
-            options=pairs_of(options), compress=compress, sparse_bytes=parse_size(sparse), no_create=no_create,
+            options=pairs_of(options), compress=compress, no_create=no_create,
+            sparse_bytes=None if sparse is None else parse_size(sparse),
             target_is_zero=target_is_zero, backing=backing, backing_format=backing_fmt,
             snapshot=snapshot and snapshot.removeprefix("snapshot.name="), force_share=share,
             progress=_shower(progress and not quiet), coroutines=coroutines, out_of_order=out_of_order,
             salvage=(lambda text: output.note(f"warning: {text}")) if salvage else None,
-            copy_bitmaps=bitmaps, skip_broken_bitmaps=skip_broken_bitmaps,
+            copy_bitmaps=bitmaps, skip_broken_bitmaps=skip_broken_bitmaps, offload=offload,
         )
     )  # fmt: skip
 

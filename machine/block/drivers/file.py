@@ -10,6 +10,7 @@ import stat
 from machine.block import flags as F
 from machine.block.drivers import hostfile
 from machine.block.errors import BlockError, ImageFormatError, UnsupportedError, from_oserror
+from machine.block.extent import HostExtent
 from machine.block.flags import Perm, Status
 from machine.block.node import Buffer, Node
 from machine.block.options import OptionReader
@@ -143,6 +144,19 @@ class FileNode(Node):
                 self._write_all(offset + done, memoryview(data)[done:])
         except OSError as error:
             raise from_oserror(error, f"writing {self.filename} at {offset}") from error
+
+    async def drv_copy_in(self, offset: int, extent: HostExtent) -> None:
+        if self._scratch is not None:
+            raise UnsupportedError(f"{self.name}: copy offloading goes through the page cache")
+        self._data = (0, 0)
+        try:
+            extent.copy_to(self._fd, offset)
+        except OSError as error:
+            raise from_oserror(error, f"copying to {self.filename} at {offset}") from error
+
+    def extent(self, offset: int, length: int) -> HostExtent:
+        """Return a range of the file as the payload of another node's ``copy_in``."""
+        return HostExtent(self._fd, offset, length)
 
     def _write_all(self, offset: int, view: memoryview) -> None:
         while len(view):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 
 from machine.block import flags as F
-from machine.block.errors import BlockError
+from machine.block.errors import BlockError, UnsupportedError
+from machine.block.extent import HostExtent
 from machine.block.flags import Role, Status
 from machine.block.node import Buffer, Edge, Node
 from machine.block.options import OptionReader, Options
@@ -132,6 +133,11 @@ class RawNode(PassNode):
                     "refused: give format=raw",
                 )
         await self.lower.pwrite(offset + self._offset, data, flags & ~F.COPY_ON_READ)
+
+    async def drv_copy_in(self, offset: int, extent: HostExtent) -> None:
+        if self._refuse_magic and offset < 4:
+            raise UnsupportedError(f"{self.name}: what is written over the magic has to be looked at")
+        await self.lower.copy_in(offset + self._offset, extent)
 
     async def drv_zeroes(self, offset: int, length: int, flags: int) -> None:
         await self.lower.pwrite_zeroes(offset + self._offset, length, flags & (F.MAY_UNMAP | F.NO_FALLBACK))

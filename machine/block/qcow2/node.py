@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from machine.block import flags as F
 from machine.block.errors import BlockError, UnsupportedError
+from machine.block.extent import HostExtent
 from machine.block.flags import Status
 from machine.block.node import Buffer
 from machine.block.qcow2 import compress
@@ -109,7 +110,19 @@ class Qcow2Node(Qcow2Image):
             done = await self._write_some(offset, view)
             offset, view = offset + done, view[done:]
 
-    async def _write_some(self, offset: int, view: memoryview) -> int:
+    async def drv_copy_in(self, offset: int, extent: HostExtent) -> None:
+        self._check_usable(write=True)
+        while len(extent):
+            done = await self._write_some(offset, extent)
+            offset, extent = offset + done, extent[done:]
+
+    async def _put(self, host: int, data: Buffer | HostExtent) -> None:
+        if isinstance(data, HostExtent):
+            await self.data_node.copy_in(host, data)
+        else:
+            await self.data_node.pwrite(host, data)
+
+    async def _write_some(self, offset: int, view: memoryview | HostExtent) -> int:
         """Write a prefix that lies in one extent or one allocation; return its length."""
         lock = self.lock
         mask = self.cluster - 1
@@ -137,7 +150,7 @@ class Qcow2Node(Qcow2Image):
                 if not self.data_file_external:
                     self.check_overlap(extent.host, extent.length)
                 part = view if extent.length == len(view) else view[: extent.length]
-                await self.data_node.pwrite(extent.host, part)
+                await self._put(extent.host, part)
                 return extent.length
             return await self._write_planned(plan, offset, view)
         finally:
@@ -192,18 +205,18 @@ class Qcow2Node(Qcow2Image):
             word & COPIED and not word & COMPRESSED and (word & OFFSET_MASK or self.data_file_external)
         )
 
-    async def _write_planned(self, plan: _Plan, offset: int, view: memoryview) -> int:
+    async def _write_planned(self, plan: _Plan, offset: int, view: memoryview | HostExtent) -> int:
         limit = plan.start + len(plan.old) * self.cluster
         length = min(len(view), limit - offset)
         try:
-            data: Buffer = view[:length]
+            data: Buffer | HostExtent = view[:length]
             if plan.copy_from < offset or plan.copy_to > offset + length:
                 data = await self._merge_old(plan, offset, view[:length])
             await self.child_event("write_aio")
             host = plan.host + plan.copy_from - plan.start
             if not self.data_file_external:
                 self.check_overlap(host, len(data))
-            await self.data_node.pwrite(host, data)
+            await self._put(host, data)
         except BaseException:
             await self._abandon(plan)
             raise
@@ -221,7 +234,7 @@ class Qcow2Node(Qcow2Image):
             async with self.lock:
                 await self.refs.release(plan.host, len(plan.old) * self.cluster)
 
-    async def _merge_old(self, plan: _Plan, offset: int, part: memoryview) -> bytearray:
+    async def _merge_old(self, plan: _Plan, offset: int, part: memoryview | HostExtent) -> bytearray:
         """Return the data with the rest of the first and last unit filled from the old content."""
         await self.child_event("cow_read")
         whole = bytearray(plan.copy_to - plan.copy_from)
@@ -232,7 +245,7 @@ class Qcow2Node(Qcow2Image):
             await self._read_old_content(plan.copy_from, view[:head])
         if tail < len(whole):
             await self._read_old_content(offset + len(part), view[tail:])
-        view[head:tail] = part
+        view[head:tail] = part.load() if isinstance(part, HostExtent) else part
         await self.child_event("cow_write")
         return whole
 
