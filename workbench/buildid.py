@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from workbench.damage import stumbles
+
 #: Name of four bytes, a description of 8 to 20 bytes, type 3, ``GNU``.
 _NOTE: Final = re.compile(rb"\x04\0\0\0([\x08-\x14])\0\0\0\x03\0\0\0GNU\0")
 MAX_NOTES: Final = 1000
@@ -28,8 +30,6 @@ def elf_build_id(data: bytes) -> bytes | None:
     """Return an ELF file's own build id, None where it has none."""
     import io
 
-    from elftools.common.exceptions import ELFError
-    from elftools.construct import ConstructError
     from elftools.elf.elffile import ELFFile
 
     try:
@@ -38,6 +38,6 @@ def elf_build_id(data: bytes) -> bytes | None:
                 found = build_ids(section.data())
                 if found:
                     return found[0]
-    except (ELFError, ConstructError, ValueError, KeyError, OverflowError, AttributeError, TypeError):
+    except stumbles():
         return None
     return None

@@ -5,13 +5,10 @@ Spec: DWARF 5, section 6.2
 
 from __future__ import annotations
 
-import io
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple, Protocol
-
-from workbench.errors import InputError
 
 #: Most rows of line tables that are read.
 MAX_ROWS = 20_000_000
@@ -38,14 +35,21 @@ class Line(NamedTuple):
         return f"{PurePosixPath(self.file).name}:{self.line}"
 
 
-class Unread(Protocol):
-    """Line tables that are read a unit at a time, as they are asked for: those of a large program."""
+class LineSource(Protocol):
+    """The line tables of a file; those of a large one are read a unit at a time, as they are asked for."""
+
+    @property
+    def large(self) -> bool:
+        """Whether they are."""
+
+    def rows(self) -> list[Row]:
+        """Return all rows."""
 
     def rows_at(self, address: int) -> list[Row]:
         """Return the rows of the unit that an address lies in, once."""
 
     def rows_of(self, file: str) -> list[Row]:
-        """Return the rows of the units that are made of a file, once."""
+        """Return the rows of the units that code of a file is in, once."""
 
     def source_files(self) -> list[str]:
         """Return the files that the units are made of."""
@@ -58,13 +62,16 @@ class Lines:
         self._rows: list[Row] = []
         self._starts: list[int] = []
         self._files: list[str] | None = None
-        self._unread: list[Unread] = []
+        self._unread: list[LineSource] = []
         self.add(rows)
 
-    def add_unread(self, tables: Unread) -> None:
-        """Take line tables that are read as they are asked for."""
-        self._unread.append(tables)
-        self._files = None
+    def add_file(self, tables: LineSource) -> None:
+        """Add the line tables of a file. Raises WorkbenchError: it is damaged."""
+        if tables.large:
+            self._unread.append(tables)
+            self._files = None
+        else:
+            self.add(tables.rows())
 
     def _read_at(self, address: int) -> None:
         for tables in self._unread:
@@ -79,18 +86,25 @@ class Lines:
                 self.add(rows)
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add rows of another file."""
+        """Add rows of another file or unit."""
         self._files = None
-        # of several rows at one address the last one counts, but an end of code gives way to what begins there;
-        # a statement begins there if any of them begins one
-        ordered = sorted([*self._rows, *rows], key=lambda row: (row.address, row.line != 0))
-        statements = {row.address for row in ordered if row.is_stmt and row.line}
-        last = {row.address: row for row in ordered}
-        self._rows = [
-            row if row.is_stmt or at not in statements else row._replace(is_stmt=True)
-            for at, row in last.items()
-        ]
-        self._starts = [row.address for row in self._rows]
+        overlapping = [row for part in _sequences(_settled(rows)) if not self._splice(part) for row in part]
+        if overlapping:
+            self._rows = _settled([*self._rows, *overlapping])
+            self._starts = [row.address for row in self._rows]
+
+    def _splice(self, new: list[Row]) -> bool:
+        """Put rows where no others are, which takes no sorting; False, and nothing is done, if there are some."""
+        rows, starts = self._rows, self._starts
+        at = to = bisect_left(starts, new[0].address)
+        if to < len(rows) and starts[to] == new[0].address and not rows[to].line:
+            to += 1  # an end of code gives way to what begins there
+        if to < len(rows) and starts[to] == new[-1].address and not new[-1].line:
+            new = new[:-1]
+        if (at and rows[at - 1].line) or (new and to < len(rows) and new[-1].address >= starts[to]):
+            return False
+        rows[at:to], starts[at:to] = new, [row.address for row in new]
+        return True
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -153,70 +167,27 @@ class Lines:
     def _same(a: Row, b: Row) -> bool:
         return a.line == b.line and a.file == b.file
 
-    @classmethod
-    def from_elf(cls, data: bytes, where: str = "ELF file") -> Lines:
-        """Return the lines of an ELF file, none where it has no line tables. Raises InputError: it is damaged."""
-        return cls(elf_rows(data, where))
+
+def _sequences(rows: list[Row]) -> Iterator[list[Row]]:
+    """Yield stretches of code, each with its end."""
+    first = 0
+    for at, row in enumerate(rows, 1):
+        if not row.line:
+            yield rows[first:at]
+            first = at
+    if first < len(rows):
+        yield rows[first:]
 
 
-def elf_rows(data: bytes, where: str) -> list[Row]:
-    """Return the rows of an ELF file's line tables. Raises InputError: it is damaged."""
-    from elftools.common.exceptions import DWARFError, ELFError
-    from elftools.construct import ConstructError
-    from elftools.elf.elffile import ELFFile
+def _settled(rows: Iterable[Row]) -> list[Row]:
+    """Return rows by address, one for each.
 
-    out: list[Row] = []
-    try:
-        elf = ELFFile(io.BytesIO(data))
-        if not elf.has_dwarf_info():
-            return []
-        dwarf = elf.get_dwarf_info()
-        for unit in dwarf.iter_CUs():
-            program = dwarf.line_program_for_CU(unit)
-            if program is not None:
-                out += rows_of_program(program)
-            if len(out) > MAX_ROWS:
-                raise InputError(f"{where}: more than {MAX_ROWS} rows of line tables")
-    # pyelftools reports a damaged file by whatever it stumbles over
-    except (
-        DWARFError,
-        ELFError,
-        ConstructError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        AssertionError,
-        TypeError,
-        OverflowError,
-    ) as error:
-        raise InputError(f"{where}: damaged line tables: {error}") from None
-    return out
-
-
-def rows_of_program(program: object) -> Iterator[Row]:
-    """Yield the rows of a unit's line-number program, as pyelftools has it."""
-    header = program.header  # type: ignore[attr-defined]
-    first = 0 if header["version"] >= 5 else 1
-    names: dict[int, str] = {}
-    for entry in program.get_entries():  # type: ignore[attr-defined]
-        state = entry.state
-        if state is None:
-            continue
-        if state.end_sequence:
-            yield Row(state.address, "", 0, True)
-            continue
-        if state.file not in names:
-            names[state.file] = _file_name(header, state.file - first)
-        yield Row(state.address, names[state.file], state.line, bool(state.is_stmt))
-
-
-def _file_name(header: object, index: int) -> str:
-    entries = header["file_entry"]  # type: ignore[index]
-    folders = header["include_directory"]  # type: ignore[index]
-    if not 0 <= index < len(entries):
-        return "?"
-    entry = entries[index]
-    folder = entry.dir_index if header["version"] >= 5 else entry.dir_index - 1  # type: ignore[index]
-    parts = [folders[folder].decode("utf-8", "replace")] if 0 <= folder < len(folders) else []
-    return str(PurePosixPath(*parts, entry.name.decode("utf-8", "replace")))
+    Of several the last one counts, but an end of code gives way to what begins there; a statement begins there if any
+    of them begins one.
+    """
+    ordered = sorted(rows, key=lambda row: (row.address, row.line != 0))
+    statements = {row.address for row in ordered if row.is_stmt and row.line}
+    last = {row.address: row for row in ordered}
+    return [
+        row if row.is_stmt or at not in statements else row._replace(is_stmt=True) for at, row in last.items()
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from workbench.buildid import build_ids, elf_build_id
 from workbench.dwarf.file import DebugFile
 from workbench.dwarf.program import Program
 from workbench.errors import InputError, WorkbenchError
-from workbench.lines import Lines, elf_rows
+from workbench.lines import Lines
 from workbench.replay.changing import Changing
 from workbench.replay.consolesearch import ConsoleSearch
 from workbench.replay.details import syscall_number
@@ -26,8 +27,8 @@ from workbench.replay.playback import Playback
 from workbench.replay.recorder import Recorder
 from workbench.replay.stoppers import Names, Stopper, Stoppers
 from workbench.replay.timeline import Timeline
-from workbench.symbolcache import trace_symbols
-from workbench.symbols import Symbols
+from workbench.symbolcache import file_symbols, trace_symbols
+from workbench.symbols import Symbols, read_file
 
 __all__ = ["Breakpoint", "Session", "Stop"]
 
@@ -177,18 +178,15 @@ class Session(Changing):
         Raises:
             InputError: it can't be read, is neither of them, or has another build id than the kernel.
         """
-        found = Symbols.from_file(path)
-        data = path.read_bytes()
+        data = read_file(path)
+        found = file_symbols(path, data)
         if data[:4] == b"\x7fELF":
             if not force:
                 _check_build(data, path, self.trace)
             file = DebugFile(data, str(path))
-            if file.large and not file.empty:
-                self.lines.add_unread(file)
-            else:
-                self.lines.add(elf_rows(data, str(path)))
+            self.lines.add_file(file)
             self.program.add(file)
-        self.symbols.add(found)
+        self.symbols.take(found)
         return len(found)
 
     def on_console(self, listener: Callable[[str, bytes, int], None] | None) -> None:
@@ -312,10 +310,7 @@ def _debug_files(trace: TraceReader) -> Iterator[DebugFile]:
 def trace_lines(trace: TraceReader) -> Lines:
     """Return the source lines of a trace's images that have line tables."""
     found = Lines()
-    for role, data in _unpacked_images(trace):
-        try:
-            if data[:4] == b"\x7fELF":
-                found.add(elf_rows(data, role))
-        except WorkbenchError:
-            continue
+    for file in _debug_files(trace):
+        with suppress(WorkbenchError):
+            found.add_file(file)
     return found

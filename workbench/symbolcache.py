@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, overload
 
 from machine.errors import MachineError
 from machine.images import unpack
+from traces.blobs import blob_hash
 from traces.errors import TraceError
 from workbench.errors import WorkbenchError
 from workbench.symbols import MAX_SYMBOLS, Symbol, Symbols
@@ -33,6 +34,8 @@ _MAGIC = b"workbench-symbols 1\n"
 _KINDS = {"func": "f", "object": "o", "other": "x"}
 _WORDS = {letter: word for word, letter in _KINDS.items()}
 _MASK = (1 << 64) - 1
+#: The symbols of files from this size on are kept.
+_LARGE_BYTES = 4 << 20
 _TRAP_HANDLER = "handle_exception"
 #: Linux moves itself by multiples of this. Spec: Linux, arch/riscv/mm/init.c
 _KASLR_ALIGN = 2 << 20
@@ -57,6 +60,24 @@ def trace_symbols(trace: TraceReader) -> Symbols:
             found.add(cached)
         else:
             found = cached
+    return found
+
+
+def file_symbols(path: Path, data: bytes) -> Symbols:
+    """Return the symbols of a file, an ELF or a System.map; those of a large one are kept.
+
+    Raises:
+        InputError: it is neither of them.
+    """
+    if data[:4] != b"\x7fELF":
+        return Symbols.from_map(data, str(path))
+    if len(data) < _LARGE_BYTES:
+        return Symbols.from_elf(data, str(path))
+    digest = blob_hash(data)
+    found = load(digest)
+    if found is None:
+        found = Symbols.from_elf(data, str(path))
+        save(digest, found)
     return found
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import re
 import struct
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from workbench.damage import guarded
 from workbench.errors import InputError
 
 MAX_SYMBOLS = 4_000_000
 #: An address further than this behind a symbol of unknown size is not said to belong to it.
 MAX_OFFSET = 1 << 20
+
+#: So many symbols are put into a set one by one.
+_FEW = 5000
 
 _MAP_LINE = re.compile(rb"^([0-9a-fA-F]{1,16}) ([a-zA-Z?]) ([^\s]+)", re.MULTILINE)
 _STT_OBJECT, _STT_FUNC, _STT_SECTION, _STT_FILE, _STT_TLS = 1, 2, 3, 4, 6
@@ -50,6 +54,23 @@ class Symbols:
         # names (no leading dot, few underscores) before the others.
         self._all = sorted({*self._all, *added}, key=_naming_order)
         self._starts = [symbol.address for symbol in self._all]
+        self._names = self._text = None
+
+    def take(self, other: Symbols) -> None:
+        """Add another set; where both have a name for an address, its symbol is the one that stays.
+
+        What a name meant it goes on to mean. Of sets that have nearly all in common it is quick.
+        """
+        rows = list(other._all)
+        theirs = {(symbol.name, symbol.address) for symbol in rows}
+        mine = [symbol for symbol in self._all if (symbol.name, symbol.address) not in theirs]
+        if len(mine) > _FEW:
+            rows, mine = sorted([*rows, *mine], key=_naming_order), []
+        for symbol in mine:
+            insort(rows, symbol, key=_naming_order)
+        self._all = rows
+        self._by_name = other._by_name | self._by_name
+        self._starts = [symbol.address for symbol in rows]
         self._names = self._text = None
 
     @classmethod
@@ -168,13 +189,18 @@ class Symbols:
         Raises:
             InputError: when it can't be read, or is neither of them.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"symbols {path}: can't be read: {error.strerror}") from None
+        data = read_file(path)
         if data[:4] == b"\x7fELF":
             return cls.from_elf(data, str(path))
         return cls.from_map(data, str(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's contents. Raises InputError: it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"symbols {path}: can't be read: {error.strerror}") from None
 
 
 def _naming_order(symbol: Symbol) -> tuple[int, int, int, str]:
@@ -189,33 +215,21 @@ def _map_symbol(address: bytes, letter: bytes, name: bytes) -> Symbol:
 
 
 def _elf_symbols(data: bytes, where: str) -> list[Symbol]:
-    from elftools.common.exceptions import ELFError
-    from elftools.construct import ConstructError
     from elftools.elf.elffile import ELFFile
     from elftools.elf.sections import SymbolTableSection
 
-    out: list[Symbol] = []
-    try:
+    def read() -> list[Symbol]:
         elf = ELFFile(io.BytesIO(data))
         if elf.elfclass != 64 or not elf.little_endian:
             raise InputError(f"{where}: a {elf.elfclass}-bit ELF, expected a little-endian 64-bit one")
+        out: list[Symbol] = []
         for section in elf.iter_sections():
             if isinstance(section, SymbolTableSection):
                 strings = elf.get_section(section["sh_link"])
                 out += _symtab(section.data(), strings.data())
-    # pyelftools reports a damaged file by whatever it stumbles over
-    except (
-        ELFError,
-        ConstructError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-        OverflowError,
-    ) as error:
-        raise InputError(f"{where}: damaged ELF file: {error}") from None
-    return out
+        return out
+
+    return guarded(f"{where}: ELF file", read)
 
 
 def _symtab(table: bytes, strings: bytes) -> Iterator[Symbol]:

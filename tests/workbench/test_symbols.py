@@ -92,3 +92,22 @@ def test_names_are_found_by_a_part_in_order_and_without_case() -> None:
     assert known.containing("VFS_R") == ["vfs_read"]
     assert known.containing("vfs", 1) == ["Vfs_write"]
     assert known.containing("nothing") == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from("abcdefgh"))), st.integers(0, 30))
+def test_taking_a_set_means_the_same_as_adding_it(rows: list[tuple[int, str]], first: int) -> None:
+    made = [Symbol(address, 4, name, "func") for address, name in rows]
+    added, taken = Symbols(made[:first]), Symbols(made[:first])
+    added.add(made[first:])
+    taken.take(Symbols(made[first:]))
+    assert list(taken) == list(added)
+    assert {name: taken.lookup(name) for name in "abcdefgh"} == {
+        name: added.lookup(name) for name in "abcdefgh"
+    }
+
+
+def test_a_symbol_that_tells_its_size_takes_the_place_of_one_that_does_not() -> None:
+    known = Symbols([Symbol(0x10, 0, "here", "object"), Symbol(0x30, 0, "firmware", "func")])
+    known.take(Symbols([Symbol(0x10, 16, "here", "func"), Symbol(0x20, 4, "there", "func")]))
+    assert [(each.name, each.size) for each in known] == [("here", 16), ("there", 4), ("firmware", 0)]
+    assert known.range_of("here") == (0x10, 0x20)

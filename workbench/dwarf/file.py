@@ -6,16 +6,20 @@ Spec: DWARF 5, sections 2 and 3
 from __future__ import annotations
 
 import io
+import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Container, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple, TypeVar
 
-from workbench.errors import InputError
-from workbench.lines import Row, rows_of_program
+from workbench.damage import guarded
+from workbench.lines import MAX_ROWS, Row
 
 from .errors import DwarfError
+from .linetables import LineProgram, LineTables
 
 T = TypeVar("T")
 
@@ -23,6 +27,13 @@ T = TypeVar("T")
 MAX_ENTRIES: Final = 4_000_000
 #: A file larger than this is read a unit at a time; for its global variables a kernel's BTF has the types.
 LARGE_BYTES: Final = 64 << 20
+#: Most bytes of line tables that are read for a file that units include.
+MAX_INCLUDED_BYTES: Final = 4 << 20
+#: Most units that are looked through for one name.
+_MAX_SEARCHED: Final = 40
+#: Most places of a name among the strings that are looked at.
+_MAX_PLACES: Final = 8
+_VARIABLE_TAGS: Final = ("DW_TAG_variable",)
 _MAX_DEPTH: Final = 64
 _NESTED: Final = ("DW_TAG_lexical_block", "DW_TAG_inlined_subroutine")
 
@@ -33,31 +44,6 @@ class Span(NamedTuple):
     low: int
     high: int
     die: Any
-
-
-def guarded(where: str, read: Callable[[], T]) -> T:
-    """Return what a reader of debug information returns. Raises DwarfError: it stumbled over damage."""
-    from elftools.common.exceptions import DWARFError, ELFError
-    from elftools.construct import ConstructError
-
-    # pyelftools reports a damaged file by whatever it stumbles over
-    try:
-        return read()
-    except (
-        DWARFError,
-        ELFError,
-        ConstructError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-        OverflowError,
-        AssertionError,
-        NotImplementedError,
-        RecursionError,
-    ) as error:
-        raise DwarfError(f"{where}: damaged debug information: {error}") from None
 
 
 class DebugFile:
@@ -74,20 +60,29 @@ class DebugFile:
         from elftools.elf.elffile import ELFFile
 
         self.where = where
-        try:
-            elf = guarded(where, lambda: ELFFile(io.BytesIO(data)))
-            self.dwarf: Any = guarded(where, lambda: elf.get_dwarf_info() if elf.has_dwarf_info() else None)
-        except DwarfError as error:
-            raise InputError(str(error)) from None
+        elf = guarded(f"{where}: ELF file", lambda: ELFFile(io.BytesIO(data)))
+        self.dwarf: Any = guarded(
+            f"{where}: debug information", lambda: elf.get_dwarf_info() if elf.has_dwarf_info() else None
+        )
         #: whether reading all of it would take minutes: then only the units that are asked for are read
         self.large = len(data) > LARGE_BYTES
         self._functions: dict[int, list[Span]] = {}
         self._lines_given: set[int] = set()
+        self._programs_given: set[int] = set()
 
     @property
     def empty(self) -> bool:
         """Whether there is no debug information in it."""
         return self.dwarf is None
+
+    def guard(self, read: Callable[[], T]) -> T:
+        """Return what a reader of this file returns. Raises DwarfError: it stumbled over damage."""
+        return guarded(f"{self.where}: debug information", read, DwarfError)
+
+    def section(self, name: str) -> bytes:
+        """Return a section of the debug information by pyelftools' name of it, empty where there is none."""
+        found = getattr(self.dwarf, name, None)
+        return b"" if found is None else bytes(found.stream.getvalue())
 
     def units(self) -> Iterator[Any]:
         """Yield the compilation units."""
@@ -113,7 +108,7 @@ class DebugFile:
             ]
             return sorted(found, key=lambda span: span.low)
 
-        return guarded(self.where, read)
+        return self.guard(read)
 
     def ranges(self, die: Any) -> list[tuple[int, int]]:
         """Return the code of an entry: pairs of first address and the one behind the last."""
@@ -152,13 +147,13 @@ class DebugFile:
         if unit is None:
             return None
         if unit.cu_offset not in self._functions:
-            self._functions[unit.cu_offset] = guarded(self.where, lambda: self._functions_of(unit))
+            self._functions[unit.cu_offset] = self.guard(lambda: self._functions_of(unit))
         return next((s.die for s in self._functions[unit.cu_offset] if s.low <= address < s.high), None)
 
     def _functions_of(self, unit: Any) -> list[Span]:
         return [
             Span(low, high, die)
-            for die in unit.get_top_DIE().iter_children()
+            for die in children_of(unit.get_top_DIE())
             if die.tag == "DW_TAG_subprogram"
             for low, high in self.ranges(die)
         ]
@@ -174,7 +169,7 @@ class DebugFile:
                 scope = next(
                     (
                         child
-                        for child in scope.iter_children()
+                        for child in children_of(scope)
                         if child.tag in _NESTED
                         and any(low <= address < high for low, high in self.ranges(child))
                     ),
@@ -182,52 +177,74 @@ class DebugFile:
                 )
             return out
 
-        return guarded(self.where, read)
+        return self.guard(read)
+
+    @cached_property
+    def _lines(self) -> LineTables:
+        names = ("debug_line_sec", "debug_line_str_sec", "debug_str_sec")
+        return LineTables(*(self.section(name) for name in names))
+
+    @cached_property
+    def _programs(self) -> list[LineProgram]:
+        return self.guard(lambda: list(self._lines.programs.values()))
+
+    def rows(self) -> list[Row]:
+        """Return the rows of all line tables. Raises DwarfError: damage, or more than are read."""
+        out: list[Row] = []
+        for program in self._programs:
+            out += self._rows(program)
+            if len(out) > MAX_ROWS:
+                raise DwarfError(f"{self.where}: more than {MAX_ROWS} rows of line tables")
+        return out
 
     def rows_at(self, address: int) -> list[Row]:
         """Return the rows of line tables of the unit that an address lies in, once. Raises DwarfError."""
         unit = self.unit_at(address)
-        return [] if unit is None else self._rows(unit)
-
-    def rows_of(self, file: str) -> list[Row]:
-        """Return the rows of line tables of the units that are made of a file, once. Raises DwarfError."""
-        parts = PurePosixPath(file).parts
-        units = [u for name, u in self._named_units if PurePosixPath(name).parts[-len(parts) :] == parts]
-        return [row for unit in units for row in self._rows(unit)]
-
-    def source_files(self) -> list[str]:
-        """Return the files that units are made of. Raises DwarfError."""
-        return [name for name, _ in self._named_units]
-
-    @cached_property
-    def _named_units(self) -> list[tuple[str, Any]]:
-        return guarded(self.where, lambda: [(_unit_file(unit.get_top_DIE()), unit) for unit in self.units()])
-
-    def _rows(self, unit: Any) -> list[Row]:
-        if unit.cu_offset in self._lines_given:
+        if unit is None or unit.cu_offset in self._lines_given:
             return []
         self._lines_given.add(unit.cu_offset)
 
-        def read() -> list[Row]:
-            program = self.dwarf.line_program_for_CU(unit)
-            return [] if program is None else list(rows_of_program(program))
+        def read() -> LineProgram | None:
+            at = unit.get_top_DIE().attributes.get("DW_AT_stmt_list")
+            return None if at is None else self._lines.head(at.value)
 
-        return guarded(self.where, read)
+        program = self.guard(read)
+        return [] if program is None else self._rows(program)
+
+    def rows_of(self, file: str) -> list[Row]:
+        """Return the rows of line tables of the units that are made of a file, once; else of those that include it.
+
+        Raises:
+            DwarfError: damage, or too many units include it.
+        """
+        parts = PurePosixPath(file).parts
+        wanted = [each for each in self._programs if _is_named(each.made_of, parts)]
+        if not wanted:
+            wanted = [each for each in self._programs if any(_is_named(name, parts) for name in each.files)]
+            if sum(each.last - each.first for each in wanted) > MAX_INCLUDED_BYTES:
+                raise DwarfError(f"{file}: {len(wanted)} units include it; name one of its functions instead")
+        return [row for each in wanted for row in self._rows(each)]
+
+    def source_files(self) -> list[str]:
+        """Return the files that units are made of. Raises DwarfError."""
+        return [each.made_of for each in self._programs]
+
+    def _rows(self, program: LineProgram) -> list[Row]:
+        if program.offset in self._programs_given:
+            return []
+        self._programs_given.add(program.offset)
+        return self.guard(lambda: self._lines.rows(program))
 
     @cached_property
     def globals(self) -> dict[str, Any]:
-        """Return the variables outside of functions that have a place, by name; none of a large file.
-
-        Raises:
-            DwarfError: the file is damaged.
-        """
+        """The variables outside of functions that have a place, by name; none of a large file. Raises DwarfError."""
         if self.large:
             return {}
 
         def read() -> dict[str, Any]:
             out: dict[str, Any] = {}
             for unit in self.units():
-                for die in unit.get_top_DIE().iter_children():
+                for die in children_of(unit.get_top_DIE()):
                     if die.tag != "DW_TAG_variable" or "DW_AT_location" not in die.attributes:
                         continue
                     name = name_of(die)
@@ -235,14 +252,86 @@ class DebugFile:
                         out.setdefault(name, die)
             return out
 
-        return guarded(self.where, read)
+        return self.guard(read)
+
+    def variable(self, name: str, address: int | None) -> Any | None:
+        """Return the entry of a variable outside of functions, None if there is none.
+
+        Args:
+            address: where it is, by its symbol: of a large file, its entry is found by that.
+
+        Raises:
+            DwarfError: the file is damaged.
+        """
+        if not self.large or address is None:
+            return self.globals.get(name)
+        # its place is an expression of 9 bytes: DW_OP_addr, and the address
+        place = b"\x09\x03" + address.to_bytes(8, "little")
+
+        def read() -> Any | None:
+            found = self._around(place, _VARIABLE_TAGS)
+            return next((d for d in found if "DW_AT_location" in d.attributes and name_of(d) == name), None)
+
+        return self.guard(read)
+
+    def named(self, tags: Container[str], name: str) -> Any | None:
+        """Return the first entry with one of some tags that defines a name, None where none does: of a large file.
+
+        Raises:
+            DwarfError: the file is damaged.
+        """
+        text = name.encode()
+
+        def read() -> Any | None:
+            # a name is told by its place among the strings, where it may be the end of a longer one, or stands there
+            places = islice(re.finditer(re.escape(text) + b"\0", self._strings), _MAX_PLACES)
+            marks = [*(each.start().to_bytes(4, "little") for each in places), text + b"\0"]
+            found = (die for mark in marks for die in self._around(mark, tags))
+            return next(
+                (d for d in found if name_of(d) == name and "DW_AT_declaration" not in d.attributes), None
+            )
+
+        return self.guard(read)
+
+    @cached_property
+    def _strings(self) -> bytes:
+        return self.section("debug_str_sec")
+
+    @cached_property
+    def _info(self) -> bytes:
+        return self.section("debug_info_sec")
+
+    def _around(self, mark: bytes, tags: Container[str]) -> Iterator[Any]:
+        """Yield the outer entries of these tags of the units that some bytes lie in, of the first such units."""
+        at = self._info.find(mark)
+        for _ in range(_MAX_SEARCHED):
+            if at < 0:
+                return
+            unit = self.dwarf.get_CU_containing(at)
+            for die in children_of(unit.get_top_DIE()):
+                if die.tag in tags:
+                    yield die
+            at = self._info.find(mark, unit.cu_offset + unit.size)
 
 
-def _unit_file(die: Any) -> str:
-    """Return the path of the file that a unit is made of."""
-    folder = die.attributes.get("DW_AT_comp_dir")
-    parts = [folder.value.decode("utf-8", "replace")] if folder is not None else []
-    return str(PurePosixPath(*parts, name_of(die)))
+def _is_named(path: str, parts: tuple[str, ...]) -> bool:
+    """Tell whether a path ends in these parts."""
+    return path.endswith(parts[-1:]) and PurePosixPath(path).parts[-len(parts) :] == parts
+
+
+def children_of(die: Any) -> Iterator[Any]:
+    """Yield the entries below an entry. Raises ValueError: a damaged one is its own successor."""
+    for child in die.iter_children():
+        yield child
+        if not child.has_children:
+            continue
+        link = child.attributes.get("DW_AT_sibling")
+        if (
+            link is None
+        ):  # pyelftools is about to look for the end of these: so they are looked through with care first
+            deque(children_of(child), maxlen=0)
+        elif link.value + (0 if link.form == "DW_FORM_ref_addr" else child.cu.cu_offset) <= child.offset:
+            raise ValueError(f"the entry at {child.offset:#x} is followed by one before it")
 
 
 def base_of(unit: Any) -> int:

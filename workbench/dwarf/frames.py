@@ -5,7 +5,6 @@ Spec: DWARF 5, section 6.4
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +13,8 @@ from workbench.peek import Peek
 from workbench.unwind import MAX_FRAMES, backtrace
 
 from .errors import DwarfError, Unavailable
-from .file import DebugFile, guarded
+from .file import DebugFile
+from .frametables import FrameTable
 from .places import Machine, evaluate
 
 if TYPE_CHECKING:
@@ -64,11 +64,7 @@ class Unwinder:
     """
 
     def __init__(self, files: Iterable[DebugFile]) -> None:
-        self._entries: list[tuple[int, int, Any, DebugFile]] = []
-        for file in files:
-            if file.dwarf is not None:
-                self._entries += guarded(file.where, lambda file=file: _entries(file))  # type: ignore[misc]
-        self._entries.sort(key=lambda entry: entry[0])
+        self._tables = [(FrameTable(file), file) for file in files if not file.empty]
 
     def frames(self, session: Session, limit: int = MAX_FRAMES) -> list[CallFrame]:
         """Return the frames, innermost first: as far as the tables and the frame pointers lead."""
@@ -115,27 +111,17 @@ class Unwinder:
 
     def _row(self, address: int) -> tuple[Any, dict[int, Any], Any] | None:
         """Return the frame address' rule, the registers' rules and the structures of the code at an address."""
-        at = bisect_right(self._entries, address, key=lambda entry: entry[0]) - 1
-        if at < 0 or address >= self._entries[at][1]:
+        found = next(
+            ((e, file) for table, file in self._tables if (e := table.at(address)) is not None), None
+        )
+        if found is None:
             return None
-        entry, file = self._entries[at][2], self._entries[at][3]
-        rows = [row for row in guarded(file.where, lambda: entry.get_decoded().table) if row["pc"] <= address]
+        entry, file = found
+        rows = [row for row in file.guard(lambda: entry.get_decoded().table) if row["pc"] <= address]
         if not rows:
             return None
         rules = {number: rule for number, rule in rows[-1].items() if isinstance(number, int)}
         return rows[-1]["cfa"], rules, entry.structs
-
-
-def _entries(file: DebugFile) -> list[tuple[int, int, Any, DebugFile]]:
-    from elftools.dwarf.callframe import FDE
-
-    dwarf: Any = file.dwarf
-    found = dwarf.CFI_entries() if dwarf.has_CFI() else dwarf.EH_CFI_entries() if dwarf.has_EH_CFI() else []
-    return [
-        (e["initial_location"], e["initial_location"] + e["address_range"], e, file)
-        for e in found
-        if isinstance(e, FDE)
-    ]
 
 
 def _frame_address(row: tuple[Any, dict[int, Any], Any], frame: CallFrame, peek: Peek) -> int:

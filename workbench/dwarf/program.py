@@ -14,7 +14,7 @@ from workbench.kernel.typed import Typed
 from workbench.peek import Peek
 
 from .errors import DwarfError, Unavailable
-from .file import DebugFile, guarded, name_of
+from .file import DebugFile, children_of, name_of
 from .frames import CallFrame, Unwinder, machine_of
 from .places import Place, expression_at
 from .places import evaluate as place_of
@@ -142,7 +142,7 @@ class Program:
             for index, scope in enumerate(scopes):
                 outer = (s for s in scopes[index:] if s.tag != "DW_TAG_lexical_block")
                 of = name_of(next(outer, function))
-                for die in guarded(file.where, lambda scope=scope: list(scope.iter_children())):  # type: ignore[misc]
+                for die in file.guard(lambda scope=scope: list(children_of(scope))):  # type: ignore[misc]
                     name = name_of(die) if die.tag in _VARIABLES else ""
                     if name and name not in seen:
                         seen.add(name)
@@ -184,7 +184,7 @@ class Program:
             expression = expression_at(file.dwarf, die, "DW_AT_location", pc)
             return place_of(structs, expression, machine_of(frame, peek, base))
 
-        found = guarded(file.where, place)
+        found = file.guard(place)
         if found.in_memory:
             return Typed(scene, type_id, found.number)
         return Typed(scene, type_id, None, _narrowed(types, type_id, found.number))
@@ -201,7 +201,7 @@ class Program:
                     raise Unavailable(f"{name}: {variable.why}")
                 return variable.value
         for file in self.files:
-            die = file.globals.get(name)
+            die = file.variable(name, session.symbols.lookup(name))
             if die is not None:
                 return self._value(file, die, die, frame, Peek(session), session)
         return None

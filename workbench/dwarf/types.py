@@ -19,7 +19,7 @@ from workbench.kernel.btf import (
 )
 
 from .errors import DwarfError
-from .file import DebugFile, guarded, name_of, type_of
+from .file import DebugFile, children_of, name_of, type_of
 
 _KINDS: Final = {
     "DW_TAG_base_type": INT,
@@ -37,6 +37,7 @@ _MODIFIERS: Final = (
     "DW_TAG_restrict_type",
     "DW_TAG_atomic_type",
 )
+_PLAIN_TAGS: Final = ("DW_TAG_base_type", "DW_TAG_typedef")
 _WORDS: Final = {STRUCT: "struct", UNION: "union", ENUM: "enum"}
 _SIGNED: Final = (5, 6, 13)  # DW_ATE_signed, signed_char, signed_fixed
 _FLOAT: Final = 4  # DW_ATE_float
@@ -55,11 +56,11 @@ class DwarfTypes:
         self._members: dict[int, tuple[Member, ...]] = {}
 
     def _die(self, type_id: int) -> Any:
-        return guarded(self._file.where, lambda: self._file.dwarf.get_DIE_from_refaddr(type_id))
+        return self._file.guard(lambda: self._file.dwarf.get_DIE_from_refaddr(type_id))
 
     def of(self, die: Any) -> int:
         """Return the type of an entry, 0 for void."""
-        found = guarded(self._file.where, lambda: type_of(die))
+        found = self._file.guard(lambda: type_of(die))
         return 0 if found is None else int(found.offset)
 
     @cached_property
@@ -70,7 +71,7 @@ class DwarfTypes:
         def read() -> dict[str, int]:
             out: dict[str, int] = {}
             for unit in self._file.units():
-                for die in unit.get_top_DIE().iter_children():
+                for die in children_of(unit.get_top_DIE()):
                     if die.tag in _KINDS or die.tag == "DW_TAG_typedef":
                         name = name_of(die)
                         if name and "DW_AT_declaration" not in die.attributes:
@@ -78,7 +79,18 @@ class DwarfTypes:
                             out.setdefault(f"{word} {name}" if word else name, die.offset)
             return out
 
-        return guarded(self._file.where, read)
+        return self._file.guard(read)
+
+    def _defined(self, name: str) -> int | None:
+        """Return the type of a name with single spaces, or None."""
+        if self._file.large and name not in self._named:
+            word, _, bare = name.partition(" ")
+            kind = next((kind for kind, each in _WORDS.items() if each == word), None)
+            tags = [tag for tag, each in _KINDS.items() if each == kind] if kind else _PLAIN_TAGS
+            die = self._file.named(tags, bare if kind else name)
+            if die is not None:
+                self._named[name] = int(die.offset)
+        return self._named.get(name)
 
     def find(self, name: str) -> int:
         """Return the type of a name: ``struct x``, ``union x``, ``enum x``, or a typedef or base type.
@@ -86,7 +98,7 @@ class DwarfTypes:
         Raises:
             DwarfError: there is none.
         """
-        found = self._named.get(" ".join(name.split()))
+        found = self._defined(" ".join(name.split()))
         if found is None:
             raise DwarfError(f"the debug information has no type {name!r}")
         return found
@@ -116,7 +128,8 @@ class DwarfTypes:
         """Return the type itself, of one that a unit only declares."""
         if "DW_AT_declaration" in die.attributes:
             word = _WORDS.get(_KINDS.get(die.tag, 0), "struct")
-            return self._named.get(f"{word} {name_of(die)}", int(die.offset))
+            found = self._defined(f"{word} {name_of(die)}") if name_of(die) else None
+            return int(die.offset) if found is None else found
         return int(die.offset)
 
     def size(self, type_id: int) -> int:
@@ -143,7 +156,7 @@ class DwarfTypes:
 
         def read() -> tuple[int, int]:
             die, count = self._die(type_id), 1
-            for child in die.iter_children():
+            for child in children_of(die):
                 if child.tag == "DW_TAG_subrange_type":
                     bound, number = (
                         child.attributes.get("DW_AT_upper_bound"),
@@ -155,7 +168,7 @@ class DwarfTypes:
                     count *= known if isinstance(known, int) else 0
             return self.of(die), count
 
-        return guarded(self._file.where, read)
+        return self._file.guard(read)
 
     def target(self, type_id: int) -> int:
         """Return what a pointer points to."""
@@ -169,12 +182,12 @@ class DwarfTypes:
     def members(self, type_id: int) -> tuple[Member, ...]:
         """Return the members of a struct or union, in order."""
         if type_id not in self._members:
-            self._members[type_id] = guarded(self._file.where, lambda: self._read_members(type_id))
+            self._members[type_id] = self._file.guard(lambda: self._read_members(type_id))
         return self._members[type_id]
 
     def _read_members(self, type_id: int) -> tuple[Member, ...]:
         out = []
-        for die in self._die(type_id).iter_children():
+        for die in children_of(self._die(type_id)):
             if die.tag != "DW_TAG_member":
                 continue
             attributes = die.attributes
@@ -204,14 +217,14 @@ class DwarfTypes:
         """Return the names of an enum's values."""
 
         def read() -> dict[int, str]:
-            children = self._die(type_id).iter_children()
+            children = children_of(self._die(type_id))
             return {
                 child.attributes["DW_AT_const_value"].value: name_of(child)
                 for child in children
                 if child.tag == "DW_TAG_enumerator"
             }
 
-        return guarded(self._file.where, read)
+        return self._file.guard(read)
 
     def name(self, type_id: int, depth: int = 0) -> str:
         """Return a type as C writes it, as far as it has a name."""

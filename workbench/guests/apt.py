@@ -163,6 +163,8 @@ class PrivateApt:
         self.root = root
         self._config = root / "apt.conf"
         self._downloads = root / "downloads"
+        #: where ``download_all`` leaves packages; what is not whole yet is in its folder ``partial``
+        self.archives = root / "cache/archives"
         for folder in ("state/lists/partial", "cache/archives/partial", "sources", "log", "downloads"):
             (root / folder).mkdir(parents=True, exist_ok=True)
         (root / "state/status").touch()
@@ -220,7 +222,7 @@ class PrivateApt:
         (self.root / "cache" / "none" / "partial").mkdir(parents=True, exist_ok=True)
         listed = self._apt("apt-get", "--print-uris", "-o", "Dir::Cache::archives=none", *install)
         names = re.findall(r"^'\S+' (\S+\.deb) ", listed, re.MULTILINE)
-        archives = self.root / "cache" / "archives"
+        archives = self.archives
         if not all((archives / name).exists() for name in names):
             self._apt("apt-get", "--download-only", *install)
         missing = [name for name in names if not (archives / name).exists()]

@@ -6,6 +6,9 @@ import re
 import shutil
 import subprocess
 import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,8 @@ MAX_BYTES = 4 << 30
 #: How much room there must be for the kernel itself.
 KERNEL_BYTES = 1 << 30
 _CHUNK = 1 << 20
+#: How often a download is looked at, in seconds.
+_WATCH_S = 0.5
 FILE = "vmlinux"
 
 
@@ -77,32 +82,69 @@ class DebugPackage:
     def fetch(self, progress: Progress = lambda text: None) -> Path:
         """Fetch the package and keep its kernel; return where that lies.
 
+        A download that was interrupted goes on when it is asked for again.
+
         Raises:
             AptError: apt could not fetch or verify. InputError: it is of another build, or there is too little space.
         """
-        offer, target = self.offer(), self.guest.folder / FILE
+        target = self.guest.folder / FILE
+        if target.exists() and self._is_of_the_kernel(target):
+            progress(f"{self.package}: its kernel is here")
+            return target
+        offer = self.offer()
         free = shutil.disk_usage(self.guest.folder).free
         if offer.download_bytes + KERNEL_BYTES > free:
             raise InputError(f"guest fetch: {offer}, but {self.guest.folder} has {free >> 20} MiB free")
         progress(str(offer))
-        deb = self._client.download(self.package)
+        with _watched(self._client.archives, offer, progress):
+            # this way of apt's, unlike that for single packages, goes on with what it had when it was interrupted
+            (deb,) = self._client.download_all([self.package])
+        progress("taking the kernel out of the package")
         part = target.with_suffix(".part")
         try:
             _take_kernel(deb, part)
-            self._check(part)
+            if not self._is_of_the_kernel(part):
+                raise InputError(
+                    f"guest fetch: {self.package} is of another build than the kernel that is here; "
+                    f"'workbench guest fetch {self.guest.name} --refresh' gets its own"
+                )
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
         deb.unlink()
         return target
 
-    def _check(self, file: Path) -> None:
+    def _is_of_the_kernel(self, file: Path) -> bool:
         from machine.images import unpack
 
         mine = elf_build_id(file.read_bytes())
         known = build_ids(unpack(self.guest.kernel.read_bytes(), "kernel"))
-        if mine is None or (known and mine not in known):
-            raise InputError(f"guest fetch: {self.package} is of another build than the kernel that is here")
+        return mine is not None and (not known or mine in known)
+
+
+@contextmanager
+def _watched(folder: Path, offer: Offer, progress: Progress) -> Iterator[None]:
+    """Tell how much of a package has come, as long as it is being fetched into a folder of apt's."""
+    done = threading.Event()
+    names = f"{offer.package}_*.deb"
+
+    def watch() -> None:
+        told = -1
+        while not done.wait(_WATCH_S):
+            files = [*folder.glob(names), *(folder / "partial").glob(names)]
+            have = max((file.stat().st_size for file in files if file.exists()), default=0)
+            tenths = 10 * have // max(offer.download_bytes, 1)
+            if tenths > told and have:
+                told = tenths
+                progress(f"{have >> 20} of {offer.download_bytes >> 20} MiB")
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _take_kernel(deb: Path, target: Path) -> None:

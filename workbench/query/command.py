@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from traces.reader import TraceReader
-from workbench.lines import Lines, elf_rows
+from workbench.dwarf.file import DebugFile
+from workbench.lines import Lines
 from workbench.output import Table, progress_printer
 from workbench.session import trace_lines
 from workbench.symbolcache import trace_symbols
@@ -62,7 +63,7 @@ def run_query(
     def lines() -> Lines:
         found = trace_lines(trace)
         if debug_file is not None:
-            found.add(elf_rows(debug_file.read_bytes(), str(debug_file)))
+            found.add_file(DebugFile(debug_file.read_bytes(), str(debug_file)))
         return found
 
     def engine() -> Any:

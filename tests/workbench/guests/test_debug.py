@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import struct
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workbench.errors import InputError, UsageError
-from workbench.guests import apt, fetch
+from workbench.guests import apt, debug, fetch
 from workbench.guests.debug import DebugPackage
 
 KERNEL = "6.12.9-riscv64"
@@ -43,13 +45,15 @@ class Archive:
 
     def __init__(self, root: Path, architecture: str, mirror: apt.Mirror, suite: str) -> None:
         assert (architecture, suite) == ("riscv64", "trixie")
+        self.archives = self.folder
 
     def fields(self, package: str) -> dict[str, str]:
         if package != f"linux-image-{KERNEL}-dbg":
             raise apt.AptError(f"guest fetch: trixie has no package {package}")
         return {"version": "6.12.9-1", "size": str(900 << 20), "installed-size": str(5 << 20)}
 
-    def download(self, package: str) -> Path:
+    def download_all(self, packages: Sequence[str]) -> list[Path]:
+        (package,) = packages
         tree = self.folder / "tree"
         (tree / "DEBIAN").mkdir(parents=True)
         control = (
@@ -63,7 +67,7 @@ class Archive:
         subprocess.run(
             ["dpkg-deb", "-Znone", "--build", str(tree), str(deb)], check=True, capture_output=True
         )
-        return deb
+        return [deb]
 
 
 @pytest.fixture
@@ -96,6 +100,9 @@ def test_kernel_is_taken_out_of_the_package(archive: type[Archive], tmp_path: Pa
     assert path.read_bytes() == archive.kernel and path.name == "vmlinux"
     assert "900 MiB" in told[0] and not (tmp_path / "dbg.deb").exists()
     assert fetch.cached("debian-riscv64") is not None
+    (tmp_path / "tree").rename(tmp_path / "built")
+    assert DebugPackage("debian-riscv64").fetch(told.append) == path  # nothing is fetched again
+    assert told[-1].endswith("its kernel is here") and not (tmp_path / "tree").exists()
 
 
 @pytest.mark.requires("dpkg-deb")
@@ -128,3 +135,16 @@ def test_guest_must_be_here_and_of_the_archive(archive: type[Archive]) -> None:
         DebugPackage("debian-riscv64")
     with pytest.raises(UsageError, match="no guest named"):
         DebugPackage("plan9")
+
+
+def test_progress_of_a_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debug, "_WATCH_S", 0.001)
+    offer, told = debug.Offer("linux-dbg", "1", 4 << 20, 0), queue.SimpleQueue[str]()
+    part = tmp_path / "partial/linux-dbg_1_riscv64.deb"
+    part.parent.mkdir()
+    with debug._watched(tmp_path, offer, told.put):
+        part.write_bytes(bytes(1 << 20))
+        assert told.get(timeout=60) in ("0 of 4 MiB", "1 of 4 MiB")
+        part.write_bytes(bytes(3 << 20))
+        while (line := told.get(timeout=60)) != "3 of 4 MiB":
+            assert line.endswith("of 4 MiB")
