@@ -47,6 +47,10 @@ class ImageCorruptError(BlockError):
         super().__init__(_errno.EIO, message)
 
 
+class StatusError(BlockError):
+    """What an image holds where can't be found out."""
+
+
 class PermissionConflictError(BlockError):
     """Another user of the node or of the file forbids this use."""
 

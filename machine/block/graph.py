@@ -237,9 +237,7 @@ class Graph:
         """Close every backend and node; the first error is raised after everything was closed."""
         first: BlockError | None = None
         for job in tuple(self.jobs):
-            if job.alive:
-                job.cancel(force=True)
-                await job.wait()
+            await job.end()
         for backend in tuple(self.backends):
             backend.close()
         while self.nodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,7 +24,8 @@ class IoShell:
     """Runs commands on a node; each returns the lines it has to say.
 
     Commands: read, write, aio_read, aio_write (with -P PATTERN, -z, -u, -c, -f, -q, -v), aio_flush, discard,
-    flush, truncate, map, alloc, length, info, break, wait_break, resume, remove_break, sleep (ms).
+    flush, truncate, map, alloc, length, info, break, wait_break, resume, remove_break, sleep (ms), reopen (-r or -w),
+    abort (end the process at once, with nothing written back).
     """
 
     def __init__(self, graph: Graph, node: Node, name: str = "io") -> None:
@@ -84,6 +86,8 @@ class IoShell:
             "length": self._length,
             "info": self._info,
             "sleep": self._sleep,
+            "reopen": self._reopen,
+            "abort": self._abort,
             "break": self._break,
             "wait_break": self._break,
             "resume": self._break,
@@ -193,6 +197,20 @@ class IoShell:
     async def _sleep(self, words: list[str]) -> list[str]:
         await self.graph.sched.sleep(int(words[0]) * 1_000_000)
         return []
+
+    async def _reopen(self, words: list[str]) -> list[str]:
+        if words not in (["-r"], ["-w"]):
+            raise OptionError("reopen: expected -r or -w")
+        read_only = words == ["-r"]
+        self._perm = Perm.CONSISTENT_READ | (Perm.NONE if read_only else Perm.WRITE)
+        if read_only:
+            self.backend.set_perm(self._perm, Perm.ALL)
+        await self.graph.reopen([(self.backend.node, read_only)])
+        self.backend.set_perm(self._perm, Perm.ALL)
+        return []
+
+    async def _abort(self, words: list[str]) -> list[str]:
+        os.abort()
 
     async def _break(self, words: list[str]) -> list[str]:
         verb, *rest = words

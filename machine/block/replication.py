@@ -23,6 +23,7 @@ from machine.block.jobs.job import JobState
 from machine.block.jobs.mirror import MirrorJob
 from machine.block.node import Buffer, Edge, Node, is_allocated_above
 from machine.block.options import OptionReader
+from machine.block.sched import Task
 
 if TYPE_CHECKING:
     from machine.block.graph import Graph
@@ -72,6 +73,7 @@ class ReplicationNode(PassNode):
         self.state = R.NONE
         self.error: BlockError | None = None
         self.commit_job: MirrorJob | None = None
+        self._failover: Task[None] | None = None
         self._backup: BackupJob | None = None
         self._guard: ReplicationGuardNode | None = None
         self._made_writable: list[Node] = []
@@ -83,10 +85,9 @@ class ReplicationNode(PassNode):
     async def drv_close(self) -> None:
         if self.state is R.RUNNING:
             await self.stop(False)
-        elif self.state is R.FAILOVER and self.commit_job is not None:
-            if self.commit_job.state not in (JobState.CONCLUDED, JobState.NULL):
-                self.commit_job.cancel(force=True)
-            await self.commit_job.wait()
+        elif self._failover is not None and self.commit_job is not None:
+            await self.commit_job.end()
+            await self._failover.join()
         self.graph.replications.remove(self)
 
     def drv_child_perm(self, edge: Edge, perm: Perm, shared: Perm) -> tuple[Perm, Perm]:
@@ -322,12 +323,10 @@ class ReplicationNode(PassNode):
             self.graph, active, secondary, active_commit=True, auto_complete=True, job_id=None
         )
         self.commit_job.start()
-        self.sched.spawn(self._await_commit(self.commit_job), f"failover of {self.name}")
+        self._failover = self.sched.spawn(self._await_commit(self.commit_job), f"failover of {self.name}")
 
     async def _await_commit(self, job: MirrorJob) -> None:
         await job.wait()
-        if self.closed:
-            return
         if job.pivoted:
             self.state, self.error = R.DONE, None
             self._made_writable.clear()

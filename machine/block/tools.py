@@ -6,6 +6,7 @@ Names, options and JSON keys are those of qemu-img, so that scripts can be carri
 from __future__ import annotations
 
 import errno
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from machine.block import flags as F
 from machine.block.drivers.file import create_file
-from machine.block.errors import BlockError, OptionError, UnsupportedError
+from machine.block.errors import BlockError, OptionError, StatusError, UnsupportedError
 from machine.block.flags import Perm
 from machine.block.graph import Graph
 from machine.block.jobs.chain import change_backing_file, copy_range
@@ -152,6 +153,19 @@ async def create(
             if node is not None and not node.closed:
                 await graph.close_node(node)
     return wanted
+
+
+async def open_beside(graph: Graph, name: str, fmt: str | None = None, **options: Any) -> Node:
+    """Open an image whose writes go to a temporary file and end with the node; the image stays as it is."""
+    if fmt is None:
+        probe = await open_image(graph, name)
+        fmt = probe.driver
+        await graph.close_node(probe)
+    below = name if "://" in name or name.startswith("json:") else str(Path(name).absolute())
+    with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
+        place = str(Path(folder, "overlay.qcow2"))
+        await create(graph, place, "qcow2", backing=below, backing_format=fmt)
+        return await open_image(graph, place, "qcow2", writable=True, flush=False, **options)
 
 
 def _disk_size(node: Node) -> int:
@@ -322,32 +336,51 @@ def _continues(last: dict[str, Any], run: dict[str, Any]) -> bool:
 
 @dataclass(slots=True)
 class Comparison:
-    """``offset`` is where the images differ first, or None; ``sizes_differ`` matters only to strict callers."""
+    """``offset`` is where the images differ first, or None; the rest matters to strict callers only."""
 
     offset: int | None
     sizes_differ: bool
     allocation_differs: bool = False
 
+    def __str__(self) -> str:
+        if self.allocation_differs:
+            return f"Strict mode: Offset {self.offset} block status mismatch!"
+        return (
+            "Images are identical." if self.offset is None else f"Content mismatch at offset {self.offset}!"
+        )
+
 
 async def compare(
     graph: Graph, first: Node, second: Node, *, strict: bool = False, progress: Progress | None = None
 ) -> Comparison:
-    """Compare two disks; what one has beyond the other's end has to be zero (or is a difference, with ``strict``)."""
+    """Compare two disks; what one has beyond the other's end has to be zero.
+
+    Args:
+        strict: another size, or other ranges that are allocated, zeroes or data, is a difference.
+
+    Raises:
+        StatusError: an image can't tell what it holds. BlockError: one can't be read.
+    """
     sizes = sorted((first.size_bytes, second.size_bytes))
     if strict and sizes[0] != sizes[1]:
         return Comparison(sizes[0], True)
     offset, total = 0, sizes[1]
     while offset < total:
         length = min(STEP, (sizes[0] if offset < sizes[0] else total) - offset)
-        zeroes = []
+        kinds = []
         for node in (first, second):
             if offset >= node.size_bytes:
-                zeroes.append(True)
+                kinds.append(F.ST_ZERO)
                 continue
-            status, _ = await status_above(node, None, offset, length)
+            try:
+                status, _ = await status_above(node, None, offset, length)
+            except BlockError as error:
+                raise StatusError(error.errno, error.message) from error
             length = min(length, status.length)
-            zeroes.append(bool(status.flags & F.ST_ZERO))
-        if not all(zeroes):
+            kinds.append(status.flags & (F.ST_ALLOCATED | F.ST_DATA | F.ST_ZERO | F.ST_OFFSET))
+        if strict and kinds[0] != kinds[1]:
+            return Comparison(offset, False, True)
+        if not all(kind & F.ST_ZERO for kind in kinds):
             parts = [
                 bytes(length) if offset >= node.size_bytes else await node.read(offset, length)
                 for node in (first, second)
@@ -445,14 +478,33 @@ async def _content(node: Node | None, offset: int, length: int) -> bytes:
     return data + bytes(length - inside)
 
 
+def _image_below(node: Node, name: str) -> Node:
+    """Return the image of that file name in a backing chain, below its top."""
+    wanted = Path(name).absolute()
+    here = node.below
+    while here is not None:
+        if not here.is_filter and here.filename and Path(here.filename).absolute() == wanted:
+            return here
+        here = here.below
+    raise OptionError(f"'{name}' is not below '{node.filename}'")
+
+
 async def commit(
-    graph: Graph, name: str, fmt: str | None = None, *, keep: bool = False, progress: Progress | None = None
-) -> None:
-    """Write an overlay's data into its backing file, then empty the overlay (unless ``keep``)."""
+    graph: Graph, name: str, fmt: str | None = None, *, base_name: str | None = None, keep: bool = False,
+    progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Write an overlay's data into its backing file, then empty the overlay.
+
+    Args:
+        base_name: commit to this image of the chain, with what lies between. The overlay keeps its data then; the
+            images between show something else afterwards than before.
+        keep: don't empty the overlay.
+    """
     node = await open_image(graph, name, fmt, writable=True)
-    base = node.backing
+    base = node.backing if base_name is None else _image_below(node, base_name)
     if base is None:
         raise BlockError(errno.EINVAL, f"'{name}' has no backing file to commit to")
+    keep = keep or base_name is not None
     await graph.reopen([(base, False)])
     if base.size_bytes < node.size_bytes:
         await base.truncate(node.size_bytes)

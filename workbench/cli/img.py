@@ -246,7 +246,7 @@ def map_(image_format: str | None, share: bool, output_as: str | None, filename:
 @img.command()
 @click.option("-f", "first_format", metavar="FORMAT", help="The first image's format.")
 @click.option("-F", "second_format", metavar="FORMAT", help="The second image's format.")
-@click.option("-s", "strict", is_flag=True, help="Different sizes are a difference.")
+@click.option("-s", "strict", is_flag=True, help="Another size or allocation is a difference.")
 @SHARE
 @QUIET
 @PROGRESS
@@ -256,9 +256,9 @@ def compare(
     first_format: str | None, second_format: str | None, strict: bool, share: bool, quiet: bool, progress: bool,
     first: str, second: str,
 ) -> None:  # fmt: skip
-    """Compare two images: exit status 0 the same, 1 different, 2 one can't be opened, 4 one can't be read."""
+    """Compare two images: exit status 0 the same, 1 different, 2 not opened, 3 no block status, 4 not read."""
     from machine.block import tools
-    from machine.block.errors import BlockError
+    from machine.block.errors import BlockError, StatusError
     from workbench import output
 
     opened = False
@@ -276,16 +276,11 @@ def compare(
         result = run_on_graph(work)
     except BlockError as error:
         output.note(f"workbench: error: {error}")
-        raise click.exceptions.Exit(4 if opened else 2) from None
+        raise click.exceptions.Exit(3 if isinstance(error, StatusError) else 4 if opened else 2) from None
     if not quiet:
         if result.sizes_differ and not strict:
             output.note("Warning: Image size mismatch!")
-        text = (
-            "Images are identical."
-            if result.offset is None
-            else f"Content mismatch at offset {result.offset}!"
-        )
-        output.emit(output.Text(text))
+        output.emit(output.Text(str(result)))
     raise click.exceptions.Exit(0 if result.offset is None else 1)
 
 
@@ -365,15 +360,20 @@ def rebase(
 @FORMAT
 @QUIET
 @PROGRESS
+@click.option("-b", "base", metavar="FILE", help="Commit to this image of the backing chain; implies -d.")
 @click.option("-d", "keep", is_flag=True, help="Don't empty the overlay afterwards.")
 @click.argument("filename")
-def commit(image_format: str | None, quiet: bool, progress: bool, keep: bool, filename: str) -> None:
+def commit(
+    image_format: str | None, quiet: bool, progress: bool, base: str | None, keep: bool, filename: str
+) -> None:
     """Write an overlay's data into its backing file."""
     from machine.block import tools
     from workbench import output
 
     shown = _shower(progress and not quiet)
-    run_on_graph(lambda graph: tools.commit(graph, filename, image_format, keep=keep, progress=shown))
+    run_on_graph(
+        lambda graph: tools.commit(graph, filename, image_format, base_name=base, keep=keep, progress=shown)
+    )
     if not quiet:
         output.emit(output.Text("Image committed."))
 

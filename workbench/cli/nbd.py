@@ -21,7 +21,14 @@ def nbd() -> None:
 
 @nbd.command()
 @click.option("--listen", default="127.0.0.1:10809", metavar="HOST:PORT|unix:PATH", help="Where to listen.")
+@click.option(
+    "-k", "--socket", "path", metavar="PATH", help="Listen on a Unix socket; as --listen unix:PATH."
+)
+@click.option("-p", "--port", type=click.IntRange(1, 65535), help="Listen on this port of 127.0.0.1.")
 @click.option("-f", "image_format", metavar="FORMAT", help="The image's format.")
+@click.option(
+    "-s", "--snapshot", is_flag=True, help="Writes go to a temporary file; the image stays as it is."
+)
 @click.option("-x", "--export", default="", metavar="NAME", help="The export's name.")
 @click.option("-D", "--description", default="", help="A description of the export.")
 @click.option("-r", "--readonly", is_flag=True, help="Refuse writes.")
@@ -30,12 +37,16 @@ def nbd() -> None:
 @click.option("-B", "--bitmap", multiple=True, metavar="NAME", help="Offer a dirty bitmap.")
 @click.option("-A", "--allocation-depth", is_flag=True, help="Offer the allocation depth.")
 @click.option(
-    "--tls-creds", metavar="FOLDER", help="Require TLS with ca-cert.pem, server-cert.pem, server-key.pem."
+    "--tls-creds",
+    "--tls",
+    metavar="FOLDER",
+    help="Require TLS with ca-cert.pem, server-cert.pem, server-key.pem.",
 )
 @click.argument("filename")
 def serve(
-    listen: str, image_format: str | None, export: str, description: str, readonly: bool, shared: int,
-    persistent: bool, bitmap: tuple[str, ...], allocation_depth: bool, tls_creds: str | None, filename: str,
+    listen: str, path: str | None, port: int | None, image_format: str | None, snapshot: bool, export: str,
+    description: str, readonly: bool, shared: int, persistent: bool, bitmap: tuple[str, ...],
+    allocation_depth: bool, tls_creds: str | None, filename: str,
 ) -> None:  # fmt: skip
     """Serve an image until interrupted (without --persistent: until the first client has left)."""
     from machine.block import hostio, tools
@@ -43,11 +54,19 @@ def serve(
     from machine.block.nbd.server import Export, NbdServer
     from workbench import output
 
+    if path is not None and port is not None:
+        raise click.UsageError("-k and -p are two places to listen: give one")
+    listen = f"unix:{path}" if path is not None else f"127.0.0.1:{port}" if port is not None else listen
     graph = Graph(hostio.host_scheduler())
     context = hostio.tls_context(tls_creds, server=True) if tls_creds else None
 
     async def work() -> None:
-        node = await tools.open_image(graph, filename, image_format, writable=not readonly, discard="unmap")
+        if snapshot:
+            node = await tools.open_beside(graph, filename, image_format, discard="unmap")
+        else:
+            node = await tools.open_image(
+                graph, filename, image_format, writable=not readonly, discard="unmap"
+            )
         server = NbdServer(graph, tls=context, max_clients=shared)
         server.add(
             Export(

@@ -13,7 +13,8 @@ from machine.block.options import OptionReader
 
 
 class QuorumNode(Node):
-    """Options: ``children`` (list), ``vote-threshold``, ``read-pattern`` quorum or fifo, ``rewrite-corrupted``."""
+    """Options: ``children`` (list), ``vote-threshold``, ``read-pattern`` quorum or fifo, ``rewrite-corrupted``,
+    ``blkverify`` (two children that must agree on every read)."""
 
     driver = "quorum"
 
@@ -22,6 +23,11 @@ class QuorumNode(Node):
         self.threshold = options.size("vote-threshold", 1)
         self.fifo = options.choice("read-pattern", ("quorum", "fifo"), "quorum") == "fifo"
         self._rewrite = options.flag("rewrite-corrupted")
+        self._verify = options.flag("blkverify")
+        if self._verify and (len(refs), self.threshold, self.fifo) != (2, 2, False):
+            raise OptionError("quorum: blkverify needs two children and a vote-threshold of 2, and no fifo")
+        if self._rewrite and (self.fifo or self._verify):
+            raise OptionError("quorum: rewrite-corrupted needs votes: without blkverify and fifo")
         self.failures: list[tuple[str, int]] = []
         self._next = 0
         if not 1 <= self.threshold <= len(refs):
@@ -78,6 +84,9 @@ class QuorumNode(Node):
                 self.failures.append((child.name, failed.errno))
         votes = Counter(data for _, data in answers)
         winner, count = votes.most_common(1)[0] if votes else (b"", 0)
+        if self._verify and len(votes) == 2:
+            at = next(i for i, pair in enumerate(zip(*votes, strict=True)) if pair[0] != pair[1])
+            raise BlockError(errno.EIO, f"{self.name}: the children differ at {offset + at}")
         if count < self.threshold:
             raise BlockError(errno.EIO, f"{self.name}: {count} equal answers, expected {self.threshold}")
         for child, data in answers:

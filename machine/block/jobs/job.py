@@ -288,6 +288,12 @@ class Job:
         self._verb("dismiss")
         self._forget()
 
+    async def end(self) -> None:
+        """Cancel the job by force, wherever it stands, and wait until it is over."""
+        if self.state in VERBS["cancel"]:
+            self.cancel(force=True)
+        await self.wait()
+
     async def wait(self) -> None:
         """Wait until the job is concluded (or gone)."""
         while self.state not in (S.CONCLUDED, S.NULL):

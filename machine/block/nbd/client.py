@@ -15,7 +15,7 @@ from machine.block.nbd import wire as W
 from machine.block.nbd.handshake import DroppedError
 from machine.block.node import Buffer, Node
 from machine.block.options import OptionReader
-from machine.block.sched import CoEvent, CoMutex, CoQueue, Scheduler, Task
+from machine.block.sched import CoEvent, CoMutex, CoQueue, Scheduler, Task, TaskCancelled
 
 IN_FLIGHT = 16
 _RETRY_NS = 100_000_000
@@ -275,8 +275,10 @@ class NbdNode(Node):
             with contextlib.suppress(StreamClosedError):
                 await self._send(session, 0, W.CMD_DISC, 0, 0, 0, None)
             self._drop(session, "closed")
-        if self._reader is not None and not self._reader.done:
+        if self._reader is not None:
             self._reader.cancel()
+            with contextlib.suppress(TaskCancelled):
+                await self._reader.join()
 
     # Replies.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 
+from machine.block import tools
 from machine.block.errors import BlockError, OptionError
 from machine.block.graph import Graph
 from machine.block.ioshell import IoShell
@@ -13,7 +17,7 @@ from machine.block.jobs.backup import BackupJob
 from machine.block.jobs.chain import StreamJob
 from machine.block.jobs.job import Job
 
-from .qcow2_util import make_image, memory_image, qemu_json
+from .qcow2_util import make_image, memory_image, open_image, qemu_json
 from .replication_util import K, M, Secondary
 
 C = 64 * K
@@ -46,6 +50,43 @@ def test_commands_read_write_and_tell(graph: Graph) -> None:
         with pytest.raises(OptionError):
             io.run(line)
     io.close()
+
+
+def test_reopen_takes_and_gives_the_right_to_write(graph: Graph) -> None:
+    io = IoShell(graph, graph.run(graph.open({"driver": "memory", "size": 4096})))
+    io.run("write -P 3 0 512")
+    io.run("reopen -r")
+    with pytest.raises(BlockError):
+        io.run("write -P 4 0 512")
+    io.run("reopen -w")
+    io.run("write -P 4 0 512")
+    io.run("read -P 4 0 512")
+    with pytest.raises(OptionError):
+        io.run("reopen")
+    io.close()
+
+
+def test_abort_ends_the_process_with_nothing_written_back(tmp_path: Path) -> None:
+    path = tmp_path / "i.qcow2"
+    make_image(path, size=1 << 20)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            graph = Graph()
+            io = IoShell(graph, open_image(graph, path))
+            io.run("write -P 1 0 64k")
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            io.run("abort")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGABRT
+    graph = Graph()
+    found = graph.run(tools.check(graph, str(path)))
+    assert not found.corruptions and found.leaks
+    graph.run(graph.close())
+    graph = Graph()
+    assert graph.run(open_image(graph, path).read(0, 64 * K)) == bytes(64 * K)
+    graph.run(graph.close())
 
 
 def test_requests_park_at_break_points(graph: Graph) -> None:

@@ -130,7 +130,7 @@ def parked(side: Secondary, node: str, event: str) -> BlkdebugNode:
     return debug
 
 
-def test_r1_guest_read_waits_for_a_copy_parked_before_its_write() -> None:
+def test_r1_r3_guest_read_waits_for_a_copy_parked_before_its_write() -> None:
     side = Secondary(size=4 * C)
     side.start()
     assert side.nbd is not None
@@ -610,6 +610,18 @@ def test_quorum_votes_and_rewrites(graph: Graph) -> None:
     graph.run(children[1].pwrite(0, b"y"))
     with pytest.raises(BlockError, match="equal answers"):
         graph.run(node.read(0, 1))
+
+
+def test_a_quorum_of_two_may_verify_instead_of_voting(graph: Graph) -> None:
+    node, children = quorum(graph, 2, 2, "quorum", blkverify=True)
+    graph.run(node.pwrite(5, b"both"))
+    assert graph.run(node.read(4, 6)) == b"\1both\1"
+    graph.run(children[1].pwrite(700, b"x"))
+    with pytest.raises(BlockError, match="differ at 700"):
+        graph.run(node.read(0, 1024))
+    for n, threshold, more in ((3, 2, {}), (2, 1, {}), (2, 2, {"rewrite-corrupted": True})):
+        with pytest.raises(BlockError):
+            quorum(graph, n, threshold, "quorum", blkverify=True, **more)
 
 
 def test_quorum_fifo_reads_the_next_child_and_children_come_and_go(graph: Graph) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from machine.block import flags as F
+from machine.block import tools
 from machine.block.dirty import DirtyBitmap
 from machine.block.errors import BlockError
 from machine.block.graph import Graph
@@ -211,7 +212,7 @@ test_i3_random_operations_match_a_byte_array = ImageMachine.TestCase
 
 @pytest.mark.requires("qemu-img", "qemu-io")
 @pytest.mark.parametrize("options", GRID, ids=str)
-def test_i3_i5_alternating_writers_agree(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_i4_i5_alternating_writers_agree(tmp_path: Path, options: dict[str, Any]) -> None:
     path, size = tmp_path / "a.qcow2", 3 * M + 1536
     make_image(path, size=size, **options)
     model, rnd = bytearray(size), random.Random(str(options))
@@ -224,6 +225,10 @@ def test_i3_i5_alternating_writers_agree(tmp_path: Path, options: dict[str, Any]
         if turn % 2:
             words = [f"write {f'-P {f}' if w else '-z'} {o} {n}" for w, o, n, f in ops]
             qemu_io(path, *words)
+            graph = Graph()
+            found = graph.run(tools.check(graph, str(path)))
+            assert not (found.corruptions or found.leaks or found.check_errors)
+            graph.run(graph.close())
         else:
             graph = Graph()
             node = open_image(graph, path)

@@ -83,6 +83,7 @@ def t9() -> Secondary:
 def test_t9_secondary_start() -> None:
     side = t9()
     side.run(side.top.stop(True))
+    side.run(side.graph.close())
 
 
 def test_t10_failover_leaves_what_the_guest_saw() -> None:
@@ -123,6 +124,7 @@ def test_t13_get_error() -> None:
     side.top.get_error()
     side.run(side.top.stop(True))
     side.top.get_error()
+    side.run(side.graph.close())
 
 
 def test_t14_start_empties_prefilled_buffers() -> None:

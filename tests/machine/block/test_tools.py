@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,55 @@ def test_compare_and_check_exit_codes(tmp_path: Path) -> None:
 
 
 @pytest.mark.requires("qemu-img")
+@pytest.mark.parametrize("change", ["", "write -z 256k 64k", "write -P 0 256k 64k", "resize"])
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_a_strict_compare_agrees_with_qemu_img(tmp_path: Path, fmt: str, change: str) -> None:
+    """Strict looked at the sizes only: another allocation was no difference."""
+    first, second = tmp_path / "a.qcow2", tmp_path / "b"
+    for path, kind in ((first, "qcow2"), (second, fmt)):
+        qemu_img("create", "-q", "-f", kind, path, "2M")
+        qemu_io(path, "write -P 1 0 2M", fmt=kind)
+        qemu_io(path, "discard 1M 512k", fmt=kind)
+    if change == "resize":
+        qemu_img("resize", "-q", "-f", fmt, second, "3M")
+    elif change:
+        qemu_io(second, change.replace("256k", "1280k"), fmt=fmt)
+    for strict in ([], ["-s"]):
+        args = ["compare", *strict, "-f", "qcow2", "-F", fmt, str(first), str(second)]
+        theirs = subprocess.run(["qemu-img", *args], capture_output=True, timeout=60).returncode
+        run(*args, ok=(theirs,))
+
+
+def test_compare_tells_a_status_that_is_not_to_be_had(tmp_path: Path) -> None:
+    image = tmp_path / "i.qcow2"
+    run("create", "-q", "-f", "qcow2", image, "4M")
+    data = bytearray(image.read_bytes().ljust(0x50000, b"\0"))
+    data[3 << 16 : (3 << 16) + 8] = (1 << 63 | 0x40001).to_bytes(8, "big")  # an L2 table that is not aligned
+    image.write_bytes(data)
+    run("compare", image, image, ok=(3,))
+
+
+@pytest.mark.requires("qemu-img")
+def test_commit_to_an_image_further_down_keeps_the_overlay(tmp_path: Path) -> None:
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+        base, mid, top = (tmp_path / name / n for n in ("base.qcow2", "mid.qcow2", "top.qcow2"))
+        qemu_img("create", "-q", "-f", "qcow2", base, "1M")
+        qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", mid, "2M")
+        qemu_img("create", "-q", "-f", "qcow2", "-b", mid, "-F", "qcow2", top)
+        qemu_io(mid, "write -P 2 512k 1M")
+        qemu_io(top, "write -P 3 700k 64k", "write -z 512k 64k")
+        (run if name == "ours" else qemu_img)("commit", "-b", base, top)
+    for image in ("base", "top"):
+        qemu_img("compare", *(tmp_path / name / f"{image}.qcow2" for name in ("ours", "theirs")))
+        assert "No errors" in qemu_img("check", tmp_path / "ours" / f"{image}.qcow2")
+    kept = qemu_json("map", tmp_path / "ours" / "top.qcow2")
+    assert any(run["depth"] == 0 and run["data"] for run in kept)
+    result = CliRunner().invoke(img, ["commit", "-b", str(tmp_path / "none"), str(top)])
+    assert "is not below" in str(result.exception)
+
+
+@pytest.mark.requires("qemu-img")
 def test_i8_commit_and_rebase_like_qemu_img(tmp_path: Path) -> None:
     for name in ("ours", "theirs"):
         folder = tmp_path / name
@@ -143,29 +194,51 @@ def test_snapshot_resize_and_hash(tmp_path: Path) -> None:
 
 
 @pytest.mark.requires("nbdinfo", "nbdcopy")
-def test_nbd_serve_and_list(tmp_path: Path) -> None:
-    image, raw, path = tmp_path / "i.qcow2", tmp_path / "s.raw", tmp_path / "sock"
-    data = source(raw)
-    run("convert", "-f", "raw", "-O", "qcow2", raw, image)
+@contextlib.contextmanager
+def serving(path: Path, *args: object) -> Iterator[None]:
+    """Run ``workbench nbd serve`` in a process of its own, which has to end well."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            args = ["serve", "--listen", f"unix:{path}", "-x", "disk", "-t", "-r", str(image)]
-            code = CliRunner().invoke(nbd, args).exit_code
+            code = CliRunner().invoke(nbd, ["serve", *map(str, args)]).exit_code
         finally:
             os._exit(code)
     try:
-        for _ in range(200):
+        for _ in range(500):
             if path.exists():
                 break
             time.sleep(0.02)
+        yield
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_nbd_serve_and_list(tmp_path: Path) -> None:
+    image, raw, path = tmp_path / "i.qcow2", tmp_path / "s.raw", tmp_path / "sock"
+    data = source(raw)
+    run("convert", "-f", "raw", "-O", "qcow2", raw, image)
+    with serving(path, "--listen", f"unix:{path}", "-x", "disk", "-t", "-r", image):
         uri = f"nbd+unix:///disk?socket={path}"
         listing = CliRunner().invoke(nbd, ["list", uri, "--json"])
         assert json.loads(listing.stdout) == [{"export": "disk", "description": ""}]
         subprocess.run(["nbdcopy", uri, str(tmp_path / "out")], check=True, timeout=30)
         assert (tmp_path / "out").read_bytes() == data
-    finally:
-        os.kill(pid, signal.SIGTERM)
-        _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.requires("qemu-io")
+@pytest.mark.parametrize("options", [[], ["-f", "raw"]], ids=str)
+def test_nbd_serve_beside_the_image(tmp_path: Path, options: list[str]) -> None:
+    """With -s clients see their writes, and the image never does."""
+    raw, path = tmp_path / "s.raw", tmp_path / "sock"
+    data = source(raw)
+    with serving(path, "-k", path, "-t", "-s", *options, raw):
+        uri = f"nbd+unix:///?socket={path}"
+        qemu_io(uri, "write -P 7 64k 1M", fmt="raw")
+        qemu_io(uri, "read -P 7 64k 1M", fmt="raw")
+        assert raw.read_bytes() == data
+    assert raw.read_bytes() == data
+    result = CliRunner().invoke(nbd, ["serve", "-k", "x", "-p", "1", str(raw)])
+    assert result.exit_code == 2 and "two places" in result.output
