@@ -10,7 +10,8 @@ from machine.values import valueclass
 #: Grows with every change to what a guest can observe (determinism.md, law 9).
 #: 3: a disk's requests take effect, and its writes take their data, when they are asked for; a flush ends after the
 #: requests before it; disks have several queues where asked for; Zkr, Smstateen,
-#: debug triggers, and users read the counters below the built-in SBI.
+#: debug triggers, and users read the counters below the built-in SBI; virtio's
+#: vendor is QEMU's; a UART takes wide accesses.
 SEMANTICS = 3
 
 
@@ -22,6 +23,7 @@ class DriveConfig:
         file: a path or URI. hash: the content identity of the base, hexadecimal, or empty.
         serial: what the guest reads as the serial number, up to 20 bytes; empty: the drive's name.
         queues: request queues, 1 to 16.
+        slot: which virtio slot it is in, 0 to 7; -1: the last that is free.
     """
 
     file: str
@@ -33,6 +35,7 @@ class DriveConfig:
     size_bytes: int = 0
     serial: str = ""
     queues: int = 1
+    slot: int = -1
 
 
 @valueclass(frozen=True, slots=True)

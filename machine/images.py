@@ -15,7 +15,7 @@ from machine.values import valueclass
 ELF_MAGIC = b"\x7fELF"
 EM_RISCV = 243
 PT_LOAD = 1
-PF_R = 4
+PF_W, PF_R = 2, 4
 UNPACKED_MAX = 1 << 30
 
 
@@ -23,13 +23,21 @@ UNPACKED_MAX = 1 << 30
 class Segment:
     """Bytes at a guest-physical address, followed by zeros up to ``size``.
 
-    Of an ELF file, ``headers`` is what linkers put before the text for a loader that maps files: its headers and notes.
+    Of an ELF file, the first ``headers`` bytes are what linkers put before the text for a loader that maps files: its
+    headers, notes, and zeros up to the text.
     """
 
     paddr: int
     data: bytes
     size: int
-    headers: bool = False
+    headers: int = 0
+
+    def from_address(self, low: int) -> Segment | None:
+        """Return the segment without those headers that lie below an address; None: nothing is left."""
+        cut = min(low - self.paddr, self.size)
+        if not 0 < cut <= self.headers:
+            return self
+        return Segment(low, self.data[cut:], self.size - cut) if cut < self.size else None
 
 
 @valueclass(frozen=True, slots=True)
@@ -58,9 +66,8 @@ class Program:
 
     def within(self, low: int, high: int) -> Program:
         """Return the program without headers that lie outside of some memory, which no code of it asks for."""
-        kept = tuple(
-            s for s in self.segments if not s.headers or (low <= s.paddr and s.paddr + s.size <= high)
-        )
+        known = [s for s in self.segments if s.headers < s.size or s.paddr + s.size <= high]
+        kept = tuple(s for s in (segment.from_address(low) for segment in known) if s is not None)
         return replace(self, segments=kept or self.segments)
 
 
@@ -154,8 +161,12 @@ def parse_elf(data: bytes, what: str) -> Program:
                 f"{what}: its segments add up to more than {UNPACKED_MAX >> 20} MiB; it is damaged"
             )
         entered = vaddr <= entry < vaddr + mem_size
-        headers = offset == 0 and flags == PF_R and not entered
-        segments.append(Segment(paddr, data[offset : offset + file_size], mem_size, headers))
+        content = data[offset : offset + file_size]
+        headers = 0
+        if offset == 0 and not flags & PF_W:
+            text = content[table + entry_size * count :].lstrip(b"\0")
+            headers = mem_size if flags == PF_R and not entered else file_size - len(text)
+        segments.append(Segment(paddr, content, mem_size, headers))
         if entered:
             start = entry - vaddr + paddr
     if not segments:
@@ -168,11 +179,14 @@ def is_image(data: bytes) -> bool:
     return len(data) >= 64 and data[48:56] == b"RISCV\0\0\0" and data[56:60] == b"RSC\x05"
 
 
-def parse_kernel(data: bytes, what: str = "kernel") -> Program:
+def parse_kernel(data: bytes, what: str = "kernel", *, raw: bool = False) -> Program:
     """Return a kernel: an ELF file or a RISC-V Image, gzip, zstd or EFI zboot wrapped or not.
 
+    Args:
+        raw: take anything else as a raw binary, entered at its beginning.
+
     Raises:
-        ImageError: it is neither.
+        ImageError: it is none of these.
 
     Spec: Linux, Documentation/arch/riscv/boot-image-header.rst
     """
@@ -184,6 +198,8 @@ def parse_kernel(data: bytes, what: str = "kernel") -> Program:
         if size >= 1 << 40:
             raise ImageError(f"{what}: its header says that it needs {size} bytes; it is damaged")
         return Program((Segment(0, data, max(size, len(data))),), 0, False, "Image")
+    if raw:
+        return Program((Segment(0, data, len(data)),), 0, False, "raw")
     raise ImageError(f"{what}: not a kernel; expected a RISC-V ELF file or a Linux Image (gzip or zstd too)")
 
 

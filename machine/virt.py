@@ -46,8 +46,33 @@ def check_config(config: MachineConfig) -> None:
     for drive in config.drives:
         if not 1 <= drive.queues <= QUEUES_MAX:
             raise ConfigError(f"drive {drive.file}: {drive.queues} queues: expected 1 to {QUEUES_MAX}")
+        if not -1 <= drive.slot < virtmap.VIRTIO_SLOTS:
+            raise ConfigError(
+                f"drive {drive.file}: bus {drive.slot}: expected virtio-mmio-bus.0 to {virtmap.VIRTIO_SLOTS - 1}"
+            )
         if len(drive.serial.encode()) > ID_BYTES:
             raise ConfigError(f"drive {drive.file}: a serial number has at most {ID_BYTES} bytes")
+
+
+def _fill_slots(config: MachineConfig, drives: Mapping[str, BlockNode]) -> dict[int, VirtioDevice]:
+    """Return what is in each virtio slot that is not empty. Raises ConfigError."""
+    slots = virtmap.VIRTIO_SLOTS
+    if len(drives) > slots - 2:
+        raise ConfigError(f"{len(drives)} drives: the board has room for {slots - 2}; leave out a --drive")
+    filled: dict[int, VirtioDevice] = {}
+    others: list[VirtioDevice] = []
+    for drive, (name, node) in zip(config.drives, drives.items(), strict=True):
+        device = VirtioBlk(name, node, drive.serial, drive.queues)
+        if drive.slot in filled:
+            raise ConfigError(f"drive {drive.file}: there is another on virtio-mmio-bus.{drive.slot}")
+        if drive.slot < 0:
+            others.append(device)
+        else:
+            filled[drive.slot] = device
+    # As on QEMU's command line, the first device gets the last slot, which kernels look at first.
+    free = (slot for slot in reversed(range(slots)) if slot not in filled)
+    others += [VirtioRng("rng0"), VirtioConsole("console0")]
+    return filled | dict(zip(free, others, strict=False))
 
 
 def build_devices(
@@ -64,14 +89,7 @@ def build_devices(
     Raises:
         ConfigError: there are more drives than slots, or a device that no plug-in brings.
     """
-    behind: list[VirtioDevice] = [
-        VirtioBlk(name, node, drive.serial, drive.queues)
-        for drive, (name, node) in zip(config.drives, drives.items(), strict=True)
-    ]
-    behind += [VirtioRng("rng0"), VirtioConsole("console0")]
-    slots = virtmap.VIRTIO_SLOTS
-    if len(behind) > slots:
-        raise ConfigError(f"{len(drives)} drives: the board has room for {slots - 2}; leave out a --drive")
+    behind = _fill_slots(config, drives)
     plic = Plic(wires, "plic", virtmap.PLIC_BASE, harts, config.harts)
     devices: list[Device] = [
         plic,
@@ -80,13 +98,10 @@ def build_devices(
         GoldfishRtc(wires, "rtc", virtmap.RTC_BASE, plic.line(virtmap.RTC_IRQ)),
         Uart(wires, "uart0", virtmap.UART_BASE, plic.line(virtmap.UART_IRQ)),
     ]
-    for slot in range(slots):
-        # As on QEMU's command line, the first device gets the last slot, which kernels look at first.
-        index = slots - 1 - slot
-        backend = behind[index] if index < len(behind) else None
+    for slot in range(virtmap.VIRTIO_SLOTS):
         irq = virtmap.VIRTIO_IRQ + slot
         base = virtmap.VIRTIO_BASE + slot * virtmap.VIRTIO_STRIDE
-        devices.append(VirtioMmio(wires, base, plic.line(irq), irq, backend, slot))
+        devices.append(VirtioMmio(wires, base, plic.line(irq), irq, behind.get(slot), slot))
     devices += build_extra(wires, plic.line, config.options.get("devices", ()))
     if config.chaos:
         devices.append(Chaos(wires, "chaos", 0))

@@ -154,6 +154,8 @@ class RegisterFile(Part):
     """A part with registers: dispatches the guest's accesses to its declarations."""
 
     name: str
+    #: A register takes accesses of every width, of which it uses as many bytes as it has.
+    any_width: ClassVar[bool] = False
     _readable: ClassVar[dict[int, tuple[Reg | RegBank, int]]] = {}
     _writable: ClassVar[dict[int, tuple[Reg | RegBank, int]]] = {}
     _windows: ClassVar[tuple[Window, ...]] = ()
@@ -187,7 +189,7 @@ class RegisterFile(Part):
         if slot is None:
             return self._read_other(offset, size)
         reg, index = slot
-        if size not in reg.sizes:
+        if size not in reg.sizes and not self.any_width:
             self.guest_error(f"read of {size} bytes at {offset:#x} ({reg.name})")
             return 0
         return self._value(reg, index) & ((1 << 8 * size) - 1)
@@ -199,7 +201,7 @@ class RegisterFile(Part):
             self._write_other(offset, size, value)
             return
         reg, index = slot
-        if size not in reg.sizes:
+        if size not in reg.sizes and not self.any_width:
             self.guest_error(f"write of {size} bytes at {offset:#x} ({reg.name})")
             return
         if size != reg.size and reg.size == 8:

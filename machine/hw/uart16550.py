@@ -46,6 +46,7 @@ class Uart(Device):
     """One port. Inputs: ``rx`` (characters), ``break`` (no payload)."""
 
     size = 0x100
+    any_width = True  # as on QEMU's board: guests use words for registers of a byte
 
     rbr = Reg(0, size=1, access="ro", stored=False, doc="received character; DLAB: divisor low")
     thr = Reg(0, size=1, access="wo", stored=False, doc="character to send; DLAB: divisor low")

@@ -448,6 +448,30 @@ def test_drives_are_opened_counted_and_named(tmp_path: Path) -> None:
     board.close()
 
 
+def test_drive_goes_where_its_bus_says_and_others_around_it(tmp_path: Path) -> None:
+    """Teaching kernels look for their disk in the first slot and nowhere else, at a vendor that is QEMU."""
+    path = tmp_path / "d.img"
+    path.write_bytes(bytes(1024))
+    first, last = DriveConfig(str(path), id="first", slot=0), DriveConfig(str(path), id="last", slot=7)
+    other = DriveConfig(str(path), id="other")
+    board = Board(MachineConfig(drives=(other, first, last)), Images(), NullGate(), Console())
+    places = {d.name: (d.base - 0x1000_1000) // 0x1000 for d in board.devices}
+    assert {n: places[n] for n in ("first", "last", "other", "rng0", "console0")} == {
+        "first": 0,
+        "last": 7,
+        "other": 6,
+        "rng0": 5,
+        "console0": 4,
+    }
+    assert board.mmio_read(0x1000_1008, 4, 0) == 2
+    assert board.mmio_read(0x1000_100C, 4, 0) == int.from_bytes(b"QEMU", "little")
+    board.close()
+    with pytest.raises(ConfigError, match=r"another on virtio-mmio-bus\.0"):
+        Board(MachineConfig(drives=(first, replace(first, id="again"))), Images(), NullGate(), Console())
+    with pytest.raises(ConfigError, match=r"expected virtio-mmio-bus\.0 to 7"):
+        Board(MachineConfig(drives=(replace(first, slot=8),)), Images(), NullGate(), Console())
+
+
 def test_device_tree_of_the_user_is_used(backend: str) -> None:
     mine = write_fdt(Node("", {"model": "mine"}))
     config = MachineConfig(memory_bytes=16 << 20, append="hello")

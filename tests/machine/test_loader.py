@@ -164,6 +164,29 @@ def test_headers_that_a_linker_put_outside_of_ram_are_left_out() -> None:
         place(Images(kernel=writable), bios="none")
 
 
+def test_headers_before_the_text_of_a_segment_are_cut_off_below_ram() -> None:
+    """GNU ld without notes puts headers and text into one segment, from the page before the text: QEMU starts it."""
+    data = bytearray(elf(RAM - 0x1000, b""))
+    data += bytes(0x1000 - len(data)) + b"code"
+    struct.pack_into("<Q", data, 24, RAM)
+    struct.pack_into("<QQQQQ", data, 72, 0, RAM - 0x1000, RAM - 0x1000, 0x1004, 0x2000)
+    made = place(Images(kernel=bytes(data)), bios="none")
+    assert [(s.paddr, s.data, s.size) for s in made.segments] == [
+        (RAM, b"code", 0x1000)
+    ] and made.entry.pc == RAM
+    data[0x800] = 1
+    with pytest.raises(ImageError, match="kernel needs 0x7ffff000"):
+        place(Images(kernel=bytes(data)), bios="none")
+
+
+def test_raw_binary_is_a_kernel_in_machine_mode_alone() -> None:
+    """Whoever has no firmware gives what objcopy made; below an SBI, what is no kernel is more likely a slip."""
+    made = place(Images(kernel=b"\x13\0\0\0"), bios="none")
+    assert [(s.paddr, s.data) for s in made.segments] == [(RAM, b"\x13\0\0\0")] and made.entry.pc == RAM
+    with pytest.raises(ImageError, match="not a kernel"):
+        place(Images(kernel=b"\x13\0\0\0"))
+
+
 def test_missing_images_are_named() -> None:
     with pytest.raises(ConfigError, match="no kernel"):
         place(Images())

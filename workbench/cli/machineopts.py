@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ _SIZE = re.compile(r"(?:size=)?([0-9]+)([bkmgt]?)i?b?", re.IGNORECASE)
 _SHIFTS = {"b": 0, "k": 10, "": 20, "m": 20, "g": 30, "t": 40}
 _SMP = re.compile(r"(?:cpus=)?([0-9]+)")
 _DRIVE_KEYS = ("file", "format", "if", "readonly", "id", "media", "serial", "num-queues")
+_BUS = re.compile(r"virtio-mmio-bus\.([0-9]{1,9})")
 _ON = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 MAX_IMAGE_BYTES = 2 << 30
 
@@ -65,7 +67,8 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
         "devices",
         metavar="NAME",
         multiple=True,
-        help="A device that a plug-in brings; repeatable.",
+        help="A device that a plug-in brings, or virtio-blk-device,drive=X,bus=virtio-mmio-bus.N for a drive with "
+        "if=none; repeatable.",
     ),
     click.option("--quantum", metavar="N", type=click.IntRange(1, 1 << 40), help="Steps of a hart's turn."),
     click.option(
@@ -164,7 +167,7 @@ def parse_drive(text: str, index: int = 0) -> DriveConfig:
         values[key] = value
     if not values.get("file"):
         raise UsageError("--drive: file=… is missing")
-    if values.get("if", "virtio") != "virtio":
+    if values.get("if", "virtio") not in ("virtio", "none"):
         raise UsageError(f"--drive: if={values['if']}: this board has virtio drives only, if=virtio")
     if values.get("media", "disk") != "disk":
         raise UsageError(f"--drive: media={values['media']}: only media=disk is known")
@@ -179,12 +182,60 @@ def parse_drive(text: str, index: int = 0) -> DriveConfig:
     return DriveConfig(
         file=values["file"],
         format=values.get("format", "raw"),
-        interface="virtio",
+        interface=values.get("if", "virtio"),
         readonly=_ON[readonly],
         id=values.get("id") or f"virtio{index}",
         serial=values.get("serial", ""),
         queues=int(queues),
     )
+
+
+def place_drives(drives: list[DriveConfig], devices: Sequence[str]) -> tuple[list[DriveConfig], list[str]]:
+    """Give drives with ``if=none`` the ``virtio-blk-device`` that names them, as QEMU's options do.
+
+    Returns:
+        the drives, all of them on the bus now, and the devices that are left.
+
+    Raises:
+        UsageError: a device without its drive, or a drive without its device.
+    """
+    waiting = {drive.id: at for at, drive in enumerate(drives) if drive.interface == "none"}
+    left: list[str] = []
+    for device in devices:
+        kind, *parts = split_commas(device)
+        if kind != "virtio-blk-device":
+            left.append(device)
+            continue
+        values = dict(part.partition("=")[::2] for part in parts)
+        at = waiting.pop(values.pop("drive", ""), None)
+        if at is None:
+            raise UsageError(f"--device {device}: drive=X must name a --drive with if=none,id=X")
+        drives[at] = _on_bus(device, drives[at], values)
+    if waiting:
+        name = next(iter(waiting))
+        raise UsageError(
+            f"--drive: no device for {name}: add --device virtio-blk-device,drive={name}, or say if=virtio"
+        )
+    return drives, left
+
+
+def _on_bus(device: str, drive: DriveConfig, values: dict[str, str]) -> DriveConfig:
+    """Return the drive as a ``virtio-blk-device``'s other values have it. Raises UsageError."""
+    changes: dict[str, Any] = {"interface": "virtio"}
+    for key, value in values.items():
+        slot = _BUS.fullmatch(value)
+        if key == "bus" and slot:
+            changes["slot"] = int(slot[1])
+        elif key == "serial":
+            changes["serial"] = value
+        elif key == "num-queues" and value.isdecimal():
+            changes["queues"] = int(value[:9])
+        elif key != "id":
+            raise UsageError(
+                f"--device {device}: {key}={value} is not one of drive=…, bus=virtio-mmio-bus.N, serial=…, "
+                "num-queues=N, id=…"
+            )
+    return replace(drive, **changes)
 
 
 def read_image(path: str | None, what: str) -> bytes:
@@ -220,10 +271,11 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
     if options["board"].partition(",")[0] != "virt":
         raise UsageError(f"--machine {options['board']}: the one board is virt")
     bios = options["bios"]
-    drives = tuple(parse_drive(text, index) for index, text in enumerate(options["drives"]))
+    drives = [parse_drive(text, index) for index, text in enumerate(options["drives"])]
     names = [drive.id for drive in drives]
     if len(set(names)) < len(names):
         raise UsageError(f"--drive: two drives have the id {max(names, key=names.count)}")
+    drives, devices = place_drives(drives, options["devices"])
     if not options["kernel"] and bios in ("builtin", "none"):
         raise UsageError(
             "--kernel FILE is needed: an ELF or a RISC-V Image ('workbench guest list' has some)"
@@ -232,8 +284,8 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
         raise UsageError("--initrd needs a --kernel")
     parse_cpu(options["cpu"])
     more: dict[str, Any] = {"entropy": "seed"} if options["seed"] is not None else {}
-    if options["devices"]:
-        more["devices"] = list(options["devices"])
+    if devices:
+        more["devices"] = devices
     if not options["append"].isprintable():
         raise UsageError("--append: control characters in a kernel command line")
     defaults = MachineConfig()
@@ -247,7 +299,7 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
         idle=idle,
         seed=options["seed"] or 0,
         chaos=options["chaos"],
-        drives=drives,
+        drives=tuple(drives),
         options=more,
     )
     images = Images(

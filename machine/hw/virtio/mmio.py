@@ -17,7 +17,7 @@ from machine.hw.virtmap import PLIC_PHANDLE
 from machine.inputs import Input
 
 MAGIC = int.from_bytes(b"virt", "little")
-VENDOR = int.from_bytes(b"WBCH", "little")
+VENDOR = int.from_bytes(b"QEMU", "little")  # this is its board, and drivers of teaching kernels insist on it
 ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, NEEDS_RESET, FAILED = 1, 2, 4, 8, 0x40, 0x80
 INT_USED, INT_CONFIG = 1, 2
 LOW = 0xFFFF_FFFF

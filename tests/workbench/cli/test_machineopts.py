@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.cli.group import two_dashes
-from workbench.cli.machineopts import build_machine, parse_drive, parse_harts, parse_size, split_commas
+from workbench.cli.machineopts import (
+    build_machine,
+    parse_drive,
+    parse_harts,
+    parse_size,
+    place_drives,
+    split_commas,
+)
 from workbench.errors import InputError, UsageError
 
 DEFAULTS: dict[str, Any] = {
@@ -85,6 +92,37 @@ def test_drive_has_qemus_keys_and_escapes() -> None:
 def test_drives_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="--drive"):
         parse_drive(text)
+
+
+def test_qemus_device_option_puts_a_drive_on_a_bus() -> None:
+    """The command line of a teaching kernel, as its Makefile has it."""
+    drives, left = place_drives(
+        [parse_drive("file=fs.img,if=none,format=raw,id=x0"), parse_drive("file=b", 1)],
+        ["virtio-blk-device,drive=x0,bus=virtio-mmio-bus.0,serial=s,num-queues=2", "mine"],
+    )
+    assert [(d.id, d.slot, d.interface, d.serial, d.queues) for d in drives] == [
+        ("x0", 0, "virtio", "s", 2),
+        ("virtio1", -1, "virtio", "", 1),
+    ]
+    assert left == ["mine"]
+    drives, _ = place_drives([parse_drive("file=a,if=none,id=x")], ["virtio-blk-device,drive=x"])
+    assert (drives[0].slot, drives[0].interface) == (-1, "virtio")
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ([], "no device for x0"),
+        (["virtio-blk-device"], "must name a --drive"),
+        (["virtio-blk-device,drive=y"], "must name a --drive"),
+        (["virtio-blk-device,drive=x0"] * 2, "must name a --drive"),
+        (["virtio-blk-device,drive=x0,bus=pci.0"], r"bus=pci\.0 is not one of"),
+        (["virtio-blk-device,drive=x0,num-queues=many"], "num-queues=many is not one of"),
+    ],
+)
+def test_devices_without_their_drives_are_refused(devices: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        place_drives([parse_drive("file=fs.img,if=none,id=x0")], devices)
 
 
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=5))
