@@ -60,7 +60,7 @@ def record(
     # Somebody who types makes idle time an input: a position in it has more than one virtual time.
     idle = "ask" if script else config.idle
     config = replace(config, options={"entropy": "seed"}, seed=seed, idle=idle)
-    recorder = Recorder(config, images, path, source=typist, echo=typist.show)
+    recorder = Recorder(config, images, path, source=typist if script else None, echo=typist.show)
     result = recorder.run(until_regex=until, timeout_s=1500)
     recorder.board.engine.close()
     text = typist.seen.decode("utf-8", "replace").replace("\r", "")

@@ -88,6 +88,7 @@ class Recorder:
 
     Raises:
         MachineError: such a machine can't be built.
+        UsageError: a source while virtual time jumps over waits (``config.idle``): ``ask`` makes waits inputs.
 
     Replay: makes what a replay consumes.
     """
@@ -107,6 +108,11 @@ class Recorder:
         board_factory: BoardFactory = build_board,
         origin: Origin | None = None,
     ) -> None:
+        if source is not None and config.idle != "ask":
+            raise UsageError(
+                f'a console source needs idle="ask", and the machine has idle="{config.idle}": what is typed while the '
+                "machine waits would come at no virtual time of its own"
+            )
         self.path = Path(out_path)
         self._origin = origin
         self._config, drives = open_drives(

@@ -128,6 +128,14 @@ def test_typed_input_replays_at_its_positions(tmp_path: Path) -> None:
     assert verify(path) == verify(path, "interp") > 20
 
 
+def test_a_console_beside_time_that_jumps_is_refused(tmp_path: Path) -> None:
+    """What was typed in a wait came at a virtual time that no position has: the replay took it at another one."""
+    path = tmp_path / "typed.trace"
+    with pytest.raises(UsageError, match='idle="ask"'):
+        recorder(path, idle="jump", source=Typist([]))
+    assert not path.exists()
+
+
 def test_a_changed_input_is_a_divergence_with_positions(tmp_path: Path) -> None:
     path = tmp_path / "t.trace"
     record(path)
