@@ -26,6 +26,10 @@ hypothesis.settings.load_profile("workbench")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=BACKENDS, default="jit", help="run the machines on this back end")
+    parser.addoption(
+        "--busy-minutes", type=float, default=0, help="how long to record a busy userland; 0: a few rounds"
+    )
+    parser.addoption("--chaos-seeds", type=int, default=2, help="seeds of Linux on four harts in chaos mode")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from machine.config import Images, MachineConfig
 from traces.reader import TraceReader
+from workbench.guests.initramfs import CpioArchive
 from workbench.replay.recorder import Recorder, RecordResult
 from workbench.replay.replayer import Replayer
+
+if TYPE_CHECKING:
+    from workbench.guests.fetch import Guest
 
 
 class Typist:
@@ -45,6 +51,15 @@ class Recorded:
     path: Path
     result: RecordResult
     text: str
+
+
+def images_with(guest: Guest, scripts: Mapping[str, str]) -> Images:
+    """Return a guest's kernel and initramfs, with these files in its root beside what it has."""
+    archive = CpioArchive()
+    for name, text in scripts.items():
+        archive.add_file(name, text.encode())
+    initrd = guest.initrd.read_bytes() + gzip.compress(archive.to_bytes(), mtime=0)
+    return Images(kernel=guest.kernel.read_bytes(), initrd=initrd)
 
 
 def record(
