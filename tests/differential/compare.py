@@ -192,18 +192,18 @@ def compare(
     against: Sequence[str] = ("interp", "qemu"),
     tally: Tally | None = None,
     shrinks: int = 3,
-    vectors: bool = False,
+    vlen: int = 0,
 ) -> Tally:
     """Run ``count`` sequences of the generator's seeds from ``seed`` on, and compare the JIT with ``against``.
 
     Args:
         shrinks: how many failures to shrink; those behind are only counted.
-        vectors: on machines with the vector extension.
+        vlen: on machines with vectors of so many bits.
     """
     tally = tally or Tally()
     fill = template(seed)
     pool = [p for p in patterns() if peer.has(p)] if "qemu" in against else list(patterns())
-    sequences = [Generator(seed + i, pool, vectors=vectors).sequence() for i in range(count)]
+    sequences = [Generator(seed + i, pool, vlen=vlen).sequence() for i in range(count)]
     starts = [s.assemble() for s in sequences]
     ours = RUNS["jit"](starts, fill)
     for s in sequences:

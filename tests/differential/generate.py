@@ -172,13 +172,14 @@ class Generator:
     Args:
         pool: instructions that may occur on their own.
         length: items in a sequence.
-        vectors: the machine has them, and half of the instructions are theirs.
+        vlen: bits of its vector registers; most of the instructions are theirs then. 0: it has none.
     """
 
     def __init__(
-        self, seed: int, pool: Sequence[Pattern], length: int = 48, *, vectors: bool = False
+        self, seed: int, pool: Sequence[Pattern], length: int = 48, *, vlen: int = 0
     ) -> None:
-        self.all_vectors = [p for p in pool if p.extension == VECTOR] if vectors else []
+        self.all_vectors = [p for p in pool if p.extension == VECTOR] if vlen else []
+        self.vlen = vlen
         self.vectors = self.all_vectors
         self.sews: tuple[int, ...] = ()
         pool = [p for p in pool if p.extension != VECTOR]
@@ -299,7 +300,7 @@ class Generator:
         if mstatus >> 22 & 1:
             medeleg &= ~(1 << 2)  # the handler's SRET would trap to the handler
         f = [self.floating() for _ in range(32)]
-        return Start(b"", x, f, fcsr, mstatus, satp, menvcfg, medeleg, ptes, bool(self.vectors), *leaf)
+        return Start(b"", x, f, fcsr, mstatus, satp, menvcfg, medeleg, ptes, self.vlen, *leaf)
 
     def _superpage(self, levels: int) -> tuple[int, int]:
         """A leaf on a level above the last that maps the arena, if it is aligned; where it is, and itself."""

@@ -70,7 +70,7 @@ SCSRS = {
 #: The CSRs of vectors, behind the digest of the registers; only where there are any.
 VCSRS = {"vstart": 0x008, "vcsr": 0x00F, "vl": 0xC20, "vtype": 0xC21}
 V_REGS = BASE + 0xC000  # where a hart's are put to be digested
-V_BYTES = 512
+V_SHIFT = 10  # of the size of a hart's place
 #: FS, VS and SD: how soon instructions make the former dirty is the implementation's choice. SPEC: privileged, 3.1.6.6
 STATUS_MASK = 0x7FFF_FFFF_FFFF_99FF
 CTX_BYTES = 1024  # of a hart
@@ -112,10 +112,10 @@ def _vector_move(reg: int, base: str, store: bool) -> str:
     return f".word {7 << 29 | 1 << 25 | 8 << 20 | REGS[base] << 15 | reg << 7 | (0x27 if store else 0x07):#x}"
 
 
-def _load_vectors() -> str:
+def _load_vectors(vlen: int) -> str:
     """The registers from the template, and the CSRs as no instruction has set them: vill alone."""
     loads = "; ".join(
-        f"li t0, {TEMPLATE + 128 * i}; {_vector_move(8 * i, 't0', store=False)}" for i in range(4)
+        f"li t0, {TEMPLATE + vlen * i}; {_vector_move(8 * i, 't0', store=False)}" for i in range(4)
     )
     vsetvl = 0x80 << 24 | REGS["t0"] << 20 | 7 << 12 | 0x57
     return f"li t0, 0x600; csrs mstatus, t0; csrw 0x008, zero; {loads}; li t0, -1; .word {vsetvl:#x}; csrw 0x00f, zero"
@@ -131,25 +131,25 @@ scalar:
 """
 
 
-def _keep_vectors() -> str:
+def _keep_vectors(vlen: int) -> str:
     csrs = "; ".join(
         f"csrr t0, {number:#x}; sd t0, {OUT_VECTOR + 8 + 8 * i}(s1)"
         for i, number in enumerate(VCSRS.values())
     )
-    stores = "; ".join(f"{_vector_move(8 * i, 'a2', store=True)}; addi a2, a2, 128" for i in range(4))
+    stores = "; ".join(f"{_vector_move(8 * i, 'a2', store=True)}; addi a2, a2, {vlen}" for i in range(4))
     return f"""
     li t0, 0x600; csrs mstatus, t0
     {csrs}
     csrw 0x008, zero
-    csrr t0, mhartid; slli t0, t0, 9; li a2, {V_REGS}; add a2, a2, t0
+    csrr t0, mhartid; slli t0, t0, {V_SHIFT}; li a2, {V_REGS}; add a2, a2, t0
     {stores}
-    li a0, 0; li a1, {DIGEST_FACTOR}; addi a3, a2, {-V_BYTES}
+    li a0, 0; li a1, {DIGEST_FACTOR}; addi a3, a2, {-4 * vlen}
 vdigest: ld a4, 0(a3); {_mix("a4", "a0", "a1", "a5")}; addi a3, a3, 8; bltu a3, a2, vdigest
     sd a0, {OUT_VECTOR}(s1)
 """
 
 
-def _source(vectors: bool) -> str:
+def _source(vlen: int) -> str:
     load_x = "; ".join(f"ld x{i}, {8 * i}(x31)" for i in range(1, 32))
     load_f = "; ".join(_fp("fld", i, IN_F + 8 * i, "s0") for i in range(32))
     store_f = "; ".join(_fp("fsd", i, OUT_F + 8 * i, "s1") for i in range(32))
@@ -199,7 +199,7 @@ tables:
     ld t0, {IN_END}(s0); sd t0, {CTX_END}(s5)
     {seeds}
     {load_f}
-    {_load_vectors() if vectors else ""}
+    {_load_vectors(vlen) if vlen else ""}
     ld t0, {IN_FCSR}(s0); csrw fcsr, t0
     ld t0, {IN_SATP}(s0); csrw satp, t0; sfence.vma
     ld t0, {IN_MENVCFG}(s0); csrw menvcfg, t0
@@ -229,7 +229,7 @@ faulted:
     csrr x5, mstatus; li x6, {STATUS_MASK:#x}; and x5, x5, x6
     sd x5, {CTX_LOG + 24}(x28); {_mix("x5", "x30", "x29", "x6")}
     sd x30, {CTX_DIGEST}(x31)
-    {_log_vstart() if vectors else ""}
+    {_log_vstart() if vlen else ""}
     csrr x5, mepc; ld x6, {CTX_END}(x31)
     beq x5, x6, done
     bgeu x5, x6, left
@@ -255,7 +255,7 @@ done:
     li t1, 0x6000; csrs mstatus, t1
     {store_f}
     csrr t0, fcsr; sd t0, {OUT_FCSR}(s1)
-    {_keep_vectors() if vectors else ""}
+    {_keep_vectors(vlen) if vlen else ""}
     {keep_scsrs}
     csrw satp, zero; sfence.vma
     li t1, {level0}; {ptes_out}
@@ -300,7 +300,8 @@ class Start:
     menvcfg: int = 0
     medeleg: int = 0
     ptes: list[int] = field(default_factory=lambda: [0] * N_PTES)
-    vectors: bool = False
+    #: bits of a vector register; 0: the machine has none
+    vlen: int = 0
     #: a superpage: the address of a PTE on a level above the last, and the leaf in its place; 0: none
     leaf_at: int = 0
     leaf: int = 0
@@ -333,16 +334,16 @@ _HANDLER, _ = assemble(
 
 
 @cache
-def _code(vectors: bool) -> bytes:
-    code, _ = assemble(_source(vectors), BASE)
+def _code(vlen: int) -> bytes:
+    code, _ = assemble(_source(vlen), BASE)
     assert len(code) <= CTX - BASE
     return code
 
 
-def uses_vectors(starts: Sequence[Start]) -> bool:
-    """Do these sequences ask for a machine with vectors? All or none do."""
-    assert len({start.vectors for start in starts}) <= 1
-    return any(start.vectors for start in starts)
+def vlen_of(starts: Sequence[Start]) -> int:
+    """Return the VLEN of the machine that all of these sequences ask for; 0: one without vectors."""
+    (vlen,) = {start.vlen for start in starts} or {0}
+    return vlen
 
 
 def image(starts: list[Start], template: bytes, patience: int, harts: int = 1) -> bytes:
@@ -355,7 +356,7 @@ def image(starts: list[Start], template: bytes, patience: int, harts: int = 1) -
     assert len(starts) <= MAX_SEQUENCES and len(template) == ARENA_BYTES
     size = RECORDS_IN - BASE + RECORD_BYTES * len(starts)
     out = bytearray(size)
-    code = _code(uses_vectors(starts))
+    code = _code(vlen_of(starts))
     out[: len(code)] = code
     each = len(starts) // harts
     for hart in range(harts):

@@ -16,7 +16,7 @@ QEMU_CPU = (
     "rv64,h=false,sstc=true,zba=true,zbb=true,zbc=true,zbs=true,Zfhmin=true,"
     "svinval=true,svnapot=true,svpbmt=true"
 )
-QEMU_VECTORS = {False: ",v=false", True: ",v=true,vlen=128,vext_spec=v1.0"}
+QEMU_VECTORS = ",v=true,vlen={},vext_spec=v1.0"
 #: Ticks of 100 ns before the watchdog ends a sequence: our steps are 1 ns, the peer's time is real.
 PATIENCE = 100
 QEMU_PATIENCE = 100_000
@@ -50,6 +50,11 @@ class BareHost:
         raise AssertionError("the harness runs without SBI")
 
 
+def features(vlen: int) -> dict[str, int]:
+    """Return what tells our engine of these vectors."""
+    return {"v": 1, "vlen": vlen} if vlen else {}
+
+
 def run_ours(
     starts: list[Start], template: bytes, backend: str = "jit", tb_max: int = 0, steps: int = 0
 ) -> list[Outcome]:
@@ -68,7 +73,7 @@ def run_ours(
         ram_size=harness.RAM_BYTES,
         host=host,
         builtin_sbi=False,
-        features={"v": harness.uses_vectors(starts)},
+        features=features(harness.vlen_of(starts)),
     ) as engine:
         host.engine = engine
         engine.set_switch("jit", backend == "jit")
@@ -86,7 +91,13 @@ def run_ours(
 def instructions_run(start: Start, template: bytes) -> set[bytes]:
     """Return four bytes from each instruction in the arena that a sequence executed on ours."""
     host, out = BareHost(), set()
-    with Engine(ram_base=harness.BASE, ram_size=harness.RAM_BYTES, host=host, builtin_sbi=False) as engine:
+    with Engine(
+        ram_base=harness.BASE,
+        ram_size=harness.RAM_BYTES,
+        host=host,
+        builtin_sbi=False,
+        features=features(start.vlen),
+    ) as engine:
         host.engine = engine
         engine.set_switch("jit", False)
         engine.write_phys(harness.BASE, harness.image([start], template, PATIENCE))
@@ -115,7 +126,7 @@ def run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
 def _run_qemu(starts: list[Start], template: bytes) -> list[Outcome]:
     """Run on one QEMU. Raises MachineFailed."""
     image = harness.image(starts, template, QEMU_PATIENCE)
-    cpu = QEMU_CPU + QEMU_VECTORS[harness.uses_vectors(starts)]
+    cpu = QEMU_CPU + (QEMU_VECTORS.format(vlen) if (vlen := harness.vlen_of(starts)) else ",v=false")
     ram = qemu_ram(image, harness.RAM_BYTES, cpu, timeout_s=120 + 0.05 * len(starts))
     return harness.outcomes(ram[harness.RECORDS_OUT - harness.BASE :][: harness.RECORD_BYTES * len(starts)])
 

@@ -10,7 +10,7 @@ from machine.tcg.engine import NEVER, Engine, ExitReason, Probe
 from tests.differential import harness
 from tests.differential.generate import Generator, patterns, template
 from tests.differential.harness import Start
-from tests.differential.machines import PATIENCE, BareHost
+from tests.differential.machines import PATIENCE, BareHost, features
 
 QUANTUM = 701
 
@@ -49,11 +49,11 @@ class Program:
     seed: int
     harts: int = 1
     sequences: int = 12
-    vectors: bool = False
+    vlen: int = 0
 
     def image(self) -> bytes:
         starts: list[Start] = [
-            Generator(self.seed + i, patterns(), vectors=self.vectors).sequence().assemble()
+            Generator(self.seed + i, patterns(), vlen=self.vlen).sequence().assemble()
             for i in range(self.sequences * self.harts)
         ]
         return harness.image(starts, template(self.seed), PATIENCE, self.harts)
@@ -80,7 +80,7 @@ class Running:
             quantum=QUANTUM,
             host=host,
             builtin_sbi=False,
-            features={"v": self.program.vectors},
+            features=features(self.program.vlen),
         )
         host.engine = engine
         regime = self.regime

@@ -53,14 +53,14 @@ def test_a_random_program_is_one_run_in_every_regime(harts: int) -> None:
 @pytest.mark.parametrize("harts", [1, 2])
 def test_a_random_program_with_vectors_is_one_run_in_every_regime(harts: int) -> None:
     """Accesses that fault, meet code, page tables and probes in the middle of a vector among them."""
-    check(Program(SEED + 50_000 + 1000 * harts, harts, 6 // harts, vectors=True), REGIMES, REFERENCE)
+    check(Program(SEED + 50_000 + 1000 * harts, harts, 6 // harts, vlen=128), REGIMES, REFERENCE)
 
 
 def test_no_switch_of_the_translator_changes_a_random_program() -> None:
     regimes = [Regime(f"without {name}", off=(name,)) for name in switches()]
     assert regimes
     check(Program(SEED + 9000, 2), regimes, REFERENCE)
-    check(Program(SEED + 9500, 1, 4, vectors=True), regimes, REFERENCE)
+    check(Program(SEED + 9500, 1, 4, vlen=128), regimes, REFERENCE)
 
 
 def test_harts_of_a_random_program_meet_in_memory() -> None:

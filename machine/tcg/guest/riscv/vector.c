@@ -177,8 +177,8 @@ bool v_overlap_legal(uint32_t dest, int dest_eew, int dest_regs, uint32_t src, i
         return true;
     if (dest_eew < src_eew)
         return dest == src;
-    /* The source's EMUL is at least 1 where the destination has more registers than it. */
-    return src + (1u << src_regs) == dest + (1u << dest_regs) && dest_regs > src_regs;
+    /* In the highest part, and the source's EMUL is at least 1: less of it has one register all the same. */
+    return src + (1u << src_regs) == dest + (1u << dest_regs) && dest_regs - (dest_eew - src_eew) == src_regs;
 }
 
 static bool has_vector_b(const VOp *o)

@@ -149,6 +149,10 @@ def test_csrs_hold_the_bits_that_they_have(cpu: VectorStep) -> None:
         (8, ONE, "vlsegNe8.v", {"rs1": A1, "nf": 3, "vd": 30}),  # behind v31
         (8, ONE, "vluxei16.v", {"rs1": A1, "vd": 2, "vs2": 3}),
         (8, ONE, "vluxsegNei8.v", {"rs1": A1, "vd": 2, "vs2": 3, "nf": 2}),
+        # The source is in the highest part, but its EMUL is less than 1, which takes a whole register too.
+        (64, TWO, "vluxei16.v", {"rs1": A1, "vd": 2, "vs2": 3}),
+        (64, TWO, "vzext.vf8", {"vd": 2, "vs2": 3}),
+        (32, TWO, "vsext.vf4", {"vd": 2, "vs2": 3}),
         (8, ONE, "vl2re8.v", {"rs1": A1, "vd": 3}),
         (8, ONE, "vmv4r.v", {"vd": 4, "vs2": 2}),
     ],
@@ -175,6 +179,8 @@ def test_register_groups_that_may_not_be_are_illegal(
         (8, TWO, "vredsum.vs", {"vd": 0, "vs2": 4, "rs1": 7, "vm": 0}),
         (8, EIGHT, "vmv.s.x", {"vd": 3}),
         (8, ONE, "vluxei16.v", {"rs1": A1, "vd": 2, "vs2": 2}),
+        (64, EIGHT, "vluxei8.v", {"rs1": A1, "vd": 8, "vs2": 15}),
+        (32, TWO, "vzext.vf2", {"vd": 2, "vs2": 3}),
         (8, EIGHTH, "vfirst.m", {"vd": 10, "vs2": 3}),
     ],
 )  # fmt: skip
