@@ -11,7 +11,7 @@ from machine.values import valueclass
 #: 3: a disk's requests take effect, and its writes take their data, when they are asked for; a flush ends after the
 #: requests before it; disks have several queues where asked for; Zkr, Smstateen,
 #: debug triggers, and users read the counters below the built-in SBI; virtio's
-#: vendor is QEMU's; a UART takes wide accesses.
+#: vendor is QEMU's; a UART takes wide accesses; reserved overlaps of fractional vector groups are illegal.
 SEMANTICS = 3
 
 

@@ -184,6 +184,25 @@ class Tally:
     def instructions(self) -> int:
         return sum(self.vectors.values())
 
+    def add(self, other: Tally) -> None:
+        """Count what another tally has counted."""
+        self.vectors += other.vectors
+        for name, vectors in other.agreed.items():
+            self.agreed.setdefault(name, Counter()).update(vectors)
+        self.sequences += other.sequences
+        self.traps += other.traps
+        self.inconclusive += other.inconclusive
+        self.failures += other.failures
+
+    def summary(self) -> str:
+        """Return the numbers in one line, and why sequences were inconclusive."""
+        why = "; ".join(f"{count}: {reason}" for reason, count in self.inconclusive.most_common())
+        return (
+            f"{self.sequences} sequences, {self.instructions} instructions, {self.traps} traps, "
+            f"{len(self.failures)} differences, {self.inconclusive.total()} inconclusive"
+            + (f" ({why})" if why else "")
+        )
+
 
 def compare(
     seed: int,

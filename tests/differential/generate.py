@@ -175,9 +175,7 @@ class Generator:
         vlen: bits of its vector registers; most of the instructions are theirs then. 0: it has none.
     """
 
-    def __init__(
-        self, seed: int, pool: Sequence[Pattern], length: int = 48, *, vlen: int = 0
-    ) -> None:
+    def __init__(self, seed: int, pool: Sequence[Pattern], length: int = 48, *, vlen: int = 0) -> None:
         self.all_vectors = [p for p in pool if p.extension == VECTOR] if vlen else []
         self.vlen = vlen
         self.vectors = self.all_vectors

@@ -16,6 +16,8 @@ QEMU_CPU = (
     "rv64,h=false,sstc=true,zba=true,zbb=true,zbc=true,zbs=true,Zfhmin=true,"
     "svinval=true,svnapot=true,svpbmt=true"
 )
+#: VLEN of the machines there are; 0: without vectors.
+VLENS = (0, 128, 256)
 QEMU_VECTORS = ",v=true,vlen={},vext_spec=v1.0"
 #: Ticks of 100 ns before the watchdog ends a sequence: our steps are 1 ns, the peer's time is real.
 PATIENCE = 100
