@@ -7,9 +7,8 @@ is decompressed, and contents that do not match their name are never returned.
 from __future__ import annotations
 
 import hashlib
-import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import zstandard
@@ -20,8 +19,8 @@ from .errors import TraceError
 MAX_BLOB_BYTES: Final = 1 << 30
 #: A blob that begins so is a map: 8 bytes of head, then entries of a number (8 bytes) and the hash of a blob (32).
 MAP_MAGIC: Final = b"wbmap\0\1"
-#: Squeezes pages of a boot to 38 % and its kernel to 48 %. Slower levels cost the recording more than the disk gains;
-#: faster ones lose as much in writing what they leave.
+#: Squeezes a kernel to 48 %. Slower levels cost the recording more than the disk gains; faster ones lose as much
+#: in writing what they leave.
 _LEVEL: Final = -5
 _LOCAL: Final = threading.local()
 
@@ -54,25 +53,6 @@ class BlobPacker:
             raise TraceError(f"a blob of {len(data)} bytes is larger than a trace takes ({MAX_BLOB_BYTES})")
         squeezed = self._zstd.compress(data)
         return ("zstd", squeezed) if len(squeezed) < len(data) else ("raw", data)
-
-    def pack_pages(
-        self, data: bytes | bytearray | memoryview, offsets: Sequence[int], size: int
-    ) -> list[tuple[str, bytes]]:
-        """Return what ``pack`` does for many blobs of one size; the interpreter is free meanwhile.
-
-        Args:
-            data: holds them. offsets: where, in bytes. size: of each, in bytes.
-        """
-        if not offsets:
-            return []
-        places = [number for offset in offsets for number in (offset, size)]
-        segments = struct.pack(f"={len(places)}Q", *places)
-        squeezed = self._zstd.multi_compress_to_buffer(zstandard.BufferWithSegments(data, segments))
-        packed: list[tuple[str, bytes]] = []
-        for i, at in enumerate(offsets):
-            small = squeezed[i].tobytes()
-            packed.append(("zstd", small) if len(small) < size else ("raw", bytes(data[at : at + size])))
-        return packed
 
 
 def _decompressor() -> zstandard.ZstdDecompressor:

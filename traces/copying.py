@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from . import blobs
 from .errors import PositionError, TraceError
+from .pagesets import PAGE_BYTES
 from .reader import TraceReader
 from .rows import CheckpointRow
-from .writer import PAGE_BYTES, TraceWriter
+from .writer import TraceWriter
 
 #: Rows of the old ``meta`` that say nothing about the new trace.
 _OWN_META: Final = frozenset(("format", "clean", "final_icount", "start_icount"))

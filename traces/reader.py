@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from . import blobs, files
 from .errors import TraceError
+from .pagesets import PageReader, read_list
 from .rows import BookmarkRow, CheckpointRow, ConsoleRow, DigestRow, ImageRow, InputRow
 from .schema import FORMAT, REQUIRED_TABLES
 
@@ -34,6 +35,8 @@ class TraceReader:
         self._db = db
         self._cleanup = cleanup
         self._lock = threading.Lock()
+        sets = self._rows("SELECT 1 FROM sqlite_master WHERE name = 'page_sets'")  # not in an older trace
+        self._pages = PageReader(self._rows, str(path)) if sets else None
         self.meta: dict[str, str] = dict(self._rows("SELECT key, value FROM meta"))
         self.config: dict[str, Any] = {k: self._json(v, f"config {k!r}") for k, v in self._config_rows()}
         self.clean = self.meta.get("clean") == "1"
@@ -111,24 +114,21 @@ class TraceReader:
 
     def blob(self, name: bytes) -> bytes:
         """Return a blob's contents, held against its hash. Raises TraceError if missing or damaged."""
-        row = self._one("SELECT codec, data, size FROM blobs WHERE hash = ?", (name,))
-        if row is None:
-            raise TraceError(f"{self.path}: damaged: blob {name.hex()[:16]}… is missing")
-        codec, stored, size = row
-        return blobs.check(blobs.unpack(codec, stored, size, str(self.path)), name, str(self.path))
+        return self.blobs([name])[name]
 
     def blobs(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the contents of many blobs by hash, read in a few queries. Raises TraceError as ``blob`` does."""
-        out: dict[bytes, bytes] = {}
+        out = self._pages.find(names) if self._pages is not None else {}
         where = str(self.path)
-        for at in range(0, len(names), _BATCH):
-            batch = names[at : at + _BATCH]
+        others = [name for name in names if name not in out]
+        for at in range(0, len(others), _BATCH):
+            batch = others[at : at + _BATCH]
             marks = ",".join("?" * len(batch))
             for name, codec, stored, size in self._rows(
                 f"SELECT hash, codec, data, size FROM blobs WHERE hash IN ({marks})", tuple(batch)
             ):
                 out[name] = blobs.check(blobs.unpack(codec, stored, size, where), name, where)
-        for name in names:
+        for name in others:
             if name not in out:
                 raise TraceError(f"{where}: damaged: blob {name.hex()[:16]}… is missing")
         return out
@@ -182,9 +182,10 @@ class TraceReader:
 
     def checkpoint_diff(self, checkpoint_id: int) -> dict[int, bytes]:
         """Return ``{page: blob hash}`` of the pages that differ from the parent's."""
-        return dict(
-            self._rows("SELECT page, hash FROM checkpoint_pages WHERE checkpoint_id = ?", (checkpoint_id,))
-        )
+        if self._pages is None:
+            sql = "SELECT page, hash FROM checkpoint_pages WHERE checkpoint_id = ?"
+            return dict(self._rows(sql, (checkpoint_id,)))
+        return read_list(self._rows, checkpoint_id, str(self.path))
 
     def checkpoint_pages(self, checkpoint_id: int) -> dict[int, bytes]:
         """Return ``{page: blob hash}`` of all pages that differ from RAM after reset, folded over the parents."""
@@ -282,12 +283,16 @@ class TraceReader:
                     raise TraceError(f"{self.path}: damaged: {str(row[0]).splitlines()[-1]}")
         for _ in self.inputs():
             pass
+        names = [row[0] for row in self._rows("SELECT hash FROM blobs")]
+        held = set(names) | (self._pages.names() if self._pages is not None else set())
         for checkpoint in self.checkpoints():
             self.checkpoint_state(checkpoint.id)
-        names = [row[0] for row in self._rows("SELECT hash FROM blobs")]
+            for page, name in self.checkpoint_diff(checkpoint.id).items():
+                if name not in held:
+                    raise TraceError(f"{self.path}: damaged: page {page} of checkpoint {checkpoint.id} is missing")
         for name in names:
             self.blob(name)
-        return len(names)
+        return len(names) + (self._pages.verify() if self._pages is not None else 0)
 
     def _check_versions(self, semantics: int | None) -> None:
         have = self.meta.get("semantics", "")
@@ -345,7 +350,7 @@ def _authorise(action: int, *_: str | None) -> int:
 
 
 def _check_tables(db: sqlite3.Connection, path: Path) -> None:
-    have = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    have = {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
     missing = sorted(REQUIRED_TABLES - have)
     if missing:
         raise TraceError(f"{path}: is not a whole trace: the table {missing[0]!r} is missing")

@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
+from .pagesets import list_rows
+
 #: ``application_id`` of a trace: "WBTR".
 APPLICATION_ID: Final = 0x57425452
 
@@ -259,17 +261,66 @@ def _device_writes(db: sqlite3.Connection) -> None:
         _execute(db, script)
 
 
+_PAGE_SETS = """
+CREATE TABLE page_sets (
+    id INTEGER PRIMARY KEY,
+    hashes BLOB NOT NULL CHECK (length(hashes) % 32 = 0),
+    codec TEXT NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+CREATE TABLE page_lists (
+    checkpoint_id INTEGER NOT NULL REFERENCES checkpoints (id),
+    part INTEGER NOT NULL,
+    pages TEXT NOT NULL,
+    hashes BLOB NOT NULL CHECK (length(hashes) % 32 = 0),
+    crc INTEGER NOT NULL,
+    PRIMARY KEY (checkpoint_id, part)
+) STRICT;
+ALTER TABLE checkpoints ADD COLUMN page_bytes INTEGER NOT NULL DEFAULT 0;
+DROP VIEW checkpoint_list;
+"""
+
+_PAGE_VIEWS = """
+DROP TABLE checkpoint_pages;
+CREATE VIEW checkpoint_pages AS
+    SELECT l.checkpoint_id, p.value AS page, substr(l.hashes, 32 * p.key + 1, 32) AS hash
+    FROM page_lists l, json_each(l.pages) p;
+CREATE VIEW checkpoint_list AS
+    SELECT c.id, c.icount, c.vtime_ns / 1e9 AS vtime_s, c.parent_id, lower(hex(c.digest)) AS digest,
+        (SELECT coalesce(sum(length(l.hashes) / 32), 0) FROM page_lists l WHERE l.checkpoint_id = c.id) AS pages,
+        c.page_bytes AS stored_bytes
+    FROM checkpoints c;
+"""
+
+
+def _page_sets(db: sqlite3.Connection) -> None:
+    """Pages of RAM are many to a row. Those of an older trace stay in ``blobs``; their lists change."""
+    _execute(db, _PAGE_SETS)
+    for (checkpoint_id,) in db.execute("SELECT DISTINCT checkpoint_id FROM checkpoint_pages").fetchall():
+        pages = db.execute(
+            "SELECT page, hash FROM checkpoint_pages WHERE checkpoint_id = ?", (checkpoint_id,)
+        ).fetchall()
+        db.executemany("INSERT INTO page_lists VALUES (?, ?, ?, ?, ?)", list_rows(checkpoint_id, pages))
+        db.execute(
+            "UPDATE checkpoints SET page_bytes = (SELECT sum(length(b.data)) FROM checkpoint_pages p"
+            " JOIN blobs b USING (hash) WHERE p.checkpoint_id = ?1) WHERE id = ?1",
+            (checkpoint_id,),
+        )
+    _execute(db, _PAGE_VIEWS)
+
+
 #: Applied in order, each once. A change of the tables is a new function at the end, never an edit of an old one.
 MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     _create_tables,
     _calls_by_position,
     _device_writes,
+    _page_sets,
 )
 
 #: ``user_version`` of a trace that this code writes.
 FORMAT: Final = len(MIGRATIONS)
 
-#: Tables without which a file is no trace.
+#: Tables and views without which a file is no trace.
 REQUIRED_TABLES: Final = frozenset(
     "meta config blobs images inputs disk_reads checkpoints checkpoint_pages digests console bookmarks".split()
 )

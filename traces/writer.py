@@ -23,6 +23,7 @@ from . import files
 from .blobs import BlobPacker, blob_hash, pack_state
 from .errors import TraceError, TraceWriteError
 from .newfile import new_path, prepare_replacing, write_errors
+from .pagesets import PageWriter
 from .rows import InputRow
 from .schema import FORMAT, migrate
 
@@ -34,8 +35,6 @@ _DB_PAGE_BYTES: Final = 16384
 _CACHE_KIB: Final = 16384
 #: Of the write-ahead log, before it is moved into the database: what is left of it has to be moved at the end.
 _LOG_PAGES: Final = 512
-#: Bytes of a RAM page, as ``add_pages`` takes them.
-PAGE_BYTES: Final = 4096
 
 
 class TraceWriter:
@@ -53,9 +52,8 @@ class TraceWriter:
         self._next_input = 1
         self._open = True
         self._known: set[bytes] = set()
-        self._named: set[bytes] = set()  # blobs that a state may name: they stay
-        #: bytes of RAM pages that checkpoints hold in the file
-        self.checkpoint_bytes = 0
+        self._pages = PageWriter(self._run, str(path))
+        self._counted_bytes = 0
 
     @classmethod
     def create(cls, path: str | Path, clock: Callable[[], float] = time.monotonic) -> TraceWriter:
@@ -168,7 +166,6 @@ class TraceWriter:
     def add_blob(self, data: bytes) -> bytes:
         """Store contents once; returns their hash."""
         name = blob_hash(data)
-        self._named.add(name)
         self._store(name, data)
         return name
 
@@ -212,14 +209,12 @@ class TraceWriter:
             data: pages one behind the other; it may be changed after the call.
             at: where in ``data`` each of them is, in pages.
         """
-        places = {name: place for name, place in zip(names, at, strict=True) if name not in self._known}
-        new = sorted(places)  # neighbours in the index of hashes are written together
-        packed = self._packer.pack_pages(data, [places[name] * PAGE_BYTES for name in new], PAGE_BYTES)
-        rows = [(name, PAGE_BYTES, codec, stored) for name, (codec, stored) in zip(new, packed, strict=True)]
-        with write_errors(self.path):
-            self._db.executemany("INSERT INTO blobs VALUES (?, ?, ?, ?)", rows)
-        self._known.update(new)
-        self.checkpoint_bytes += sum(len(row[3]) for row in rows)
+        self._pages.add(names, data, at)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes that RAM pages of checkpoints take in the file."""
+        return self._pages.stored_bytes
 
     def add_checkpoint(
         self,
@@ -245,14 +240,12 @@ class TraceWriter:
             the checkpoint's id.
         """
         cursor = self._run(
-            "INSERT INTO checkpoints (icount, vtime_ns, parent_id, state, digest, next_input)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (icount, vtime_ns, parent_id, pack_state(state), digest, next_input),
+            "INSERT INTO checkpoints (icount, vtime_ns, parent_id, state, digest, next_input, page_bytes)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (icount, vtime_ns, parent_id, pack_state(state), digest, next_input, self._new_bytes()),
         )
         checkpoint_id = int(cursor.lastrowid or 0)
-        rows = [(checkpoint_id, page, name) for page, name in pages]
-        with write_errors(self.path):
-            self._db.executemany("INSERT INTO checkpoint_pages VALUES (?, ?, ?)", rows)
+        self._pages.add_list(checkpoint_id, list(pages))
         self.progress(icount)
         if self._new is None:
             self.commit()
@@ -265,22 +258,18 @@ class TraceWriter:
             raise TraceError(
                 f"checkpoint {checkpoint_id} is the first one or does not exist: it can't be dropped"
             )
-        self._run("CREATE INDEX IF NOT EXISTS checkpoint_pages_hash ON checkpoint_pages (hash)", ())
-        children = self._run("SELECT id FROM checkpoints WHERE parent_id = ?", (checkpoint_id,)).fetchall()
-        hashes = self._run(
-            "SELECT DISTINCT hash FROM checkpoint_pages WHERE checkpoint_id = ?", (checkpoint_id,)
-        ).fetchall()
-        for (child,) in children:
-            self._run(
-                "INSERT OR IGNORE INTO checkpoint_pages"
-                " SELECT ?, page, hash FROM checkpoint_pages WHERE checkpoint_id = ?",
-                (child, checkpoint_id),
-            )
-            self._run("UPDATE checkpoints SET parent_id = ? WHERE id = ?", (row[0], child))
-        self._run("DELETE FROM checkpoint_pages WHERE checkpoint_id = ?", (checkpoint_id,))
+        children = [
+            child for (child,) in self._run("SELECT id FROM checkpoints WHERE parent_id = ?", (checkpoint_id,))
+        ]
+        self._pages.drop_list(checkpoint_id, children)
+        self._run("UPDATE checkpoints SET parent_id = ? WHERE parent_id = ?", (row[0], checkpoint_id))
+        heir = max(children, default=row[0])
+        self._run(
+            "UPDATE checkpoints SET page_bytes = page_bytes + ?"
+            " + (SELECT page_bytes FROM checkpoints WHERE id = ?) WHERE id = ?",
+            (self._new_bytes(), checkpoint_id, heir),
+        )
         self._run("DELETE FROM checkpoints WHERE id = ?", (checkpoint_id,))
-        for (name,) in hashes:
-            self._drop_unused_blob(name)
 
     def add_digest(self, icount: int, digest: bytes, detail: bytes = b"") -> None:
         """Add a rolling digest; ``detail`` is the JSON document of the harts' registers, for reports."""
@@ -372,17 +361,8 @@ class TraceWriter:
             self._run("INSERT INTO blobs VALUES (?, ?, ?, ?)", (name, len(data), codec, stored))
             self._known.add(name)
 
-    def _drop_unused_blob(self, name: bytes) -> None:
-        if name in self._named:
-            return
-        row = self._run(
-            "SELECT length(data) FROM blobs b WHERE hash = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM checkpoint_pages WHERE hash = ?1)"
-            " AND NOT EXISTS (SELECT 1 FROM images WHERE hash = ?1)"
-            " AND NOT EXISTS (SELECT 1 FROM disk_reads WHERE hash = ?1)",
-            (name,),
-        ).fetchone()
-        if row is not None:
-            self._run("DELETE FROM blobs WHERE hash = ?", (name,))
-            self.checkpoint_bytes -= row[0]
-            self._known.discard(name)
+    def _new_bytes(self) -> int:
+        """Return by how much the stored pages have grown since the last call."""
+        grown = self._pages.stored_bytes - self._counted_bytes
+        self._counted_bytes += grown
+        return grown

@@ -1,0 +1,252 @@
+"""Pages of RAM in a trace: stored many at a time, found by the hash of each, listed by checkpoint.
+
+A set is up to ``SET_PAGES`` pages in one compressed frame: neighbours in RAM resemble each other, and one row costs
+what one page's would. A list says what pages a checkpoint differs from its parent in, and the hashes of their
+contents; a page whose contents are in some set is stored no second time.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import zlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import zstandard
+
+from . import blobs
+from .errors import TraceError
+
+#: Bytes of a RAM page.
+PAGE_BYTES: Final = 4096
+#: Pages of a set: more make it no smaller, and whoever wants one page decompresses all.
+SET_PAGES: Final = 64
+#: No set has more; a row that claims so is refused before anything is allocated.
+MAX_SET_PAGES: Final = 4096
+#: Entries of one row of a list.
+LIST_PAGES: Final = 512
+_HASH: Final = 32
+#: Squeezes a boot's pages to a quarter; faster levels lose in writing what they gain.
+_LEVEL: Final = -1
+#: Of decompressed sets that a reader keeps.
+_OPEN_SETS: Final = 64
+
+#: Runs one SQL statement.
+Run = Callable[[str, tuple[Any, ...]], sqlite3.Cursor]
+#: Runs one SQL statement that reads, and returns its rows.
+Rows = Callable[[str, tuple[Any, ...]], list[Any]]
+
+
+def list_rows(
+    checkpoint_id: int, pages: Iterable[tuple[int, bytes]]
+) -> Iterator[tuple[int, int, str, bytes, int]]:
+    """Yield the rows of ``page_lists`` that say which pages a checkpoint differs in, and their hashes."""
+    ordered = sorted(pages)
+    for part, start in enumerate(range(0, len(ordered), LIST_PAGES)):
+        some = ordered[start : start + LIST_PAGES]
+        text = json.dumps([page for page, _ in some], separators=(",", ":"))
+        hashes = b"".join([name for _, name in some])
+        yield checkpoint_id, part, text, hashes, _crc(text, hashes)
+
+
+def read_list(rows: Rows, checkpoint_id: int, where: str) -> dict[int, bytes]:
+    """Return ``{page: hash}`` of a checkpoint's rows of ``page_lists``. Raises TraceError: damaged."""
+    pages: dict[int, bytes] = {}
+    for text, hashes, crc in rows(
+        "SELECT pages, hashes, crc FROM page_lists WHERE checkpoint_id = ? ORDER BY part", (checkpoint_id,)
+    ):
+        try:
+            numbers = json.loads(text) if _crc(text, hashes) == crc else None
+        except (ValueError, RecursionError):
+            numbers = None
+        names = _split(hashes)
+        if (
+            not isinstance(numbers, list)
+            or len(numbers) != len(names)
+            or not all(isinstance(n, int) and n >= 0 for n in numbers)
+        ):
+            raise TraceError(f"{where}: damaged: the pages of checkpoint {checkpoint_id} are no list")
+        pages.update(zip(numbers, names, strict=True))
+    return pages
+
+
+def _crc(text: str, hashes: bytes) -> int:
+    return zlib.crc32(hashes, zlib.crc32(text.encode()))
+
+
+def _split(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + _HASH] for at in range(0, len(hashes), _HASH)]
+
+
+class PageWriter:
+    """The pages of a trace that is being recorded; one thread uses it at a time.
+
+    Args:
+        run: runs SQL on the trace.
+        where: the trace's name, for messages.
+    """
+
+    def __init__(self, run: Run, where: str) -> None:
+        self._run = run
+        self._where = where
+        self._zstd = zstandard.ZstdCompressor(level=_LEVEL)
+        self._set_of: dict[bytes, int] = {}
+        self._uses: Counter[bytes] = Counter()
+        self._waiting: set[bytes] = set()  # stored for a checkpoint that is to come
+        self._sets = 0
+        #: bytes of all sets in the file
+        self.stored_bytes = 0
+
+    def add(self, names: Sequence[bytes], data: bytes | bytearray | memoryview, at: Sequence[int]) -> None:
+        """Store contents once, for a list that is to come; ``TraceWriter.add_pages`` has the arguments."""
+        known, view = self._set_of, memoryview(data)
+        self._waiting.update(names)
+        new = list({name: place for name, place in zip(names, at, strict=True) if name not in known}.items())
+        for start in range(0, len(new), SET_PAGES):
+            part = new[start : start + SET_PAGES]
+            contents = [view[place * PAGE_BYTES : (place + 1) * PAGE_BYTES] for _, place in part]
+            self._store([name for name, _ in part], b"".join(contents))
+
+    def add_list(self, checkpoint_id: int, pages: Sequence[tuple[int, bytes]]) -> None:
+        """Say which pages a checkpoint differs in, and the hashes of their contents."""
+        self._waiting.clear()
+        self._write(checkpoint_id, pages)
+
+    def drop_list(self, checkpoint_id: int, heirs: Iterable[int]) -> None:
+        """Remove a checkpoint's pages; each heir's list takes over those that it has not itself."""
+        mine = self._list(checkpoint_id)
+        for heir in heirs:
+            theirs = self._list(heir)
+            self._uses.subtract(theirs.values())
+            self._remove(heir)
+            self._write(heir, (mine | theirs).items())
+        self._uses.subtract(mine.values())
+        self._remove(checkpoint_id)
+        self._sweep(mine.values())
+
+    def _list(self, checkpoint_id: int) -> dict[int, bytes]:
+        return read_list(lambda sql, args: self._run(sql, args).fetchall(), checkpoint_id, self._where)
+
+    def _write(self, checkpoint_id: int, pages: Collection[tuple[int, bytes]]) -> None:
+        self._uses.update([name for _, name in pages])
+        for row in list_rows(checkpoint_id, pages):
+            self._run("INSERT INTO page_lists VALUES (?, ?, ?, ?, ?)", row)
+
+    def _remove(self, checkpoint_id: int) -> None:
+        self._run("DELETE FROM page_lists WHERE checkpoint_id = ?", (checkpoint_id,))
+
+    def _sweep(self, names: Iterable[bytes]) -> None:
+        """Give back the room of contents that are in no list, once they are a quarter of their set."""
+        dead = {name for name in names if self._uses[name] <= 0 and name not in self._waiting}
+        for number in sorted({self._set_of[name] for name in dead if name in self._set_of}):
+            hashes, codec, stored = self._run(
+                "SELECT hashes, codec, data FROM page_sets WHERE id = ?", (number,)
+            ).fetchone()
+            held = _split(hashes)
+            live = [n for n, name in enumerate(held) if self._uses[name] > 0 or name in self._waiting]
+            if 4 * len(live) > 3 * len(held):
+                continue
+            contents = blobs.unpack(codec, stored, len(held) * PAGE_BYTES, self._where)
+            self._run("DELETE FROM page_sets WHERE id = ?", (number,))
+            self.stored_bytes -= len(stored)
+            for name in held:
+                del self._set_of[name]
+                if self._uses[name] <= 0:
+                    del self._uses[name]
+            if live:
+                pages = [contents[n * PAGE_BYTES : (n + 1) * PAGE_BYTES] for n in live]
+                self._store([held[n] for n in live], b"".join(pages))
+
+    def _store(self, names: list[bytes], contents: bytes) -> None:
+        squeezed = self._zstd.compress(contents)
+        codec, stored = ("zstd", squeezed) if len(squeezed) < len(contents) else ("raw", contents)
+        self._sets += 1
+        self._run(
+            "INSERT INTO page_sets VALUES (?, ?, ?, ?)", (self._sets, b"".join(names), codec, stored)
+        )
+        self._set_of.update(dict.fromkeys(names, self._sets))
+        self.stored_bytes += len(stored)
+
+
+class PageReader:
+    """The pages of a trace by their hashes, each held against its own. Several threads may use one.
+
+    Args:
+        rows: runs SQL on the trace.
+        where: the trace's name, for messages.
+    """
+
+    def __init__(self, rows: Rows, where: str) -> None:
+        self._rows = rows
+        self._where = where
+        self._lock = threading.Lock()
+        self._place: dict[bytes, tuple[int, int]] = {}
+        self._scanned = 0
+        self._open: OrderedDict[int, tuple[list[bytes], bytes]] = OrderedDict()
+
+    def find(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the contents of those of the hashes that are in a set. Raises TraceError: damaged."""
+        with self._lock:
+            out: dict[bytes, bytes] = {}
+            for _ in range(2):  # a recorder may have added sets, and moved what was in others
+                wanted: dict[int, list[bytes]] = {}
+                for name in names:
+                    if name not in out and name in self._place:
+                        wanted.setdefault(self._place[name][0], []).append(name)
+                for number in sorted(wanted):
+                    out.update(self._take(number, wanted[number]))
+                if all(name in out for name in names):
+                    break
+                self._scan()
+            return out
+
+    def names(self) -> set[bytes]:
+        """Return the hashes of all pages that are stored."""
+        with self._lock:
+            self._scan()
+            return set(self._place)
+
+    def verify(self) -> int:
+        """Read every set and check every page. Returns their number; raises TraceError for the first damage."""
+        with self._lock:
+            numbers = [row[0] for row in self._rows("SELECT id FROM page_sets ORDER BY id", ())]
+            return sum(len(self._take(number, None)) for number in numbers)
+
+    def _scan(self) -> None:
+        for number, hashes in self._rows(
+            "SELECT id, hashes FROM page_sets WHERE id > ? ORDER BY id", (self._scanned,)
+        ):
+            self._scanned = number
+            for at, name in enumerate(_split(hashes)):
+                self._place[name] = number, at
+
+    def _take(self, number: int, wanted: list[bytes] | None) -> dict[bytes, bytes]:
+        """Return what of a set is wanted, None for all of it; a set that has gone has nothing."""
+        names, contents = self._set(number)
+        places = {name: at for at, name in enumerate(names)}
+        out = {}
+        for name in names if wanted is None else wanted:
+            if name in places:
+                at = places[name] * PAGE_BYTES
+                out[name] = blobs.check(contents[at : at + PAGE_BYTES], name, self._where)
+        return out
+
+    def _set(self, number: int) -> tuple[list[bytes], bytes]:
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        rows = self._rows("SELECT hashes, codec, data FROM page_sets WHERE id = ?", (number,))
+        if not rows:
+            return [], b""
+        hashes, codec, stored = rows[0]
+        names = _split(hashes)
+        if len(names) > MAX_SET_PAGES or len(hashes) % _HASH:
+            raise TraceError(f"{self._where}: damaged: page set {number} claims {len(hashes)} bytes of hashes")
+        found = names, blobs.unpack(codec, stored, len(names) * PAGE_BYTES, self._where)
+        self._open[number] = found
+        if len(self._open) > _OPEN_SETS:
+            self._open.popitem(last=False)
+        return found
