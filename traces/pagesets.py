@@ -29,8 +29,6 @@ MAX_SET_PAGES: Final = 4096
 #: Entries of one row of a list.
 LIST_PAGES: Final = 512
 _HASH: Final = 32
-#: Squeezes a boot's pages to a quarter; faster levels lose in writing what they gain.
-_LEVEL: Final = -1
 #: Of decompressed sets that a reader keeps.
 _OPEN_SETS: Final = 64
 
@@ -92,7 +90,7 @@ class PageWriter:
     def __init__(self, run: Run, where: str) -> None:
         self._run = run
         self._where = where
-        self._zstd = zstandard.ZstdCompressor(level=_LEVEL)
+        self._zstd = zstandard.ZstdCompressor(level=blobs.LEVEL)
         self._set_of: dict[bytes, int] = {}
         self._uses: Counter[bytes] = Counter()
         self._waiting: set[bytes] = set()  # stored for a checkpoint that is to come
@@ -164,9 +162,7 @@ class PageWriter:
         squeezed = self._zstd.compress(contents)
         codec, stored = ("zstd", squeezed) if len(squeezed) < len(contents) else ("raw", contents)
         self._sets += 1
-        self._run(
-            "INSERT INTO page_sets VALUES (?, ?, ?, ?)", (self._sets, b"".join(names), codec, stored)
-        )
+        self._run("INSERT INTO page_sets VALUES (?, ?, ?, ?)", (self._sets, b"".join(names), codec, stored))
         self._set_of.update(dict.fromkeys(names, self._sets))
         self.stored_bytes += len(stored)
 
@@ -244,7 +240,9 @@ class PageReader:
         hashes, codec, stored = rows[0]
         names = _split(hashes)
         if len(names) > MAX_SET_PAGES or len(hashes) % _HASH:
-            raise TraceError(f"{self._where}: damaged: page set {number} claims {len(hashes)} bytes of hashes")
+            raise TraceError(
+                f"{self._where}: damaged: page set {number} claims {len(hashes)} bytes of hashes"
+            )
         found = names, blobs.unpack(codec, stored, len(names) * PAGE_BYTES, self._where)
         self._open[number] = found
         if len(self._open) > _OPEN_SETS:

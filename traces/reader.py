@@ -289,7 +289,9 @@ class TraceReader:
             self.checkpoint_state(checkpoint.id)
             for page, name in self.checkpoint_diff(checkpoint.id).items():
                 if name not in held:
-                    raise TraceError(f"{self.path}: damaged: page {page} of checkpoint {checkpoint.id} is missing")
+                    raise TraceError(
+                        f"{self.path}: damaged: page {page} of checkpoint {checkpoint.id} is missing"
+                    )
         for name in names:
             self.blob(name)
         return len(names) + (self._pages.verify() if self._pages is not None else 0)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import files
-from .blobs import BlobPacker, blob_hash, pack_state
+from .blobs import BlobPacker, Packed, blob_hash, pack_state
 from .errors import TraceError, TraceWriteError
 from .newfile import new_path, prepare_replacing, write_errors
 from .pagesets import PageWriter
@@ -150,9 +150,17 @@ class TraceWriter:
 
     def add_image(self, name: str, role: str, data: bytes, path: str = "", embed: bool = True) -> bytes:
         """Add a loaded file; with ``embed`` its contents too. Returns its hash."""
-        name_hash = self.add_blob(data) if embed else blob_hash(data)
-        self.add_image_hash(name, role, name_hash, len(data), path, embed)
+        if embed:
+            return self.add_packed_image(name, role, self._packer.pack(data), path)
+        name_hash = blob_hash(data)
+        self.add_image_hash(name, role, name_hash, len(data), path)
         return name_hash
+
+    def add_packed_image(self, name: str, role: str, packed: Packed, path: str = "") -> bytes:
+        """Add a loaded file whose contents have been hashed and compressed before. Returns its hash."""
+        self._insert(packed)
+        self.add_image_hash(name, role, packed.name, packed.size, path, embedded=True)
+        return packed.name
 
     def add_image_hash(
         self, name: str, role: str, digest: bytes, size: int, path: str, embedded: bool = False
@@ -166,7 +174,8 @@ class TraceWriter:
     def add_blob(self, data: bytes) -> bytes:
         """Store contents once; returns their hash."""
         name = blob_hash(data)
-        self._store(name, data)
+        if name not in self._known:
+            self._insert(self._packer.pack(data, name))
         return name
 
     def add_input(
@@ -259,7 +268,8 @@ class TraceWriter:
                 f"checkpoint {checkpoint_id} is the first one or does not exist: it can't be dropped"
             )
         children = [
-            child for (child,) in self._run("SELECT id FROM checkpoints WHERE parent_id = ?", (checkpoint_id,))
+            child
+            for (child,) in self._run("SELECT id FROM checkpoints WHERE parent_id = ?", (checkpoint_id,))
         ]
         self._pages.drop_list(checkpoint_id, children)
         self._run("UPDATE checkpoints SET parent_id = ? WHERE parent_id = ?", (row[0], checkpoint_id))
@@ -354,12 +364,12 @@ class TraceWriter:
         with write_errors(self.path):
             return self._db.execute(sql, args)
 
-    def _store(self, name: bytes, data: bytes) -> None:
+    def _insert(self, packed: Packed) -> None:
         """Store a blob unless it is there."""
-        if name not in self._known:
-            codec, stored = self._packer.pack(data)
-            self._run("INSERT INTO blobs VALUES (?, ?, ?, ?)", (name, len(data), codec, stored))
-            self._known.add(name)
+        if packed.name not in self._known:
+            row = (packed.name, packed.size, packed.codec, packed.stored)
+            self._run("INSERT INTO blobs VALUES (?, ?, ?, ?)", row)
+            self._known.add(packed.name)
 
     def _new_bytes(self) -> int:
         """Return by how much the stored pages have grown since the last call."""

@@ -67,9 +67,10 @@ void wb_fold_destroy(RamFold *f);
  * are not what was taken last; of those, where they are in `pages`, and 32 bytes of BLAKE2b-256 each */
 uint64_t wb_fold_take(RamFold *f, const uint32_t *pages, uint64_t n, const uint8_t *data, int in_place,
                       uint32_t *changed, uint8_t *names);
-void wb_fold_name(const RamFold *f, uint32_t page, uint8_t *out); /* BLAKE2b-256 as last taken */
-void wb_fold_value(const RamFold *f, uint8_t *out);               /* 32 bytes, little endian */
-uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);          /* those that are not zeros, ascending */
+void wb_fold_name(const RamFold *f, uint32_t page, uint8_t *out);    /* BLAKE2b-256 as last taken */
+void wb_fold_value(const RamFold *f, uint8_t *out);                  /* 32 bytes, little endian */
+uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);             /* those that are not zeros, ascending */
+void wb_name_pages(const uint8_t *data, uint64_t n, uint8_t *names); /* n pages' BLAKE2b-256, in order */
 
 /* harts: registers by number; those of more than 64 bits by words, the lowest first */
 uint32_t wb_n_regs(Machine *m);

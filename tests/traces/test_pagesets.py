@@ -67,7 +67,8 @@ def test_what_no_checkpoint_has_any_more_gives_its_room_back(tmp_path: Path) -> 
     path = tmp_path / "t.trace"
     with TraceWriter.create(path) as writer:
         root = checkpoint(writer, 0, None, {})
-        parent, expected = root, {}
+        parent = root
+        expected: dict[int, bytes] = {}
         for turn in range(1, 9):
             changed = {index: page(1000 * turn + index) for index in range(turn, 100)}
             changed[200 + turn] = changed[50]  # stays after page 50 has changed
@@ -156,9 +157,10 @@ def test_a_trace_whose_pages_are_blobs_is_read_and_brought_up_to_date(tmp_path: 
             values = (number, 10 * number - 10, 0, parent, pack_state(b"{}"), bytes(32), 1)
             db.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         for index, data in contents.items():
-            name, (codec, stored) = blob_hash(data), BlobPacker().pack(data)
-            db.execute("INSERT INTO blobs VALUES (?, ?, ?, ?)", (name, len(data), codec, stored))
-            db.execute("INSERT INTO checkpoint_pages VALUES (2, ?, ?)", (index, name))
+            packed = BlobPacker().pack(data)
+            row = (packed.name, packed.size, packed.codec, packed.stored)
+            db.execute("INSERT INTO blobs VALUES (?, ?, ?, ?)", row)
+            db.execute("INSERT INTO checkpoint_pages VALUES (2, ?, ?)", (index, packed.name))
     with TraceReader.open(path) as trace:
         assert contents_at(trace, 2) == contents
         listed = trace.sql("SELECT pages, stored_bytes FROM checkpoint_list ORDER BY id")[1]

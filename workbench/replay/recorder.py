@@ -19,6 +19,7 @@ from workbench.errors import UsageError
 
 from .digest import rolling_digest
 from .gates import ConsoleSource, RecordGate
+from .imagecache import packed_image
 from .interventions import Origin, apply_write
 from .parts import BoardFactory, BoardStop, build_board, open_drives, reason_name
 from .tracelog import TraceLog
@@ -440,7 +441,9 @@ class Recorder:
         for field in fields(self._images):
             data = getattr(self._images, field.name)
             if data:
-                writer.add_image(field.name, field.name, data, self._paths.get(field.name, ""))
+                writer.add_packed_image(
+                    field.name, field.name, packed_image(data), self._paths.get(field.name, "")
+                )
         for index, drive in enumerate(self._config.drives):
             writer.add_image_hash(
                 drive_name(drive, index), "drive", bytes.fromhex(drive.hash), drive.size_bytes, drive.file

@@ -10,13 +10,15 @@ guest writes between two checkpoints, and the host's memory is touched for the f
 
 from __future__ import annotations
 
+import mmap
 import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from machine.inputs import Input
-from machine.tcg.ramfold import RamFold
+from machine.tcg.ramfold import RamFold, buffer_address
 from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
 from traces.writer import COMMIT_S, TraceWriter
@@ -32,7 +34,19 @@ _BUFFER_PAGES: Final = 512
 _MAX_BUFFERS: Final = 16
 
 #: Copies RAM pages, one behind the other, into a buffer.
-CopyPages = Callable[[Sequence[int], bytearray], None]
+CopyPages = Callable[[Sequence[int], memoryview], None]
+
+
+def _buffers() -> list[memoryview]:
+    """Return the buffers: memory that is not touched yet, in huge pages where the host has them."""
+    size = _BUFFER_PAGES * PAGE_BYTES
+    memory = mmap.mmap(-1, (_MAX_BUFFERS + 1) * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    first = -buffer_address(memory) % size
+    view = memoryview(memory)
+    return [view[first + n * size : first + (n + 1) * size] for n in range(_MAX_BUFFERS)]
 
 
 class TraceLog:
@@ -56,8 +70,8 @@ class TraceLog:
         self._room = threading.Semaphore(_MAX_WAITING)
         self._error: Exception | None = None
         self._fold = fold
-        self._buffers: queue.LifoQueue[bytearray] = queue.LifoQueue()
-        self._buffers_made = 0
+        self._buffers: queue.LifoQueue[memoryview] = queue.LifoQueue()
+        self._unused = _buffers()
         self._changed: list[tuple[int, bytes]] = []
         self._kept: list[tuple[int, int]] = []
         self._places: list[int] = []
@@ -182,7 +196,7 @@ class TraceLog:
         self._queue.put((function, args))
 
     def _hand_over(
-        self, pages: Iterable[int], copy: CopyPages, take: Callable[[list[int], bytearray], None]
+        self, pages: Iterable[int], copy: CopyPages, take: Callable[[list[int], memoryview], None]
     ) -> None:
         """Copy pages now, and have them taken in the writer's thread."""
         ordered = sorted(pages)
@@ -191,11 +205,10 @@ class TraceLog:
             copy(part, buffer)
             self._put(take, part, buffer)
 
-    def _buffer(self) -> bytearray:
+    def _buffer(self) -> memoryview:
         """Return a buffer that nobody uses; waits for one if all are on their way."""
-        if self._buffers.empty() and self._buffers_made < _MAX_BUFFERS:
-            self._buffers_made += 1
-            return bytearray(_BUFFER_PAGES * PAGE_BYTES)
+        if self._buffers.empty() and self._unused:
+            return self._unused.pop()
         while True:
             try:
                 return self._buffers.get(timeout=0.5)
@@ -226,7 +239,7 @@ class TraceLog:
         self._places.append(icount)
         self._writer.bookmark(name, icount, note)
 
-    def _take(self, pages: list[int], buffer: bytearray) -> None:
+    def _take(self, pages: list[int], buffer: memoryview) -> None:
         try:
             taken = self._fold.take_copies(pages, buffer)
             self._writer.add_pages(taken.names, buffer, taken.at)
@@ -234,7 +247,7 @@ class TraceLog:
         finally:
             self._buffers.put(buffer)
 
-    def _fold_in(self, pages: list[int], buffer: bytearray) -> None:
+    def _fold_in(self, pages: list[int], buffer: memoryview) -> None:
         self._fold.take_copies(pages, buffer)
         self._buffers.put(buffer)
 

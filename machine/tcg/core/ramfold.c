@@ -155,3 +155,14 @@ uint64_t wb_fold_pages(const RamFold *f, uint32_t *out)
             out[n++] = (uint32_t)i;
     return n;
 }
+
+void wb_name_pages(const uint8_t *data, uint64_t n, uint8_t *names)
+{
+    for (uint64_t at = 0; at < n; at += BATCH) {
+        const uint64_t count = n - at < BATCH ? n - at : BATCH;
+        const uint8_t *msg[BATCH];
+        for (uint64_t i = 0; i < count; i++)
+            msg[i] = data + (at + i) * (uint64_t)WB_PAGE_SIZE;
+        blake2b_256(msg, WB_PAGE_SIZE, count, (Name *)(names + at * BLAKE2B_BYTES));
+    }
+}

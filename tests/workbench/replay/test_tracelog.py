@@ -40,7 +40,7 @@ class Source:
         self.buffers: list[int] = []
         self.waits = threading.Event()
 
-    def copy(self, pages: Sequence[int], out: bytearray) -> None:
+    def copy(self, pages: Sequence[int], out: memoryview) -> None:
         self.buffers.append(id(out))
         for at, page in enumerate(pages):
             out[at * 4096 : (at + 1) * 4096] = page.to_bytes(8, "little") * 512
