@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from workbench.dap.adapter import Adapter, Disconnected
 from workbench.dap.link import Console
 from workbench.dap.protocol import MessageReader, ProtocolError, encode
-from workbench.errors import InputError, UsageError
+from workbench.errors import InputError
+from workbench.listening import accept, address_of, listen
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -133,32 +133,18 @@ class Listener:
 
     def __init__(self, host: str, port: int, console: Callable[[Session], Console]) -> None:
         self._console = console
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            if not str(address[0]).startswith("127.") and address[0] != "::1":
-                raise UsageError(
-                    f"--listen {host}:{port}: whoever reaches it can run commands here, so only a loopback "
-                    "address is listened on; reach it from elsewhere through ssh -L"
-                )
-            self._socket = socket.create_server((host, port), family=family, backlog=1)
-        except OSError as error:
-            raise UsageError(
-                f"--listen {host}:{port}: can't listen there: {error.strerror or error}"
-            ) from None
+        self._socket = listen(host, port, loopback=True)
 
     @property
     def address(self) -> str:
         """Return where clients are to come, as HOST:PORT."""
-        host, port = self._socket.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return address_of(self._socket)
 
     def serve(self, once: bool = False, failed: Callable[[str], object] = lambda text: None) -> None:
         """Serve one client after the other; ``failed`` is told of one that sent no messages."""
         with self._socket:
             while True:
-                client, _ = self._socket.accept()
-                with client:
-                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with accept(self._socket) as client:
                     try:
                         Connection(lambda c=client: c.recv(1 << 16), client.sendall, self._console).run()  # type: ignore[misc]
                     except InputError as error:

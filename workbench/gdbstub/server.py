@@ -10,10 +10,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import UsageError
 from workbench.gdbstub.handlers import Detached, Handlers
 from workbench.gdbstub.packets import Event, Packet, PacketReader, Signal, encode
 from workbench.gdbstub.symbolfile import SymbolFileServer
+from workbench.listening import accept, address_of, listen
 from workbench.peek import kernel_image
 
 if TYPE_CHECKING:
@@ -40,19 +40,12 @@ class Server:
         self._stopped = False
         self._file = SymbolFileServer(session.symbols, kernel_image(session))
         self._file.data()  # now, as gdb waits two seconds for its first reply and no longer
-        try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            self._socket = socket.create_server((host, port), family=family, backlog=1)
-        except OSError as error:
-            raise UsageError(
-                f"--listen {host}:{port}: can't listen there: {error.strerror or error}"
-            ) from None
+        self._socket = listen(host, port)
 
     @property
     def address(self) -> str:
         """Return where gdb is to come, as HOST:PORT."""
-        host, port = self._socket.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return address_of(self._socket)
 
     def __enter__(self) -> Server:
         return self
@@ -72,13 +65,12 @@ class Server:
         """Serve one gdb after the other, until one kills; with ``once``, until the first has gone."""
         while True:
             try:
-                client, _ = self._socket.accept()
+                client = accept(self._socket)
             except OSError:
                 if self._stopped:
                     return
                 raise
             with client:
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 killed = Connection(client, self._session, self._monitor, self._file).run()
             if killed or once:
                 return
