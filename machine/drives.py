@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from machine.config import DriveConfig
 from machine.errors import ConfigError, ImageError
-from machine.hw.blockproto import Base, BaseRead, BlockError
+from machine.hw.blockproto import Base, BaseRead, BlockError, Swap
 from machine.hw.rawdisk import SECTOR_BYTES, RawBase
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ class PackedBase:
         """Nothing is held."""
 
 
+def _open_swap() -> Swap:
+    from machine.block.swapfile import SwapFile
+
+    return SwapFile()
+
+
 def _open_base(drive: DriveConfig) -> Base:
     """Open a raw file by itself, anything else through the node graph. Raises ConfigError, ImageError."""
     if drive.format not in FORMATS:
@@ -113,7 +119,7 @@ def open_drive(
     except ImageError:
         base.close()
         raise
-    return found, OverlayDisk(base, readonly=drive.readonly, base_read=base_read)
+    return found, OverlayDisk(base, readonly=drive.readonly, base_read=base_read, swap=_open_swap)
 
 
 def _identify(drive: DriveConfig, base: Base, identify: bool) -> DriveConfig:
@@ -143,4 +149,4 @@ def packed_drive(drive: DriveConfig, read: Callable[[int], bytes | None]) -> Ove
 
     if not 0 < drive.size_bytes < 1 << 50 or drive.size_bytes % SECTOR_BYTES:
         raise ImageError(f"drive {drive.file}: damaged: it has {drive.size_bytes} bytes")
-    return OverlayDisk(PackedBase(drive.size_bytes, read), readonly=drive.readonly)
+    return OverlayDisk(PackedBase(drive.size_bytes, read), readonly=drive.readonly, swap=_open_swap)

@@ -36,6 +36,16 @@ class BlobStore(Protocol):
         ...
 
 
+class Swap(Protocol):
+    """Space of the host's for contents that don't fit into memory. Methods raise OSError."""
+
+    def pread(self, offset: int, size: int) -> bytes: ...
+
+    def pwrite(self, offset: int, data: bytes | bytearray) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Base(Protocol):
     """What lies under a disk's overlay. It never changes."""
 

@@ -1,4 +1,4 @@
-"""A disk as devices use it: an immutable base under a private overlay in memory that takes the writes.
+"""A disk as devices use it: an immutable base under a private overlay that takes the writes.
 
 The overlay is the disk's state. ``save_state`` names it by the root of a tree of hashes (``clustermap``), so that a
 checkpoint costs what was written since the last one. Where contents and tree are kept is the blob store's matter
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from machine.hw.blockproto import CLUSTER_BYTES, Base, BaseRead, BlobStore, BlockError
+from machine.hw.blockproto import CLUSTER_BYTES, Base, BaseRead, BlobStore, BlockError, Swap
 from machine.hw.clustermap import ClusterMap
+from machine.hw.clusterstore import MEMORY_BYTES, ClusterStore
 
 VERSION = 2
 
@@ -47,17 +48,26 @@ class OverlayDisk:
         base: what the disk holds before the guest writes.
         readonly: the guest may not write.
         base_read: called with a base cluster's index and content, the first time that one is read.
+        swap: opens swap space for what the overlay holds beyond ``memory_bytes``; None: all is held in memory.
 
     Replay: deterministic; a request's result is a function of the base's content and the requests before. All of a
     request takes effect or, where the base can't be read, none.
     """
 
-    def __init__(self, base: Base, *, readonly: bool = False, base_read: BaseRead | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        *,
+        readonly: bool = False,
+        base_read: BaseRead | None = None,
+        swap: Callable[[], Swap] | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
         self.base = base
         self.readonly = readonly
         self.size_bytes = base.size_bytes
         self.base_read = base_read
-        self._overlay: dict[int, bytearray] = {}
+        self._written = ClusterStore(swap, memory_bytes)
         self._map = ClusterMap(-(-self.size_bytes // CLUSTER_BYTES))
         self._unsaved: set[int] = set()  # clusters that were written since the map was made
         self._seen: set[int] = set()
@@ -66,6 +76,7 @@ class OverlayDisk:
     def close(self) -> None:
         """Close the base. The disk can't be used afterwards."""
         self.base.close()
+        self._written.close()
 
     # requests
 
@@ -96,8 +107,8 @@ class OverlayDisk:
         """Return ``size`` bytes. Raises BlockError."""
         out: list[bytes] = []
         for cluster, inside, count in self._pieces(offset, size):
-            held = self._overlay.get(cluster)
-            data: bytes | bytearray = self._base(cluster) if held is None else held
+            held = self._written.get(cluster)
+            data = self._base(cluster) if held is None else held
             out.append(bytes(data[inside : inside + count]))
         return b"".join(out)
 
@@ -106,14 +117,26 @@ class OverlayDisk:
         if self.readonly:
             raise BlockError(errno.EROFS, "the disk is read-only")
         pieces = list(self._pieces(offset, size))
-        fresh: dict[int, bytearray] = {}
-        for cluster, _, count in pieces:
-            if cluster not in self._overlay:
-                length = self._length(cluster)
-                fresh[cluster] = bytearray(length if count == length else self._base(cluster))
-        self._overlay.update(fresh)
-        self._unsaved.update(cluster for cluster, _, _ in pieces)
-        return [(self._overlay[cluster], inside, count) for cluster, inside, count in pieces]
+        buffers = {cluster: self._buffer(cluster, count) for cluster, _, count in pieces}
+        self._written.put(buffers)
+        self._unsaved.update(buffers)
+        return [(buffers[cluster], inside, count) for cluster, inside, count in pieces]
+
+    def _buffer(self, cluster: int, count: int) -> bytearray:
+        """Return a cluster's present content, to be changed; what it is does not matter where all is written."""
+        held = self._written.buffer(cluster)
+        if held is not None:
+            return held
+        length = self._length(cluster)
+        if count == length:
+            return bytearray(length)
+        old = self._written.get(cluster)
+        return bytearray(self._base(cluster) if old is None else old)
+
+    def _content(self, cluster: int) -> bytes:
+        data = self._written.get(cluster)
+        assert data is not None
+        return bytes(data)
 
     def pwrite(self, offset: int, data: bytes) -> None:
         """Write to the overlay. Raises BlockError."""
@@ -123,7 +146,7 @@ class OverlayDisk:
             done += count
 
     def flush(self) -> None:
-        """Do nothing: the overlay is memory."""
+        """Do nothing: the overlay ends with the run."""
 
     def discard(self, offset: int, size: int) -> None:
         """Drop contents: what was discarded reads as zeroes, on every host."""
@@ -140,17 +163,17 @@ class OverlayDisk:
         """Keep the contents that saved states name in ``store``; None: inside the states."""
         self._store = store
         self._map = ClusterMap(-(-self.size_bytes // CLUSTER_BYTES))
-        self._unsaved = set(self._overlay)
+        self._unsaved = set(self._written)
 
     def save_state(self) -> dict[str, Any]:
         """Return the overlay: ``root`` is the hash of its map's top, hexadecimal; ``data`` maps hashes to contents
         (base64), none with a store."""
         store: BlobStore = self._store if self._store is not None else _OwnStore({})
-        self._map.update({c: store.put(bytes(self._overlay[c])) for c in self._unsaved}, store)
+        self._map.update({c: store.put(self._content(c)) for c in self._unsaved}, store)
         self._unsaved.clear()
         blobs: dict[str, str] = {}
         if self._store is None:
-            for data in (*map(bytes, self._overlay.values()), *self._map.nodes()):
+            for data in (*map(self._content, self._written), *self._map.nodes()):
                 blobs[content_hash(data).hex()] = base64.b64encode(data).decode()
         return {"version": VERSION, "root": self._map.root.hex(), "data": dict(sorted(blobs.items()))}
 
@@ -174,10 +197,10 @@ class OverlayDisk:
                 gone.append(cluster)
             else:
                 changed[cluster] = name
-        fresh = {c: bytearray(fetch.content(name, self._length(c))) for c, name in changed.items()}
         for cluster in gone:
-            self._overlay.pop(cluster, None)
-        self._overlay.update(fresh)
+            self._written.drop(cluster)
+        for cluster, name in changed.items():
+            self._written.put({cluster: bytearray(fetch.content(name, self._length(cluster)))})
         self._unsaved = set()
 
 

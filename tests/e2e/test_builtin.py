@@ -27,9 +27,9 @@ def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
     )
 
 
-def run(*arguments: str, code: int = 0, typed: str = "") -> str:
+def run(*arguments: str, code: int = 0, typed: str = "", timeout_s: float = 120) -> str:
     process = start(*arguments, stdin=subprocess.PIPE)
-    out, err = process.communicate(typed, timeout=120)
+    out, err = process.communicate(typed, timeout=timeout_s)
     assert process.returncode == code, f"{arguments}: exit {process.returncode}\n{out}\n{err}"
     return out if code == 0 else err
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from machine.block.swapfile import SwapFile
 from machine.hw import clustermap
 from machine.hw.blockproto import CLUSTER_BYTES, BlockError
+from machine.hw.clusterstore import MEMORY_BYTES, ClusterStore
 from machine.hw.overlay import OverlayDisk, content_hash
 
 SIZE = 3 * CLUSTER_BYTES + 512
@@ -182,10 +187,11 @@ def test_equal_overlays_have_equal_states_however_they_came_about() -> None:
     assert one.save_state() == two.save_state()
 
 
-def test_a_checkpoint_costs_what_was_written_since_the_last_one() -> None:
+@pytest.mark.parametrize("memory_bytes", [MEMORY_BYTES, 8 * CLUSTER_BYTES])
+def test_a_checkpoint_costs_what_was_written_since_the_last_one(memory_bytes: int) -> None:
     """States listed every cluster of the overlay: a guest that had written a GiB made each one a MiB."""
     store = Store()
-    disk = OverlayDisk(Zeroes(1 << 40))
+    disk = OverlayDisk(Zeroes(1 << 40), swap=SwapFile, memory_bytes=memory_bytes)
     disk.set_blob_store(store)
     for i in range(400):
         disk.pwrite(i * 50 * M, b"%d" % i)
@@ -203,9 +209,10 @@ def test_a_checkpoint_costs_what_was_written_since_the_last_one() -> None:
     assert disk.save_state() == second and store.stored == 0
 
 
-def test_d10_a_thousand_states_and_random_jumps_between_them() -> None:
+@pytest.mark.parametrize("memory_bytes", [MEMORY_BYTES, 2 * CLUSTER_BYTES])
+def test_d10_a_thousand_states_and_random_jumps_between_them(memory_bytes: int) -> None:
     store, rnd = Store(), random.Random(9)
-    disk = OverlayDisk(Zeroes(M))
+    disk = OverlayDisk(Zeroes(M), swap=SwapFile, memory_bytes=memory_bytes)
     disk.set_blob_store(store)
     marks: list[tuple[dict[str, Any], bytes]] = []
     for step in range(1000):
@@ -222,12 +229,19 @@ def test_d10_a_thousand_states_and_random_jumps_between_them() -> None:
 @given(
     st.lists(
         st.tuples(st.integers(0, SIZE // 512 - 1), st.integers(1, 200), st.sampled_from("wzrsl")), max_size=16
-    )
+    ),
+    st.booleans(),
+    st.sampled_from([1, 2, 100]),
 )
-def test_disk_behaves_as_an_array_of_bytes(operations: list[tuple[int, int, str]]) -> None:
-    base, store = Base(), Store()
-    disk, model = OverlayDisk(base), bytearray(base.data)
-    disk.set_blob_store(store)
+def test_disk_behaves_as_an_array_of_bytes(
+    operations: list[tuple[int, int, str]], with_store: bool, clusters: int
+) -> None:
+    base = Base()
+    disk, model = (
+        OverlayDisk(base, swap=SwapFile, memory_bytes=clusters * CLUSTER_BYTES),
+        bytearray(base.data),
+    )
+    disk.set_blob_store(Store() if with_store else None)
     saved = (disk.save_state(), bytes(model))
     for number, (sector, count, kind) in enumerate(operations):
         offset, size = sector * 512, min(count * 512, SIZE - sector * 512)
@@ -243,3 +257,54 @@ def test_disk_behaves_as_an_array_of_bytes(operations: list[tuple[int, int, str]
             disk.write_zeroes(offset, size) if kind == "z" else disk.pwrite(offset, data)
             model[offset : offset + size] = data
     assert disk.pread(0, SIZE) == model
+    disk.close()
+
+
+def test_what_a_guest_writes_does_not_grow_in_memory() -> None:
+    """An overlay was held in memory: a guest that wrote a GiB took as much."""
+    disk = OverlayDisk(Zeroes(1 << 30), swap=SwapFile, memory_bytes=M)
+    tracemalloc.start()
+    try:
+        for i in range(1024):
+            disk.pwrite(i * CLUSTER_BYTES, i.to_bytes(2, "big") * (CLUSTER_BYTES // 2))
+        assert tracemalloc.get_traced_memory()[1] < 3 * M
+    finally:
+        tracemalloc.stop()
+    for i in (0, 17, 900, 1023):
+        assert disk.pread(i * CLUSTER_BYTES + 40, 2) == i.to_bytes(2, "big")
+    disk.close()
+
+
+def test_a_swap_that_is_full_fails_the_write_which_then_had_no_effect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, real = OverlayDisk(Zeroes(M), swap=SwapFile, memory_bytes=2 * CLUSTER_BYTES), os.pwrite
+    for i in range(5):
+        disk.pwrite(i * CLUSTER_BYTES, b"%d" % i)
+
+    def full(*args: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(BlockError, match="TMPDIR") as caught:
+        disk.pwrite(2 * CLUSTER_BYTES - 1, b"xxx")
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.setattr(os, "pwrite", real)
+    assert [disk.pread(i * CLUSTER_BYTES, 1) for i in range(5)] == [b"%d" % i for i in range(5)]
+    disk.pwrite(2 * CLUSTER_BYTES - 1, b"xxx")
+    assert disk.pread(2 * CLUSTER_BYTES - 2, 4) == b"\0xxx"[:4]
+    disk.close()
+
+
+def test_places_in_the_swap_are_used_again() -> None:
+    swap = SwapFile()
+    store = ClusterStore(lambda: swap, CLUSTER_BYTES)
+    for turn in range(50):
+        for cluster in range(4):
+            store.put({cluster: bytearray([turn]) * CLUSTER_BYTES})
+    assert sorted(store) == [0, 1, 2, 3] and 2 in store and 9 not in store
+    assert [store.get(c) for c in range(4)] == [bytes([49]) * CLUSTER_BYTES] * 4
+    assert 0 < swap.size_bytes() <= 4 * CLUSTER_BYTES
+    store.drop(0)
+    assert store.get(0) is None
+    store.close()
