@@ -14,12 +14,17 @@ import socket
 import ssl
 import stat
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any, TypeVar
 
 from machine.block.errors import BlockError, from_oserror
 from machine.block.sched import Scheduler, Task
 
+T = TypeVar("T")
 _CHUNK = 1 << 18
+_THREADS = 8
 
 
 class HostClock:
@@ -41,6 +46,9 @@ class SocketPoller:
         self._sched = sched
         self._selector = selectors.DefaultSelector()
         self._tasks: dict[tuple[int, int], Task[object]] = {}
+        self._calls: dict[Future[Any], Task[Any]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._woken, self._wake = -1, -1  # a pipe to which threads write when they are done
 
     @classmethod
     def of(cls, sched: Scheduler) -> SocketPoller:
@@ -50,18 +58,59 @@ class SocketPoller:
         return sched.poller
 
     def waiting(self) -> bool:
-        return bool(self._tasks)
+        return bool(self._tasks or self._calls)
 
     def poll(self, timeout_ns: int | None) -> None:
-        if not self._tasks:
+        if not self.waiting():
             if timeout_ns:
                 time.sleep(timeout_ns / 1e9)
             return
         for key, mask in self._selector.select(None if timeout_ns is None else timeout_ns / 1e9):
+            if key.fd == self._woken:
+                self._end_calls()
+                continue
             for bit in (selectors.EVENT_READ, selectors.EVENT_WRITE):
                 task = self._tasks.get((key.fd, bit)) if mask & bit else None
                 if task is not None:
                     self._sched.ready(task)
+
+    def _end_calls(self) -> None:
+        os.read(self._woken, 4096)
+        for future, task in tuple(self._calls.items()):
+            if future.done():
+                self._sched.ready(task)
+
+    async def offload(self, call: Callable[[], T]) -> T:
+        """Run a blocking call of the host in a thread, and other tasks meanwhile; return what it returns.
+
+        A task that is cancelled here waits for the call's end first: the call may use the task's buffers.
+        """
+        task = self._sched.current
+        if task is None:
+            raise RuntimeError("a call is offloaded outside a task")
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_THREADS, "block")
+            self._woken, self._wake = os.pipe()
+            self._selector.register(self._woken, selectors.EVENT_READ)
+        future = self._pool.submit(call)
+        self._calls[future] = task
+        future.add_done_callback(lambda _: os.write(self._wake, b"\0"))
+        try:
+            while not future.done():
+                await self._sched.park("a call of the host")
+        except BaseException:
+            wait([future])
+            raise
+        finally:
+            del self._calls[future]
+        return future.result()
+
+    def __del__(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._selector.close()
+            os.close(self._woken)
+            os.close(self._wake)
 
     def _update(self, fd: int) -> None:
         mask = sum(bit for bit in (selectors.EVENT_READ, selectors.EVENT_WRITE) if (fd, bit) in self._tasks)

@@ -6,14 +6,17 @@ import errno
 import mmap
 import os
 import stat
+from collections.abc import Callable
 
 from machine.block import flags as F
 from machine.block.drivers import hostfile
 from machine.block.errors import BlockError, ImageFormatError, UnsupportedError, from_oserror
 from machine.block.extent import HostExtent
 from machine.block.flags import Perm, Status
+from machine.block.hostio import SocketPoller
 from machine.block.node import Buffer, Node
 from machine.block.options import OptionReader
+from machine.block.sched import CoMutex
 
 _DIRECT_ALIGN = 4096
 _DIRECT_MAX = 1 << 20
@@ -22,15 +25,17 @@ _DIRECT_MAX = 1 << 20
 class FileNode(Node):
     """A host file.
 
-    Options: ``filename``; ``locking`` on, off or auto; ``aio`` (inline or threads, accepted for carrying
-    options over; requests run inline); the common ``cache.direct``, ``cache.no-flush``, ``discard``.
+    Options: ``filename``; ``locking`` on, off or auto; ``aio`` inline, or threads for files that are slow (native and
+    io_uring mean the same); the common ``cache.direct``, ``cache.no-flush``, ``discard``.
     """
 
     driver = "file"
 
     async def drv_open(self, options: OptionReader) -> None:
         self.filename = options.text("filename")
-        options.choice("aio", ("inline", "threads", "native", "io_uring"), "inline")
+        aio = options.choice("aio", ("inline", "threads", "native", "io_uring"), "inline")
+        self._threads = SocketPoller.of(self.sched) if aio != "inline" else None
+        self._scratch_lock = CoMutex(self.sched, f"direct I/O of {self.name}")
         locking = options.choice("locking", ("on", "off", "auto"), "auto")
         self._fd = -1
         self._data: tuple[int, int] = (0, 0)
@@ -108,20 +113,43 @@ class FileNode(Node):
             self._locks.hold(perm, shared)
         self._held = (perm, shared)
 
-    async def drv_read(self, offset: int, buf: memoryview, flags: int) -> None:
+    async def _host(self, call: Callable[[], None], what: str) -> None:
+        """Do something with the file, in a thread where that is asked for. Raises BlockError."""
         try:
-            if self._scratch is not None:
-                self._read_direct(offset, buf)
-                return
-            got = os.preadv(self._fd, [buf], offset)
-            while got < len(buf):
-                more = os.preadv(self._fd, [buf[got:]], offset + got)
-                if more == 0:
-                    buf[got:] = bytes(len(buf) - got)  # somebody shortened the file: reads zero
-                    return
-                got += more
+            if self._threads is None:
+                call()
+            else:
+                await self._threads.offload(call)
         except OSError as error:
-            raise from_oserror(error, f"reading {self.filename} at {offset}") from error
+            raise from_oserror(error, what.format(self.filename)) from error
+
+    async def drv_read(self, offset: int, buf: memoryview, flags: int) -> None:
+        if self._threads is None and self._scratch is None:
+            try:
+                self._read_all(offset, buf)
+            except OSError as error:
+                raise from_oserror(error, f"reading {self.filename} at {offset}") from error
+        elif self._scratch is not None:
+            async with self._scratch_lock:
+                await self._host(lambda: self._read_direct(offset, buf), f"reading {{}} at {offset}")
+        elif (got := self._read_cached(offset, buf)) < len(buf):
+            await self._host(lambda: self._read_all(offset + got, buf[got:]), f"reading {{}} at {offset}")
+
+    def _read_cached(self, offset: int, buf: memoryview) -> int:
+        """Read what needs no waiting, and return how much that is."""
+        try:
+            return os.preadv(self._fd, [buf], offset, os.RWF_NOWAIT)
+        except OSError:
+            return 0
+
+    def _read_all(self, offset: int, buf: memoryview) -> None:
+        got = os.preadv(self._fd, [buf], offset)
+        while got < len(buf):
+            more = os.preadv(self._fd, [buf[got:]], offset + got)
+            if more == 0:
+                buf[got:] = bytes(len(buf) - got)  # somebody shortened the file: reads zero
+                return
+            got += more
 
     def _read_direct(self, offset: int, buf: memoryview) -> None:
         assert self._scratch is not None
@@ -133,26 +161,31 @@ class FileNode(Node):
             buf[got:] = bytes(len(buf) - got)
 
     async def drv_write(self, offset: int, data: Buffer, flags: int) -> None:
-        try:
-            if self._scratch is not None:
-                with memoryview(self._scratch) as scratch:
-                    scratch[: len(data)] = data
-                    self._write_all(offset, scratch[: len(data)])
-                return
-            done = os.pwrite(self._fd, data, offset)
-            if done < len(data):
-                self._write_all(offset + done, memoryview(data)[done:])
-        except OSError as error:
-            raise from_oserror(error, f"writing {self.filename} at {offset}") from error
+        if self._threads is None and self._scratch is None:
+            try:
+                done = os.pwrite(self._fd, data, offset)
+                if done < len(data):
+                    self._write_all(offset + done, memoryview(data)[done:])
+            except OSError as error:
+                raise from_oserror(error, f"writing {self.filename} at {offset}") from error
+        elif self._scratch is None:
+            view = memoryview(data)
+            await self._host(lambda: self._write_all(offset, view), f"writing {{}} at {offset}")
+        else:
+            async with self._scratch_lock:
+                await self._host(lambda: self._write_direct(offset, data), f"writing {{}} at {offset}")
+
+    def _write_direct(self, offset: int, data: Buffer) -> None:
+        assert self._scratch is not None
+        with memoryview(self._scratch) as scratch:
+            scratch[: len(data)] = data
+            self._write_all(offset, scratch[: len(data)])
 
     async def drv_copy_in(self, offset: int, extent: HostExtent) -> None:
         if self._scratch is not None:
             raise UnsupportedError(f"{self.name}: copy offloading goes through the page cache")
         self._data = (0, 0)
-        try:
-            extent.copy_to(self._fd, offset)
-        except OSError as error:
-            raise from_oserror(error, f"copying to {self.filename} at {offset}") from error
+        await self._host(lambda: extent.copy_to(self._fd, offset), f"copying to {{}} at {offset}")
 
     def extent(self, offset: int, length: int) -> HostExtent:
         """Return a range of the file as the payload of another node's ``copy_in``."""
@@ -197,10 +230,7 @@ class FileNode(Node):
             raise from_oserror(error, f"discarding in {self.filename} at {offset}") from error
 
     async def drv_flush_disk(self) -> None:
-        try:
-            os.fdatasync(self._fd)
-        except OSError as error:
-            raise from_oserror(error, f"flushing {self.filename}") from error
+        await self._host(lambda: os.fdatasync(self._fd), "flushing {}")
 
     async def drv_truncate(self, size: int, prealloc: str) -> None:
         if not self.growable:
