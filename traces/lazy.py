@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,9 @@ from urllib.parse import quote
 
 from .errors import TraceWriteError
 from .files import check_file, sqlite_errors
+from .graft import Pages, graft
 from .schema import FORMAT, migrate
+from .stretch import replace_rows
 
 #: The lazy tables, and how their rows are told to be the same for a fill that comes again.
 LAZY_TABLES: Final = ("insns", "mem", "calls", "traps", "syscalls", "mmio", "csr", "switches", "dma")
@@ -33,6 +35,8 @@ CONTENT_INDEXES: Final = {
 }
 _BUSY_S: Final = 30.0
 _CACHE_KIB: Final = 65536
+#: Of rows that are made as pages: they need no overflow pages then.
+_LEAST_PAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +64,20 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of one table for a stretch; the arguments are those of ``LazyStore.write_stretch``."""
+    """The rows of one table for a stretch.
+
+    Args:
+        columns, rows: what is inserted. updates: SQL and arguments that complete earlier rows.
+        state: JSON-able: what a fill that continues where the stretch ends needs.
+        pages: in place of ``rows``: the rows as pages of the table, made for ``LazyStore.declaration``.
+    """
 
     want: Want
     columns: Sequence[str]
     rows: Iterable[Sequence[Any]]
     updates: tuple[str, Iterable[Sequence[Any]]] | None = None
     state: Any = None
+    pages: Pages | None = None
 
 
 def subtract(low: int, high: int, covered: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -223,32 +234,53 @@ class LazyStore:
 
     # writing
 
-    def write_stretch(
-        self,
-        want: Want,
-        low: int,
-        high: int,
-        columns: Sequence[str],
-        rows: Iterable[Sequence[Any]],
-        updates: tuple[str, Iterable[Sequence[Any]]] | None = None,
-        state: Any = None,
-        beside: Sequence[Part] = (),
-    ) -> int:
-        """Store all wanted rows of ``low..high`` and say so, in one transaction; return how many they are.
+    def write_stretch(self, low: int, high: int, parts: Sequence[Part]) -> int:
+        """Store all wanted rows of ``low..high`` and say so, in one transaction; return how many the first part's are.
 
         Args:
-            columns, rows: what is inserted. updates: SQL and arguments that complete earlier rows.
-            state: JSON-able: what a fill that continues at ``high`` needs.
-            beside: rows of other tables of the same stretch, that were found on the way.
+            parts: of the table that was asked for, then of others whose rows were found on the way; one may be pages.
 
         Raises:
             TraceWriteError: the database can't be written (disk full, in use).
         """
+        grafted = 0
+        for part in parts:
+            if part.pages is not None:
+                grafted = self._graft(part.want.table, part.pages, low)
+                if not grafted:
+                    self._lend(part.pages)
         with self._transaction() as db:
-            count = _replace(db, Part(want, columns, rows, updates, state), low, high)
-            for part in beside:
-                _replace(db, part, low, high)
-        return count
+            counts = [replace_rows(db, part, low, high, grafted if part.pages else 0) for part in parts]
+            return counts[0]
+
+    def declaration(self, table: str) -> bytes:
+        """Return an SQLite database of two pages that holds nothing but a table as it is declared here, empty.
+
+        Raises:
+            TraceWriteError: the database can't be written.
+        """
+        with self._writing() as db:
+            (declared,) = db.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+            page_bytes = max(_LEAST_PAGE, *db.execute("PRAGMA page_size").fetchone())
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty:
+            empty.execute(f"PRAGMA page_size = {page_bytes}")
+            empty.execute(declared)
+            return empty.serialize()
+
+    def _graft(self, table: str, pages: Pages, low: int) -> int:
+        """Put pages behind a table's rows; return how many rows they are, 0 where they must be inserted."""
+        with self._writing() as db:
+            return pages.rows if graft(db, self.path, table, pages, low, sync=not self.side) else 0
+
+    def _lend(self, pages: Pages) -> None:
+        """Put rows where the writer can read them, as the database ``image``.
+
+        SQLite copies a table's rows from one database to another as they are, where both declare it alike.
+        """
+        with self._writing() as db:
+            if not any(name == "image" for _, name, _ in db.execute("PRAGMA database_list")):
+                db.execute("ATTACH ':memory:' AS image")
+            db.deserialize(pages.database(), name="image")
 
     def make_table(self, name: str, columns: Sequence[str]) -> None:
         """Make the table of a query that the schema does not know, where it is not there yet; ``icount`` is its first.
@@ -267,17 +299,36 @@ class LazyStore:
             self._reader.close()
             self._reader = None
 
-    def drop_index(self, table: str) -> None:
-        """Drop a table's index by content, before very many rows."""
+    def drop_indexes(self, table: str) -> None:
+        """Drop a table's indexes, before very many rows."""
         with self._transaction() as db:
-            db.execute(f"DROP INDEX IF EXISTS {CONTENT_INDEXES[table][0]}")
+            found = db.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL",
+                (table,),
+            )
+            for (name,) in found.fetchall():
+                db.execute(f'DROP INDEX "{name}"')
 
-    def make_index(self, table: str) -> None:
-        """Make the index that ``drop_index`` dropped: for the first question that looks for something."""
+    def make_index(self, table: str, where: str) -> None:
+        """Make an index for rows that are looked for, where ``drop_indexes`` left none.
+
+        Args:
+            where: the condition, as literally as the question has it. Of calls only those rows are indexed: all of them
+                would take seconds; of accesses to memory all, as ranges of addresses overlap.
+        """
         name, columns = CONTENT_INDEXES[table]
-        if not self.read(f"SELECT 1 FROM {self._schema} WHERE type = 'index' AND name = ?", (name,)):
+        if self._has_index(name):
+            return
+        statement = f"{name} ON {table} {columns}"
+        if table == "calls":
+            name = f"{table}_{hashlib.blake2b(where.encode(), digest_size=6).hexdigest()}"
+            statement = f"{name} ON {table} (icount) WHERE {where}"
+        if not self._has_index(name):
             with self._transaction() as db:
-                db.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {table} {columns}")
+                db.execute(f"CREATE INDEX IF NOT EXISTS {statement}")
+
+    def _has_index(self, name: str) -> bool:
+        return bool(self.read(f"SELECT 1 FROM {self._schema} WHERE type = 'index' AND name = ?", (name,)))
 
     @property
     def _schema(self) -> str:
@@ -295,9 +346,17 @@ class LazyStore:
         return bytes(rows[0][0]) if rows else None
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Iterator[sqlite3.Connection]:
         try:
-            db = self._open_writer()
+            yield self._open_writer()
+        except (sqlite3.Error, OSError) as e:
+            raise TraceWriteError(
+                f"{self.path}: rows can't be stored: {e}; free some space, or close other users"
+            ) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._writing() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -306,10 +365,6 @@ class LazyStore:
                 with suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
-        except (sqlite3.Error, OSError) as e:
-            raise TraceWriteError(
-                f"{self.path}: rows can't be stored: {e}; free some space, or close other users"
-            ) from None
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._writer is None:
@@ -348,46 +403,6 @@ class LazyStore:
             row = None
         if row is None or row[0] != identity:
             self.path.unlink()
-
-
-def _replace(db: sqlite3.Connection, part: Part, low: int, high: int) -> int:
-    """Put all wanted rows of a stretch in place of those that are there, and say so; return how many they are."""
-    want = part.want
-    names = ", ".join(f'"{c}"' for c in part.columns)
-    insert = f"INSERT INTO {want.table} ({names}) VALUES ({', '.join('?' * len(part.columns))})"
-    db.execute(
-        f"DELETE FROM {want.table} WHERE icount >= ? AND icount < ? AND ({want.where})",
-        (low, high, *want.args),
-    )
-    count = db.executemany(insert, part.rows).rowcount
-    if part.updates is not None:
-        db.executemany(*part.updates)
-    _cover(db, want, low, high)
-    key = (want.table, want.params)
-    db.execute(
-        "DELETE FROM lazy_state WHERE probe = ? AND params = ? AND icount >= ? AND icount <= ?",
-        (*key, low, high),
-    )
-    if part.state is not None:
-        db.execute("INSERT INTO lazy_state VALUES (?, ?, ?, ?)", (*key, high, json.dumps(part.state)))
-    return max(count, 0)
-
-
-def _cover(db: sqlite3.Connection, want: Want, low: int, high: int) -> None:
-    """Say that a stretch is filled: neighbours become one interval; all rows there make filters needless."""
-    key = (want.table, want.params)
-    touching = db.execute(
-        "SELECT icount_from, icount_to FROM coverage WHERE probe = ? AND params = ?"
-        " AND icount_from <= ? AND icount_to >= ?",
-        (*key, high, low),
-    ).fetchall()
-    start = min([low, *(a for a, _ in touching)])
-    end = max([high, *(b for _, b in touching)])
-    db.executemany(
-        "DELETE FROM coverage WHERE probe = ? AND params = ? AND icount_from = ?",
-        [(*key, a) for a, _ in touching],
-    )
-    db.execute("INSERT INTO coverage VALUES (?, ?, ?, ?)", (*key, start, end))
 
 
 def _side_path(trace: Path) -> Path:

@@ -10,9 +10,10 @@ from typing import Final
 from machine.tcg._core import ffi, lib
 from machine.tcg.engine import RECORD
 
-#: Words of a row: icount, hart, depth, pc, target, context, ret_icount (-1: no return came), a0..a7, ret.
-ROW_WORDS: Final = 16
-#: Words of a return whose call's row was made by an earlier ``feed``: ret_icount, ret, icount of the call.
+#: What a row's words are; ret_icount is -1 where no return came.
+ROW: Final = tuple("icount hart depth pc target context ret_icount a0 a1 a2 a3 a4 a5 a6 a7 ret".split())
+ROW_WORDS: Final = len(ROW)
+#: Words of a return whose call's row was cleared before it came: ret_icount, ret, icount of the call.
 RETURN_WORDS: Final = 3
 _STATE_WORDS: Final = 5
 #: Open calls at most; where a guest has more of them, all are forgotten, and have no return.
@@ -47,11 +48,8 @@ class CallPairs:
     ) -> None:
         self.close()
 
-    def feed(self, records: bytes) -> tuple[memoryview, memoryview]:
-        """Take records; return the rows of the calls in them, and the returns of calls of earlier feeds.
-
-        Returns:
-            two views of words, ROW_WORDS and RETURN_WORDS for each; they are valid until the next ``feed``.
+    def feed(self, records: bytes | memoryview) -> None:
+        """Take records: of the calls in them come rows, and returns of calls whose rows were cleared.
 
         Raises:
             ValueError: the bytes are not whole records. MemoryError: the host has none; close this object then.
@@ -61,9 +59,20 @@ class CallPairs:
             raise ValueError(f"{len(records)} bytes are not whole records of {RECORD.size}")
         if lib.wb_callpairs_feed(self._p, ffi.from_buffer(records), count):
             raise MemoryError("no memory for the calls of this stretch")
+
+    def found(self) -> tuple[memoryview, memoryview]:
+        """Return the rows and the returns since ``clear``.
+
+        Returns:
+            two views of words, ROW_WORDS and RETURN_WORDS for each; they are valid until the next ``feed``.
+        """
         n = ffi.new("uint32_t *")
         rows = _words(lib.wb_callpairs_rows(self._p, n), n[0] * ROW_WORDS)
         return rows, _words(lib.wb_callpairs_returns(self._p, n), n[0] * RETURN_WORDS)
+
+    def clear(self) -> None:
+        """Forget the rows and returns that were found, not what is open."""
+        lib.wb_callpairs_clear(self._p)
 
     def save(self) -> list[int]:
         """Return what is open, for ``load``."""

@@ -107,8 +107,8 @@ const void *wb_probe_records(Machine *m,
                              uint32_t *n); /* takes them: valid until the next run; 128 bytes each */
 
 /* pairing calls with returns (core/callpairs.h): needs no machine. feed takes probes' records in the run's
- * order, and makes rows of 16 words and returns of 3, valid until it is called again; -1: no memory. What is
- * open is saved as 5 words a frame. */
+ * order, and adds rows of 16 words and returns of 3, valid until it is called again or they are cleared; -1:
+ * no memory. What is open is saved as 5 words a frame. */
 typedef struct WbCallPairs WbCallPairs;
 WbCallPairs *wb_callpairs_create(void); /* NULL: no memory */
 void wb_callpairs_destroy(WbCallPairs *p);
@@ -118,6 +118,26 @@ const uint64_t *wb_callpairs_returns(const WbCallPairs *p, uint32_t *n); /* of c
 uint32_t wb_callpairs_open(const WbCallPairs *p);                        /* how many frames are open */
 void wb_callpairs_save(const WbCallPairs *p, uint64_t *out);
 int wb_callpairs_load(WbCallPairs *p, const uint64_t *in, uint32_t n); /* -1: too many, or no memory */
+void wb_callpairs_clear(WbCallPairs *p); /* forgets rows and returns, not what is open */
+
+/* rows as pages of an SQLite table (core/rowimage.h): kinds and words are of the columns, of which the first
+ * is the key; gate is the word that says whether LATE columns are there. What is returned is valid until
+ * cleared. */
+typedef struct WbRowImage WbRowImage;
+WbRowImage *wb_rowimage_create(const uint8_t *kinds, const uint8_t *words, uint32_t columns,
+                               uint32_t row_words, uint32_t gate, const uint8_t *first_page,
+                               uint32_t bytes); /* NULL: no such columns or page, or no memory */
+void wb_rowimage_destroy(WbRowImage *p);
+void wb_rowimage_clear(WbRowImage *p);
+int wb_rowimage_name(WbRowImage *p, uint64_t word, const uint8_t *text, uint32_t len); /* -1: too long */
+int wb_rowimage_add(WbRowImage *p, const uint64_t *rows, uint32_t n, uint32_t *taken, uint64_t *unnamed);
+uint32_t wb_rowimage_leaves(const WbRowImage *p);
+/* Ends the rows: a whole database. NULL: no memory. */
+const uint8_t *wb_rowimage_database(WbRowImage *p, uint64_t *size);
+/* Ends the rows: pages numbered from `number` on. before: a leaf that is elsewhere and comes first, and its
+ * last key; 0: none. tops: pairs of page and last key. NULL: not two leaves, or no memory. */
+const uint8_t *wb_rowimage_subtrees(WbRowImage *p, uint32_t number, uint64_t before, uint64_t last,
+                                    uint64_t *size, const uint64_t **tops, uint32_t *n);
 
 /* text */
 uint32_t wb_disasm(Machine *m, const uint8_t *code, uint32_t avail, uint64_t pc, char *out, uint64_t size);

@@ -495,9 +495,13 @@ class Engine:
 
         ``run`` returns RECORDS when there is no room for more: take them and run on.
         """
+        return bytes(self.view_records())
+
+    def view_records(self) -> memoryview:
+        """Return what ``take_records`` returns where it lies: valid until the next run."""
         n = ffi.new("uint32_t *")
         records = lib.wb_probe_records(self._m, n)
-        return bytes(ffi.buffer(records, n[0] * RECORD.size)) if n[0] else b""
+        return memoryview(ffi.buffer(records, n[0] * RECORD.size) if n[0] else b"")
 
     def take_counts(self) -> dict[int, int]:
         """Return how often each pc was met by probes that count, since ``set_probes``.

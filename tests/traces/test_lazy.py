@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traces.errors import TraceWriteError
-from traces.lazy import LazyStore, Want, subtract
+from traces.lazy import LazyStore, Part, Want, subtract
 from traces.queries.memory import want_mem
+from traces.queries.tasks import want_calls
 from traces.schema import APPLICATION_ID, MIGRATIONS, migrate
 
 COLUMNS = ("icount", "hart", "pc", "priv")
@@ -33,7 +34,7 @@ def trace(tmp_path: Path) -> Path:
 
 
 def fill(store: LazyStore, want: Want, low: int, high: int) -> None:
-    store.write_stretch(want, low, high, COLUMNS, [(i, 0, 4 * i, 1) for i in range(low, high)])
+    store.write_stretch(low, high, [Part(want, COLUMNS, [(i, 0, 4 * i, 1) for i in range(low, high)])])
 
 
 @given(st.integers(0, 40), st.integers(1, 40), INTERVALS)
@@ -65,7 +66,7 @@ def test_coverage_is_the_union_of_what_was_filled(
 def test_a_stretch_that_fails_leaves_neither_rows_nor_coverage(trace: Path) -> None:
     with LazyStore.open(trace, "a") as store:
         with pytest.raises(TraceWriteError, match="can't be stored"):
-            store.write_stretch(INSNS, 0, 10, COLUMNS, [(1, 0, 0, 1), (1, 0, 0, 1)])
+            store.write_stretch(0, 10, [Part(INSNS, COLUMNS, [(1, 0, 0, 1), (1, 0, 0, 1)])])
         assert store.covered(INSNS) == []
         assert store.read("SELECT count(*) FROM insns") == [(0,)]
 
@@ -75,10 +76,10 @@ def test_rows_of_all_replace_rows_of_some(trace: Path) -> None:
     row = (5, 0, 0, "w", 0x100, 0x100, 8, 7)
     some = want_mem("w", vaddr=(0x104, 0x104))
     with LazyStore.open(trace, "a") as store:
-        store.write_stretch(some, 0, 10, columns, [row])
+        store.write_stretch(0, 10, [Part(some, columns, [row])])
         assert store.missing(some, 0, 20) == [(10, 20)]
         assert store.missing(want_mem(), 0, 20) == [(0, 20)]
-        store.write_stretch(want_mem(), 0, 10, columns, [row, (6, *row[1:])])
+        store.write_stretch(0, 10, [Part(want_mem(), columns, [row, (6, *row[1:])])])
         assert store.read("SELECT icount FROM mem ORDER BY 1") == [(5,), (6,)]
         # what holds everything holds every filter
         assert store.missing(want_mem("r", paddr=(0, 7)), 0, 10) == []
@@ -86,7 +87,7 @@ def test_rows_of_all_replace_rows_of_some(trace: Path) -> None:
 
 def test_what_later_steps_complete_is_filled_up_to_its_old_end(trace: Path) -> None:
     with LazyStore.open(trace, "a") as store:
-        store.write_stretch(TRAPS, 50, 80, ("icount",), [])
+        store.write_stretch(50, 80, [Part(TRAPS, ("icount",), [])])
         assert store.missing(TRAPS, 50, 80) == []
         assert store.missing(TRAPS, 60, 90) == [(80, 90)]
         # a return in 50..80 may be of a trap in 40..50
@@ -95,10 +96,10 @@ def test_what_later_steps_complete_is_filled_up_to_its_old_end(trace: Path) -> N
 
 def test_state_is_found_where_a_fill_continues(trace: Path) -> None:
     with LazyStore.open(trace, "a") as store:
-        store.write_stretch(TRAPS, 0, 10, ("icount",), [], state={"open": {"1": [3]}})
+        store.write_stretch(0, 10, [Part(TRAPS, ("icount",), [], state={"open": {"1": [3]}})])
         assert store.state_at(TRAPS, 10) == {"open": {"1": [3]}}
         assert store.state_at(TRAPS, 9) is None
-        store.write_stretch(TRAPS, 5, 20, ("icount",), [], state={})
+        store.write_stretch(5, 20, [Part(TRAPS, ("icount",), [], state={})])
         assert store.state_at(TRAPS, 10) is None
 
 
@@ -142,11 +143,29 @@ def test_an_index_by_content_comes_back_when_it_is_asked_for(trace: Path) -> Non
         return {row[0] for row in store.read("SELECT name FROM sqlite_master WHERE type = 'index'")}
 
     with LazyStore.open(trace, "a") as store:
-        store.drop_index("calls")
-        assert "calls_symbol" not in indexes(store)
-        store.make_index("calls")
-        store.make_index("calls")
-        assert "calls_symbol" in indexes(store)
+        store.drop_indexes("mem")
+        assert "mem_paddr" not in indexes(store)
+        store.make_index("mem", "paddr = 5")
+        store.make_index("mem", "paddr = 6")
+        assert "mem_paddr" in indexes(store)
+
+
+def test_of_very_many_calls_only_those_that_are_looked_for_are_indexed(trace: Path) -> None:
+    """Looking for one function's calls after all calls had been filled read the whole table each time."""
+    columns = ("icount", "hart", "depth", "pc", "target", "symbol")
+    with LazyStore.open(trace, "a") as store:
+        store.drop_indexes("calls")
+        rows = [(i, 0, 0, 4, i % 7, f"f{i % 7}") for i in range(100)]
+        store.write_stretch(0, 100, [Part(want_calls(), columns, rows)])
+        for where in (want_calls(3).where, "symbol = 'f3'"):
+            question = f"SELECT count(*) FROM calls WHERE icount >= 0 AND icount < 90 AND {where}"
+            store.make_index("calls", where)
+            store.make_index("calls", where)
+            assert "USING INDEX calls_" in str(store.read(f"EXPLAIN QUERY PLAN {question}"))
+            assert store.read(question) == [(13,)]
+        # where the index of all symbols is there, no other is needed
+        store.drop_indexes("calls")
+        assert store.read("SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'calls'") == []
 
 
 def test_a_trace_of_the_first_format_keeps_what_is_known_but_calls(tmp_path: Path) -> None:

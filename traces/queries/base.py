@@ -65,22 +65,9 @@ class Stretch(NamedTuple):
     completions: Iterable[Sequence[Any]] = ()
 
 
-class Paired(NamedTuple):
-    """Calls of a stretch, by column, each with its return where that came; and returns of calls of earlier stretches.
-
-    Args:
-        columns: icount, hart, depth, pc, target, context, ret_icount, a0..a7, ret; the last and ret_icount are None
-            where no return came.
-        returns: (ret_icount, ret, icount of the call).
-    """
-
-    columns: Sequence[Sequence[Any]]
-    returns: Iterable[tuple[int, ...]]
-
-
 State = dict[str, Any]
 Function = Callable[[Iterator[Record], State, Names], Stretch]
-PairFunction = Callable[[Paired, Names], Stretch]
+NamesFunction = Callable[[], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +78,9 @@ class Query:
         name: the table. columns: of a row, in order.
         probes: given the filter, what is recorded.
         run: records of a stretch, state and names to a Stretch; the state is JSON-able and changed in place.
-        pair: in place of ``run``: makes rows of calls that are paired with their returns already.
+        pair: in place of ``run``, for a table of calls, which are paired with their returns: returns of each column
+            that is a name what it names, another column. All other columns are called as a call's words are
+            (machine.tcg.callpairs), and ``icount`` is the table's key.
         complete: SQL that completes an earlier row, for tables whose rows end later than they begin.
         per_step: how many rows a step makes at most usually; for the estimate before a fill.
         names: what of a run is needed beside records: ``tasks``, ``texts``.
@@ -101,13 +90,13 @@ class Query:
     columns: tuple[str, ...]
     probes: Callable[[Mapping[str, Any]], list[ProbeNeed]]
     run: Function | None = None
-    pair: PairFunction | None = None
+    pair: NamesFunction | None = None
     complete: str = ""
     per_step: float = 0.01
     names: frozenset[str] = field(default_factory=frozenset)
 
     @property
-    def function(self) -> Function | PairFunction:
+    def function(self) -> Function | NamesFunction:
         """The function that makes the rows."""
         made = self.run or self.pair
         assert made is not None
@@ -144,10 +133,10 @@ def call_query(
     *,
     complete: str = "",
     per_step: float = 0.01,
-) -> Callable[[PairFunction], PairFunction]:
-    """Declare a function to be a query table of calls that are paired with their returns; as ``query``."""
+) -> Callable[[NamesFunction], NamesFunction]:
+    """Declare a function to be the ``pair`` of a query table of calls; as ``query``."""
 
-    def declare(function: PairFunction) -> PairFunction:
+    def declare(function: NamesFunction) -> NamesFunction:
         _declare(Query(name, tuple(columns.split()), probes, None, function, complete, per_step))
         return function
 

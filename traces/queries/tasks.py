@@ -17,7 +17,6 @@ from .base import (
     PROBE,
     A,
     Names,
-    Paired,
     ProbeNeed,
     Record,
     State,
@@ -36,17 +35,6 @@ def _calls(limits: Mapping[str, Any]) -> list[ProbeNeed]:
     return [ProbeNeed("CALL", low, high), ProbeNeed("RET", paired="target" in limits)]
 
 
-class _Symbols(dict[int, str]):
-    """Names of addresses, each asked for once."""
-
-    def __init__(self, names: Names) -> None:
-        self._names = names
-
-    def __missing__(self, address: int) -> str:
-        name = self[address] = self._names.symbol(address)
-        return name
-
-
 @call_query(
     "calls",
     "icount hart depth pc target symbol ret_icount a0 a1 a2 a3 a4 a5 a6 a7 ret",
@@ -54,24 +42,21 @@ class _Symbols(dict[int, str]):
     complete="UPDATE calls SET ret_icount = ?, ret = ? WHERE icount = ?",
     per_step=0.01,
 )
-def calls(paired: Paired, names: Names) -> Stretch:
+def calls() -> Mapping[str, str]:
     """Calls, each with its return where it came.
 
     A return belongs to the last open call with its target as return address and its stack pointer; in user mode, of
     its task. So switches of tasks and jumps out of many frames do no harm. ``depth`` counts the open calls of the
     same stack with higher stack pointers, of those that the fill records.
     """
-    columns = list(paired.columns)
-    # the name in place of the context
-    columns[5] = map(_Symbols(names).__getitem__, columns[4])  # type: ignore[call-overload]
-    return Stretch(zip(*columns, strict=False), paired.returns)
+    return {"symbol": "target"}
 
 
 def want_calls(target: int | None = None) -> Want:
     """Return what stands for the calls of a function by its address, or for all calls."""
     if target is None:
         return Want("calls", follows=True)
-    return Want("calls", (("target", [target, target]),), "target = ?", (signed(target),), True)
+    return Want("calls", (("target", [target, target]),), f"target = {signed(target)}", follows=True)
 
 
 def _syscalls(limits: Mapping[str, Any]) -> list[ProbeNeed]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from workbench.errors import InputError, MissingToolError, WorkbenchError
 
-from .harvest import Harvest, Job, harvest_here
+from .harvest import Harvest, Job, Take, deliver, harvest_here
 
 #: Stretches that a worker replays in one go: opening a trace costs about as much as replaying 10^8 steps.
 _TOGETHER: Final = 4
@@ -48,7 +48,7 @@ class Cluster:
         """End the connection; the cluster goes on."""
         self._client.close()
 
-    def run(self, job: Job, stretches: Sequence[tuple[int, int]]) -> Iterator[Harvest]:
+    def run(self, job: Job, stretches: Sequence[tuple[int, int]], take: Take) -> Iterator[Harvest]:
         """Yield the harvest of stretches, in order. Raises WorkbenchError: a worker failed, or there is none."""
         workers = len(self._client.scheduler_info()["workers"])
         if not workers:
@@ -62,7 +62,7 @@ class Cluster:
                     out.append(self._client.submit(_harvest, job, piece, pure=False))
                 if not out:
                     return
-                yield from self._gather(out.popleft())
+                yield from deliver(self._gather(out.popleft()), take)
         finally:
             for future in out:
                 future.cancel()

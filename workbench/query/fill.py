@@ -125,11 +125,14 @@ class Filler:
         self.store.put_cache("btf", zlib.compress(data, 1))
         return self._types
 
-    def ensure(self, want: Want, low: int | None = None, high: int | None = None) -> Filled:
+    def ensure(
+        self, want: Want, low: int | None = None, high: int | None = None, seek: str | None = None
+    ) -> Filled:
         """Make sure that all wanted rows of an interval are there.
 
         Args:
             want: the rows. low, high: the interval, end exclusive; None for the run's start and end.
+            seek: the condition in SQL by which they will be looked for; None: the one that is ``want``'s.
 
         Raises:
             QueryRefused: it would be absurdly many rows. Diverged: the replay is another run.
@@ -138,9 +141,8 @@ class Filler:
         end = self.trace.final_icount
         low, high = max(0, low or 0), end if high is None else min(high, end)
         gaps = self.store.missing(want, low, high) if low < high else []
-        if want.filter and want.table in CONTENT_INDEXES:
-            self.store.make_index(want.table)
         if not gaps:
+            self._index(want, seek)
             return Filled(0, 0)
         query = find_query(want.table)
         self.store.make_table(query.name, query.columns)
@@ -151,7 +153,13 @@ class Filler:
         beside = _BESIDE.get(want.table)
         if beside is not None and self.store.missing(beside, low, high) != gaps:
             beside = None
-        return self._fill(query, want, stretches, total, beside)
+        filled = self._fill(query, want, stretches, total, beside)
+        self._index(want, seek)
+        return filled
+
+    def _index(self, want: Want, seek: str | None) -> None:
+        if want.filter and want.table in CONTENT_INDEXES:
+            self.store.make_index(want.table, want.where if seek is None else seek)
 
     def _refuse(self, query: Query, want: Want, steps: int) -> None:
         rows = int(steps * query.per_step)
@@ -189,16 +197,27 @@ class Filler:
         done = rows = 0
         at: int | None = None
         if query.name in CONTENT_INDEXES and total * query.per_step > _MANY_ROWS and not want.filter:
-            self.store.drop_index(query.name)
+            self.store.drop_indexes(query.name)
         # millions of rows are made and none of them is in a cycle: looking for cycles would cost a third of the time
         collecting = gc.isenabled()
         gc.disable()
-        makers = [make_rows(each) for each in (want, beside) if each is not None]
+        makers = [make_rows(each, self.store, names) for each in (want, beside) if each is not None]
+
+        def begin(low: int) -> None:
+            nonlocal at
+            if at != low:
+                for maker in makers:
+                    maker.begin(self.store.state_at(maker.want, low) or {})
+                at = low
+
+        def take(low: int, records: bytes | memoryview) -> None:
+            begin(low)
+            for maker in makers:
+                maker.take(records)
+
         try:
-            for harvest in executor.run(job, stretches):
-                if at != harvest.low:
-                    for maker in makers:
-                        maker.begin(self.store.state_at(maker.want, harvest.low) or {})
+            for harvest in executor.run(job, stretches, take):
+                begin(harvest.low)
                 rows += self._keep(harvest, names, makers)
                 at = harvest.high
                 done += harvest.high - harvest.low
@@ -213,19 +232,10 @@ class Filler:
 
     def _keep(self, harvest: Harvest, names: RunNames, makers: list[RowMaker]) -> int:
         names.learn(harvest)
-        first, *others = [maker.part(harvest.records, names) for maker in makers]
-        if first.want.table != "dma":  # what devices wrote is seen by every replay
-            others.append(Part(_DMA, find_query("dma").columns, harvest.dma))
-        return self.store.write_stretch(
-            first.want,
-            harvest.low,
-            harvest.high,
-            first.columns,
-            first.rows,
-            first.updates,
-            first.state,
-            others,
-        )
+        parts = [maker.part(names) for maker in makers]
+        if parts[0].want.table != "dma":  # what devices wrote is seen by every replay
+            parts.append(Part(_DMA, find_query("dma").columns, harvest.dma))
+        return self.store.write_stretch(harvest.low, harvest.high, parts)
 
     def _job(self, query: Query, want: Want, beside: Want | None) -> Job:
         asked = want if beside is None else beside

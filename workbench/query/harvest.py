@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,7 +49,7 @@ class Harvest:
     """The records of a stretch, in order, and notes.
 
     Args:
-        low, high: the positions, end exclusive. records: of ``RECORD.size`` bytes each.
+        low, high: the positions, end exclusive. records: of ``RECORD.size`` bytes each; none where they were taken.
         tasks: (icount, task_struct, pid, comm): known at the begin, and learned on the way.
         texts: texts that arguments of system calls point to, by (icount, argument).
         dma: writes by devices: (icount, device, paddr, size, its first 8 bytes as a signed number).
@@ -63,12 +63,16 @@ class Harvest:
     dma: list[tuple[int, str, int, int, int]] = field(default_factory=list)
 
 
+#: Takes records of the harvest that begins at a position, in order; a view is valid for the call alone.
+Take = Callable[[int, "bytes | memoryview"], None]
+
+
 class Harvester:
     """A machine of its own that replays stretches. A context manager.
 
     Args:
         job: what to bring home. trace: an open trace, which stays the caller's, or None to open it.
-        types: the kernel's types, if they are known.
+        types: the kernel's types, if they are known. take: is given the records, and the harvest has none.
 
     Raises:
         QueryRefused: the kernel has no such function. TraceError, Diverged: as a replay.
@@ -76,8 +80,10 @@ class Harvester:
     Replay: consumes inputs; probes change nothing that a guest can see, and every digest passed is compared.
     """
 
-    def __init__(self, job: Job, types: Any = None) -> None:
+    def __init__(self, job: Job, types: Any = None, take: Take | None = None) -> None:
         self.job = job
+        self._take = take
+        self._low = 0
         self._trace = TraceReader.open(job.path)
         try:
             self._playback = Playback(self._trace, job.backend)
@@ -146,6 +152,7 @@ class Harvester:
         playback.board.on_dma = self._note_write
         while low < high:
             out = Harvest(low, high)
+            self._low = low
             self._chunks, self._count, self._dma = [], 0, out.dma
             if "tasks" in self.job.names:
                 self._note_all_tasks(out)
@@ -186,10 +193,14 @@ class Harvester:
                 engine.skip_probes_at(engine.icount)
 
     def _drain(self) -> None:
-        data = self._playback.board.engine.take_records()
-        if data:
-            self._chunks.append(data)
-            self._more(len(data) // RECORD.size)
+        data = self._playback.board.engine.view_records()
+        if not data:
+            return
+        if self._take is None:
+            self._chunks.append(bytes(data))
+        else:
+            self._take(self._low, data)
+        self._more(len(data) // RECORD.size)
 
     def _note_write(self, device: str, paddr: int, data: bytes) -> None:
         value = int.from_bytes(data[:8], "little")
@@ -245,8 +256,19 @@ class Harvester:
                 continue  # not paged in yet: the row keeps the address
 
 
-def harvest_here(job: Job, stretches: Iterable[tuple[int, int]], types: Any = None) -> Iterator[Harvest]:
+def harvest_here(
+    job: Job, stretches: Iterable[tuple[int, int]], types: Any = None, take: Take | None = None
+) -> Iterator[Harvest]:
     """Yield the harvest of stretches from a machine in this process."""
-    with Harvester(job, types) as harvester:
+    with Harvester(job, types, take) as harvester:
         for low, high in stretches:
             yield from harvester.harvest(low, high)
+
+
+def deliver(harvests: Iterable[Harvest], take: Take) -> Iterator[Harvest]:
+    """Yield harvests that were brought in elsewhere, their records taken out of them."""
+    for harvest in harvests:
+        if harvest.records:
+            take(harvest.low, harvest.records)
+            harvest.records = b""
+        yield harvest

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, Final
 
-from machine.tcg.callpairs import RETURN_WORDS, ROW_WORDS, CallPairs
+from machine.tcg.callpairs import RETURN_WORDS, ROW, ROW_WORDS, CallPairs
+from machine.tcg.rowimage import Column, Kind, RowImage
 from traces.errors import TraceError
-from traces.lazy import Part, Want
-from traces.queries import Query, Stretch, find_query
-from traces.queries.base import RECORD, Names, Paired
+from traces.lazy import LazyStore, Part, Want
+from traces.queries import Query, find_query
+from traces.queries.base import RECORD, Names, signed
 
-_RET_ICOUNT, _RET = 6, 15
+#: Words of a call that are not there before its return.
+_LATE: Final = ("ret_icount", "ret")
 
 
 class RowMaker:
@@ -24,19 +28,22 @@ class RowMaker:
         self.want = want
         self.query: Query = find_query(want.table)
         self._state: dict[str, Any] = {}
+        self._taken: list[bytes] = []
 
     def begin(self, state: dict[str, Any]) -> None:
         """Begin where a fill ended that left ``state``. Raises TraceError: the trace's state is damaged."""
-        self._state = state
+        self._state, self._taken = state, []
 
-    def rows(self, records: bytes, names: Names) -> Stretch:
-        """Return the rows of a stretch."""
+    def take(self, records: bytes | memoryview) -> None:
+        """Take records of a stretch, in order; a view is valid for this call alone."""
+        self._taken.append(bytes(records))
+
+    def part(self, names: Names) -> Part:
+        """Return the rows of the stretch whose records were taken, with all that is stored with them."""
         assert self.query.run is not None
-        return self.query.run(RECORD.iter_unpack(records), self._state, names)
-
-    def part(self, records: bytes, names: Names) -> Part:
-        """Return a stretch's rows with all that is stored with them."""
-        stretch = self.rows(records, names)
+        taken, self._taken = self._taken, []
+        records = chain.from_iterable(map(RECORD.iter_unpack, taken))
+        stretch = self.query.run(records, self._state, names)
         updates = (self.query.complete, stretch.completions) if self.query.complete else None
         return Part(self.want, self.query.columns, stretch.rows, updates, self.state)
 
@@ -50,26 +57,36 @@ class RowMaker:
 
 
 class Pairing(RowMaker):
-    """Makes the rows of a query of calls, which the engine's side pairs with their returns."""
+    """Makes the rows of a query of calls, as pages, of calls that are paired with their returns in C."""
 
-    def __init__(self, want: Want) -> None:
+    def __init__(self, want: Want, store: LazyStore, names: Names) -> None:
         super().__init__(want)
+        assert self.query.pair is not None
         self._pairs = CallPairs()
+        self._pages = RowImage(
+            store.declaration(want.table),
+            _columns(self.query.columns, self.query.pair()),
+            ROW_WORDS,
+            ROW.index("ret_icount"),
+            lambda word: names.symbol(signed(word)),
+        )
 
     def begin(self, state: dict[str, Any]) -> None:
+        self._pairs.clear()
         try:
             self._pairs.load(state.get("open", []))
         except ValueError as error:
             raise TraceError(f"lazy_state: damaged: {error}; delete its rows and those of coverage") from None
 
-    def rows(self, records: bytes, names: Names) -> Stretch:
-        assert self.query.pair is not None
-        rows, returns = self._pairs.feed(records)
-        columns: list[Any] = [rows[i::ROW_WORDS] for i in range(ROW_WORDS)]
-        columns[_RET_ICOUNT], columns[_RET] = columns[_RET_ICOUNT].tolist(), columns[_RET].tolist()
-        _blank(columns[_RET_ICOUNT], columns[_RET])
-        late = zip(*(returns[i::RETURN_WORDS] for i in range(RETURN_WORDS)), strict=True)
-        return self.query.pair(Paired(columns, late), names)
+    def take(self, records: bytes | memoryview) -> None:
+        self._pairs.feed(records)
+
+    def part(self, names: Names) -> Part:
+        rows, returns = self._pairs.found()
+        late = list(zip(*(returns[i::RETURN_WORDS] for i in range(RETURN_WORDS)), strict=True))
+        self._pages.write(rows)
+        self._pairs.clear()
+        return Part(self.want, self.query.columns, (), (self.query.complete, late), self.state, self._pages)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -77,19 +94,15 @@ class Pairing(RowMaker):
 
     def close(self) -> None:
         self._pairs.close()
+        self._pages.close()
 
 
-def make_rows(want: Want) -> RowMaker:
-    """Return what makes the rows that are wanted."""
-    return RowMaker(want) if find_query(want.table).pair is None else Pairing(want)
+def make_rows(want: Want, store: LazyStore, names: Names) -> RowMaker:
+    """Return what makes the rows that are wanted, for a store."""
+    return RowMaker(want) if find_query(want.table).pair is None else Pairing(want, store, names)
 
 
-def _blank(ends: list[Any], results: list[Any]) -> None:
-    """Put None where no return came."""
-    at = -1
-    try:
-        while True:
-            at = ends.index(-1, at + 1)
-            ends[at] = results[at] = None
-    except ValueError:
-        return
+def _columns(columns: Sequence[str], named: Mapping[str, str]) -> list[Column]:
+    """Return what the columns of a table of calls are made of."""
+    kinds = {"icount": Kind.KEY, **dict.fromkeys(_LATE, Kind.LATE), **dict.fromkeys(named, Kind.NAME)}
+    return [Column(kinds.get(name, Kind.INT), ROW.index(named.get(name, name))) for name in columns]

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from workbench.errors import WorkbenchError
 
-from .harvest import Harvest, Harvester, Job, harvest_here
+from .harvest import Harvest, Harvester, Job, Take, deliver, harvest_here
 
 #: A process of its own pays from this many steps on: starting one costs about as much as replaying so many.
 STEPS_PER_PROCESS: Final = 1_500_000_000
@@ -19,9 +19,12 @@ MAX_PROCESSES: Final = 16
 
 
 class Executor(Protocol):
-    """Replays stretches and gives their harvest back in order, whatever the order in which it was brought in."""
+    """Replays stretches and gives their harvest back in order, whatever the order in which it was brought in.
 
-    def run(self, job: Job, stretches: Sequence[tuple[int, int]]) -> Iterator[Harvest]: ...
+    ``take`` is given the records of each harvest before the harvest itself, which has none of them then.
+    """
+
+    def run(self, job: Job, stretches: Sequence[tuple[int, int]], take: Take) -> Iterator[Harvest]: ...
 
 
 class Local:
@@ -30,8 +33,8 @@ class Local:
     def __init__(self, types: Any = None) -> None:
         self._types = types
 
-    def run(self, job: Job, stretches: Sequence[tuple[int, int]]) -> Iterator[Harvest]:
-        return harvest_here(job, stretches, self._types)
+    def run(self, job: Job, stretches: Sequence[tuple[int, int]], take: Take) -> Iterator[Harvest]:
+        return harvest_here(job, stretches, self._types, take)
 
 
 class Processes:
@@ -44,7 +47,7 @@ class Processes:
     def __init__(self, count: int) -> None:
         self._count = max(1, min(count, MAX_PROCESSES))
 
-    def run(self, job: Job, stretches: Sequence[tuple[int, int]]) -> Iterator[Harvest]:
+    def run(self, job: Job, stretches: Sequence[tuple[int, int]], take: Take) -> Iterator[Harvest]:
         spawn = multiprocessing.get_context("spawn")
         count = min(self._count, max(1, len(stretches)))
         ends: list[Connection] = []
@@ -60,7 +63,7 @@ class Processes:
                 ends.append(ours)
                 workers.append(worker)
             for i in range(len(stretches)):
-                yield from _receive(ends[i % count])
+                yield from deliver(_receive(ends[i % count]), take)
         finally:
             for end in ends:
                 end.close()

@@ -134,7 +134,9 @@ class Sql:
 
     def _ensure(self, table: str, limits: Limits) -> None:
         low, high = limits.ranges.get("icount", (0, _FAR))
-        self.filler.ensure(self._want(table, limits), max(low, 0), min(high, _FAR) + 1)
+        name = limits.texts.get("symbol") if table == "calls" else None
+        seek = None if name is None else f"symbol = '{name}'"
+        self.filler.ensure(self._want(table, limits), max(low, 0), min(high, _FAR) + 1, seek)
 
     def _want(self, table: str, limits: Limits) -> Want:
         if table == "calls":

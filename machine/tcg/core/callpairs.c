@@ -206,12 +206,16 @@ static bool take_return(WbCallPairs *p, const ProbeRecord *r)
     return true;
 }
 
-int wb_callpairs_feed(WbCallPairs *p, const void *records, uint32_t n)
+void wb_callpairs_clear(WbCallPairs *p)
 {
-    const ProbeRecord *r = records;
     for (uint32_t i = 1; i <= p->n_frames; i++)
         p->frame[i].row = NO_ROW;
     p->n_rows = p->n_returns = 0;
+}
+
+int wb_callpairs_feed(WbCallPairs *p, const void *records, uint32_t n)
+{
+    const ProbeRecord *r = records;
     for (const ProbeRecord *end = r + n; r < end; r++)
         if (r->kind == PROBE_CALL ? !take_call(p, r) : r->kind == PROBE_RET && !take_return(p, r))
             return -1;

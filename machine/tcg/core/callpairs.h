@@ -26,7 +26,7 @@ typedef struct {
 } CallRow;
 _Static_assert(sizeof(CallRow) == 128, "Python reads 16 words");
 
-/* The return of a call whose row was taken before. */
+/* The return of a call whose row was cleared before. */
 typedef struct {
     uint64_t ret_icount, ret, icount;
 } CallReturn;

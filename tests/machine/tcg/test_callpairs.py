@@ -76,7 +76,10 @@ def paired(parts: Iterable[bytes], fresh: bool = False) -> dict[int, tuple[int, 
             pairs.close()
             pairs = CallPairs()
             pairs.load(state)
-        rows, returns = pairs.feed(part)
+        pairs.clear()
+        for i in range(0, len(part), 3 * RECORD.size):
+            pairs.feed(part[i : i + 3 * RECORD.size])
+        rows, returns = pairs.found()
         for i in range(0, len(rows), ROW_WORDS):
             out[rows[i]] = (rows[i + 2], rows[i + 6], rows[i + 15])
         for i in range(0, len(returns), RETURN_WORDS):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import traces.graft
 from machine.config import Images, MachineConfig
 from traces.errors import PositionError
 from traces.lazy import Want
@@ -81,6 +83,33 @@ def test_rows_do_not_depend_on_back_end_or_processes(
     assert rows(filler, table) == reference[table]
     assert reference[table] or table == "dma"
     filler.close()
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_very_many_rows_become_pages_of_the_file(
+    trace: Trace,
+    reference: dict[str, list[tuple[Any, ...]]],
+    monkeypatch: pytest.MonkeyPatch,
+    writable: bool,
+) -> None:
+    """All calls of a boot took twelve times its replay: ten of them were inserts."""
+    monkeypatch.setattr("workbench.query.fill._MANY_ROWS", 0)
+    monkeypatch.setattr("workbench.query.fill._STRETCH_ROWS", len(reference["calls"]) // 4)
+    grafted = []
+
+    def graft(*args: Any, **options: Any) -> bool:
+        grafted.append(really(*args, **options))
+        return grafted[-1]
+
+    really = traces.graft.graft
+    monkeypatch.setattr("traces.lazy.graft", graft)
+    filler = Filler.of(trace, jobs=1, writable=writable)
+    filler.ensure(wanted("calls"))
+    assert rows(filler, "calls") == reference["calls"]
+    assert sum(grafted) >= 2
+    filler.close()
+    with closing(sqlite3.connect(filler.store.path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 @pytest.mark.parametrize("table", ["calls", "traps", "csr"])
