@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from workbench.replay.expressions import LEVELS
+
 from .btf import ARRAY, PTR
 from .errors import KernelError
 from .typed import VARIABLES, Pointer, Program, Typed
@@ -21,18 +23,6 @@ _TOKEN: Final = re.compile(
     r"|[A-Za-z_]\w*|[-+*/%&|^~!<>()\[\].])"
 )
 _NAME: Final = re.compile(r"(?<![\w.$>])[A-Za-z_]\w*")
-_LEVELS: Final = (
-    ("||",),
-    ("&&",),
-    ("|",),
-    ("^",),
-    ("&",),
-    ("==", "!="),
-    ("<", "<=", ">", ">="),
-    ("<<", ">>"),
-    ("+", "-"),
-    ("*", "/", "%"),
-)
 #: Names that stand for typed values of a kernel even where nothing else says so.
 KERNEL_NAMES: Final = ("task", *VARIABLES)
 _MAX_TEXT: Final = 4096
@@ -102,10 +92,10 @@ class _Parser:
         return self.tokens.pop(0)
 
     def expression(self, level: int) -> Typed:
-        if level == len(_LEVELS):
+        if level == len(LEVELS):
             return self.unary()
         left = self.expression(level + 1)
-        while self.tokens and self.tokens[0] in _LEVELS[level]:
+        while self.tokens and self.tokens[0] in LEVELS[level]:
             operator = self.take()
             left = self._binary(operator, left, self.expression(level + 1))
         return left

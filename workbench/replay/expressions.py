@@ -23,7 +23,7 @@ _MAX_DEPTH: Final = 64
 _MASK: Final = (1 << 64) - 1
 
 #: Binary operators by how tightly they bind, loosest first. Spec: C, 6.5
-_LEVELS: Final = (
+LEVELS: Final = (
     ("||",),
     ("&&",),
     ("|",),
@@ -118,10 +118,10 @@ class _Parser:
         return Node("?", (test, yes, no), unsigned=yes.unsigned or no.unsigned)
 
     def _binary(self, level: int) -> Node:
-        if level == len(_LEVELS):
+        if level == len(LEVELS):
             return self._unary()
         left = self._binary(level + 1)
-        while op := self._next(*_LEVELS[level]):
+        while op := self._next(*LEVELS[level]):
             right = self._binary(level + 1)
             unsigned = left.unsigned or right.unsigned
             left = Node(op, (left, right), unsigned=unsigned and op not in ("==", "!=", "&&", "||"))
