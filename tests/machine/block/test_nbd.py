@@ -28,6 +28,8 @@ from machine.block.nbd import wire as W
 from machine.block.nbd.client import list_exports
 from machine.block.nbd.server import Export, NbdServer
 
+from .fuzzing import examples
+
 K, M = 1 << 10, 1 << 20
 SIZE = 4 * M
 
@@ -368,7 +370,7 @@ def test_n7_tls_with_certificates(tmp_path: Path) -> None:
             graph.run(graph.open({"driver": "nbd", "server": server, "tls-creds": str(tmp_path)}))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([
     struct.pack(">I", 3),
     W.OPTION.pack(W.OPTION_MAGIC, W.OPT_GO, 1 << 31),
@@ -393,7 +395,7 @@ def test_n8_hostile_clients_are_dropped(pieces: list[bytes]) -> None:
     graph.run(graph.close())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(cut=st.integers(0, 400), noise=st.binary(max_size=30), flip=st.integers(0, 400))
 def test_n14_misbehaving_servers_give_errors(cut: int, noise: bytes, flip: int) -> None:
     """The server's half of a real conversation, cut off or with a byte changed, then noise."""

@@ -16,6 +16,7 @@ from machine.block.qcow2 import check, snapshots
 from machine.block.qcow2.layout import OFFSET_MASK
 from machine.block.qcow2.node import Qcow2Node
 
+from .fuzzing import examples
 from .qcow2_util import make_image, memory_image, open_image, qemu_img, qemu_json
 
 K, M = 1 << 10, 1 << 20
@@ -211,7 +212,7 @@ def test_corruption_found_while_running_marks_the_image_and_stops_writes(
 _BASE = image_bytes()
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -17,6 +17,7 @@ from machine.block.jobs.job import query_jobs
 from machine.block.replication import ReplicationNode, ReplicationState
 from machine.block.sched import SeededOrder, explore
 
+from .fuzzing import examples
 from .qcow2_util import memory_image
 from .replication_util import K, M, Secondary, fails
 
@@ -379,7 +380,7 @@ OPS = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(ops=st.lists(OPS, max_size=25), failover=st.booleans())
 def test_t36_sequences_follow_the_model(ops: list[tuple[str, int, int, int]], failover: bool) -> None:
     side = Secondary(size=SIZE)
