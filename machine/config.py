@@ -23,6 +23,8 @@ class DriveConfig:
         file: a path or URI. hash: the content identity of the base, hexadecimal, or empty.
         serial: what the guest reads as the serial number, up to 20 bytes; empty: the drive's name.
         queues: request queues, 1 to 16.
+        timing: when a request completes: ``model``, by a function of the request; ``host``, after what the host
+            took for it, which is an input.
         slot: which virtio slot it is in, 0 to 7; -1: the last that is free.
     """
 
@@ -36,6 +38,7 @@ class DriveConfig:
     serial: str = ""
     queues: int = 1
     slot: int = -1
+    timing: str = "model"
 
 
 @valueclass(frozen=True, slots=True)

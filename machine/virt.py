@@ -44,6 +44,8 @@ def check_config(config: MachineConfig) -> None:
     if config.quantum_steps < 1 or config.ns_per_step < 1:
         raise ConfigError("quantum and nanoseconds a step must be at least 1; see --quantum")
     for drive in config.drives:
+        if drive.timing not in ("model", "host"):
+            raise ConfigError(f"drive {drive.file}: timing {drive.timing!r}: expected model or host")
         if not 1 <= drive.queues <= QUEUES_MAX:
             raise ConfigError(f"drive {drive.file}: {drive.queues} queues: expected 1 to {QUEUES_MAX}")
         if not -1 <= drive.slot < virtmap.VIRTIO_SLOTS:
@@ -62,7 +64,7 @@ def _fill_slots(config: MachineConfig, drives: Mapping[str, BlockNode]) -> dict[
     filled: dict[int, VirtioDevice] = {}
     others: list[VirtioDevice] = []
     for drive, (name, node) in zip(config.drives, drives.items(), strict=True):
-        device = VirtioBlk(name, node, drive.serial, drive.queues)
+        device = VirtioBlk(name, node, drive.serial, drive.queues, drive.timing == "host")
         if drive.slot in filled:
             raise ConfigError(f"drive {drive.file}: there is another on virtio-mmio-bus.{drive.slot}")
         if drive.slot < 0:

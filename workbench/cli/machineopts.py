@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SIZE = re.compile(r"(?:size=)?([0-9]+)([bkmgt]?)i?b?", re.IGNORECASE)
 _SHIFTS = {"b": 0, "k": 10, "": 20, "m": 20, "g": 30, "t": 40}
 _SMP = re.compile(r"(?:cpus=)?([0-9]+)")
-_DRIVE_KEYS = ("file", "format", "if", "readonly", "id", "media", "serial", "num-queues")
+_DRIVE_KEYS = ("file", "format", "if", "readonly", "id", "media", "serial", "num-queues", "timing")
 _BUS = re.compile(r"virtio-mmio-bus\.([0-9]{1,9})")
 _ON = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 MAX_IMAGE_BYTES = 2 << 30
@@ -176,6 +176,9 @@ def parse_drive(text: str, index: int = 0) -> DriveConfig:
     readonly = values.get("readonly", "off")
     if readonly not in _ON:
         raise UsageError(f"--drive: readonly={readonly}: expected on or off")
+    timing = values.get("timing", "model")
+    if timing not in ("model", "host"):
+        raise UsageError(f"--drive: timing={timing}: expected model or host")
     queues = values.get("num-queues", "1")
     if not queues.isdecimal():
         raise UsageError(f"--drive: num-queues={queues}: expected a number")
@@ -187,6 +190,7 @@ def parse_drive(text: str, index: int = 0) -> DriveConfig:
         id=values.get("id") or f"virtio{index}",
         serial=values.get("serial", ""),
         queues=int(queues),
+        timing=timing,
     )
 
 

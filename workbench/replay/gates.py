@@ -32,6 +32,8 @@ NEVER: Final = (1 << 64) - 1
 #: Longest entropy that a device gets at once, in bytes.
 MAX_ENTROPY: Final = 1 << 16
 #: The wall clock of a seeded run, so that the seed is the run: 2024-01-01, in ns since 1970.
+#: What a request may take at most: a host that slept did not keep the disk busy.
+_LATENCY_MAX_NS: Final = 10**9
 _SEEDED_CLOCK_NS: Final = 1_704_067_200 * 10**9
 #: How long one wait for the host lasts before the gate looks around again, in seconds.
 _WAIT_S: Final = 0.1
@@ -104,6 +106,7 @@ class RecordGate:
         self._seeded = config.chaos or config.options.get("entropy") == "seed"
         self._seed = config.seed
         self._drawn = 0
+        self._host_asked = time.monotonic_ns()  # when a device last turned to the host
         self._polled_at = -1
         self._queued: list[Input] = []
         #: inputs logged so far
@@ -149,6 +152,8 @@ class RecordGate:
             payload = self._entropy(min(int.from_bytes(request[:4], "little"), MAX_ENTROPY))
         elif kind == "strike":
             payload = self.edit_strike(self._strike())
+        elif kind == "latency":
+            payload = min(time.monotonic_ns() - self._host_asked, _LATENCY_MAX_NS).to_bytes(8, "little")
         elif kind == "wallclock":
             payload = (_SEEDED_CLOCK_NS if self._seeded else time.time_ns()).to_bytes(8, "little")
         else:
@@ -159,7 +164,9 @@ class RecordGate:
 
     def fault(self, source: str, request: bytes, errno: int, icount: int, vtime_ns: int) -> int:
         """Log the host's failure, if it is one."""
-        if errno:
+        if not errno:
+            self._host_asked = time.monotonic_ns()
+        else:
             payload = request + errno.to_bytes(4, "little")
             self._note(icount, vtime_ns, Input(source, FAULT, payload), True)
         return errno

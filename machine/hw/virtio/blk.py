@@ -2,7 +2,8 @@
 
 A request takes effect when it is taken from its queue: a write's data leave the guest's memory then, a read's leave the
 disk. So requests have one defined result, that of doing them one after another, however they overlap. The guest is told
-a time later that depends on the request alone, and that is when read data reach its memory.
+a time later that depends on the request alone, or that the host took and the trace keeps; then read data reach its
+memory.
 
 Spec: Virtual I/O Device 1.2, section 5.2.
 """
@@ -110,6 +111,7 @@ class VirtioBlk(VirtioDevice):
         node: the disk's data.
         serial: the serial number that the guest reads; empty: the name.
         queues: how many request queues it has.
+        host_timed: requests take as long as they took the host, instead of a time of the model.
     """
 
     device_id = 2
@@ -117,8 +119,11 @@ class VirtioBlk(VirtioDevice):
     pending = PendingList()
     waiting = Ints(8, max_count=QUEUES_MAX)  # queues with requests to take, in the order of their kicks
 
-    def __init__(self, name: str, node: BlockNode, serial: str = "", queues: int = 1) -> None:
+    def __init__(
+        self, name: str, node: BlockNode, serial: str = "", queues: int = 1, host_timed: bool = False
+    ) -> None:
         super().__init__(name)
+        self.host_timed = host_timed
         self.node = node
         self.queue_count = queues
         self.serial = (serial or name).encode()[:ID_BYTES].ljust(ID_BYTES, b"\0")
@@ -198,20 +203,23 @@ class VirtioBlk(VirtioDevice):
     def _submit(self, number: int, chain: Chain) -> Pending:
         """Do a request and return what to tell the guest of it, and when.
 
-        Replay: consumes an input where the host failed the request (block.md's D3).
+        Replay: consumes an input where the host failed the request (block.md's D3) and where the host times it (D2).
         """
         kind, _, sector = struct.unpack("<IIQ", chain.read(0, HEADER))
         room = chain.writable_bytes - 1
         if room < 0:
             raise BrokenQueue("a block request has no room for its status")
+        request = struct.pack("<HH", number, chain.head)
+        status, data = self._execute(request, kind, sector, chain)
         latency = FLUSH_NS
-        if kind != T_FLUSH:
+        if self.host_timed:
+            latency = int.from_bytes(self.transport.ask("latency", request)[:8], "little")
+        elif kind != T_FLUSH:
             data_bytes = chain.readable_bytes - HEADER + room
             latency = LATENCY_NS + data_bytes * NS_PER_KIB // 1024
-        due = self.transport.now() + self.transport.wires.latency(latency)
+        due = self.transport.now() + max(1, self.transport.wires.latency(latency))
         if kind == T_FLUSH:  # it covers what was asked for before it
             due = max(due, *(p.due_ns for p in self.pending), 0)
-        status, data = self._execute(struct.pack("<HH", number, chain.head), kind, sector, chain)
         return Pending(due, number, chain.head, status, data, chain.writable)
 
     def _execute(self, request: bytes, kind: int, sector: int, chain: Chain) -> tuple[int, bytes]:

@@ -126,6 +126,31 @@ def test_a_guest_may_use_its_buffers_again_before_it_is_told(
                 assert replayer.playback.whole()[0] == row.digest
 
 
+def test_requests_may_take_as_long_as_they_took_the_host(tmp_path: Path, drive: DriveConfig) -> None:
+    """block.md's D2: recorded completion. Each request's time is an input, and all that a replay needs."""
+    path, packed = tmp_path / "run.trace", tmp_path / "packed.trace"
+    result = record(path, replace(drive, timing="host"), {3: [5]}, delay_s=0.001)
+    assert result.reason == "poweroff"
+    with TraceReader.open(path) as trace:
+        rows = [row for row in trace.inputs() if row.kind == "latency"]
+        assert len(rows) == disk_guest.ROUNDS * 2 + disk_guest.ROUNDS // 16
+        took = [int.from_bytes(row.payload, "little") for row in rows]
+        assert all(0 < ns <= 10**9 for ns in took) and len(set(took)) > 10
+        assert sum(ns >= 1_000_000 for ns in took) >= 10  # what the slow base had to be read for
+        pack_trace(trace, packed)
+        between = [
+            row
+            for row in trace.checkpoints()
+            if trace.checkpoint_state(row.id)["devices"]["drive0"]["backend"]["pending"]
+        ]
+        for row in between[:: max(1, len(between) // 4)]:
+            with Replayer(trace, from_checkpoint=row.id) as replayer:
+                assert replayer.verify().icount == result.icount
+    assert verify(path)[0] == result.icount
+    Path(drive.file).unlink()
+    assert verify(packed)[0] == result.icount
+
+
 def test_d6_what_nodes_over_the_image_do_is_not_seen_by_the_guest(tmp_path: Path, drive: DriveConfig) -> None:
     """A slow, throttled chain of nodes under the disk gives the trace that the plain file gives."""
     chain = replace(

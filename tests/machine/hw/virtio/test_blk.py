@@ -303,6 +303,22 @@ def test_several_queues_are_offered_and_served_each_by_itself() -> None:
         assert rig.wires.ram.read(at[0], 512) == bytes([q + 1] * 512)
 
 
+def test_a_request_may_take_as_long_as_the_host_says() -> None:
+    disk = MemoryDisk()
+    rig = Driver(blk.VirtioBlk("vda", disk, host_timed=True))
+    rig.wires.answer = (77_000).to_bytes(8, "little")
+    rig.chain([struct.pack("<IIQ", blk.T_IN, 0, 3)], [512, 1])
+    rig.offer(0)
+    assert rig.wires.asked == [("vda", "latency", struct.pack("<HH", 0, 0))]
+    rig.wires.answer = bytes(8)
+    rig.chain([struct.pack("<IIQ", blk.T_FLUSH, 0, 0)], [1], first=3)
+    rig.offer(3)
+    rig.wires.run_to(76_999)
+    assert rig.used() == []
+    rig.wires.run_to(77_000)
+    assert [head for head, _ in rig.used()] == [0, 3]
+
+
 def test_the_serial_number_is_the_name_where_none_is_given() -> None:
     assert blk.VirtioBlk("vda", MemoryDisk()).serial == b"vda".ljust(20, b"\0")
 
