@@ -51,6 +51,17 @@ def _make_engines_interpret() -> None:
     Engine.__init__ = init  # type: ignore[method-assign]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a file that is fetched by hand alone, where it was not: it is too large for a test run."""
+    from workbench.guests.fetch import cache_folder
+
+    wanted = {item: [path for mark in item.iter_markers("fetched") for path in mark.args] for item in items}
+    left = [item for item in items if not all((cache_folder() / path).exists() for path in wanted[item])]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("requires"):
         requires(*marker.args)

@@ -243,6 +243,6 @@ def _symtab(table: bytes, strings: bytes) -> Iterator[Symbol]:
         if end <= name_at:
             continue
         name = strings[name_at:end].decode("utf-8", "replace")
-        if name[0] == "$" or name.startswith(".L"):
+        if name[0] == "$" or ".L" in name:
             continue  # mapping symbols and local labels name no place of their own
         yield Symbol(value, size, name, {_STT_FUNC: "func", _STT_OBJECT: "object"}.get(kind, "other"))

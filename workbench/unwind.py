@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from workbench.symbols import Symbols
 
 MAX_FRAMES = 256
+RA, FP = 1, 8
+#: Linux's entry of traps, which saves pc and x1 to x31 on the stack in this order (struct pt_regs), and what it
+#: changes to another stack by.
+TRAP_ENTRY = "handle_exception"
+STACK_CHANGE = "call_on_irq_stack"
 #: A frame is not larger than a kernel stack and an interrupt stack together.
 MAX_FRAME_BYTES = 1 << 16
 
@@ -54,23 +59,47 @@ def backtrace(session: Session, limit: int = MAX_FRAMES) -> list[Frame]:
 
     A frame's return address lies at fp - 8 and its caller's frame pointer at fp - 16. A leaf that keeps
     no frame of its own is recognised by ra pointing into another function than the saved return address.
+    Linux's change of stacks for an interrupt, and its entry from what was interrupted, are crossed.
 
     Replay: reads the state at the cursor only.
     """
-    pc, fp, ra = session.reg("pc"), session.reg("x8"), session.reg("x1")
-    frames = [Frame(pc, fp, calling=False)]
-    first = _load(session, fp - 8)
-    if _is_code(session, ra) and ra != first and not _same_function(session, ra, pc):
-        frames.append(Frame(ra, fp))
+    fp = session.reg("x8")
+    frames = _innermost(session, Frame(session.reg("pc"), fp, calling=False), session.reg("x1"))
+    seen = {fp}
     while len(frames) < limit:
         caller, above = _load(session, fp - 8), _load(session, fp - 16)
         if caller is None or above is None or caller == 0 or not _is_code(session, caller):
             break
         frames.append(Frame(caller, above))
-        if not fp < above <= fp + MAX_FRAME_BYTES or above & 7:
+        function = function_of_call(session.symbols, caller)
+        if (
+            function == TRAP_ENTRY
+        ):  # which calls with sp at what it saved: so that is where the frame of its callee ends
+            pc, ra, above = (_load(session, fp + 8 * number) for number in (0, RA, FP))
+            if pc is None or ra is None or above is None or not _is_code(session, pc):
+                break
+            frames += _innermost(session, Frame(pc, above, calling=False), ra)
+        elif function != STACK_CHANGE and not fp < above <= fp + MAX_FRAME_BYTES:
+            break
+        if above & 7 or above in seen:
             break
         fp = above
-    return frames
+        seen.add(fp)
+    return frames[:limit]
+
+
+def _innermost(session: Session, frame: Frame, ra: int) -> list[Frame]:
+    """Return a frame that waits for no call, and its caller where it has not saved that yet."""
+    saved = _load(session, frame.fp - 8)
+    if _is_code(session, ra) and ra != saved and not _same_function(session, ra, frame.pc):
+        return [frame, Frame(ra, frame.fp)]
+    return [frame]
+
+
+def function_of_call(symbols: Symbols, pc: int) -> str:
+    """Return the name of the function whose call returns to an address, or an empty string."""
+    found = symbols.symbol_at(pc - 1)
+    return "" if found is None else found.name
 
 
 def return_address(session: Session) -> int | None:

@@ -51,33 +51,42 @@ class Step:
         return cls(line, line)
 
 
-def session(variable: str, back: str) -> list[Step]:
-    """Go to a variable's last writer, backwards by ``back`` and out of the function, and forwards to the end."""
+WHERE = Step("when", "where")
+
+
+def session(variable: str, back: Sequence[str]) -> list[Step]:
+    """Go to a variable's last writer, out of it and back, backwards by ``back`` and to its call, and to the end."""
     return [
         Step.same("goto end"),
         Step("monitor digest", "digest"),
-        Step(f"watch *(long*)&{variable}", f"watch {variable}"),
-        Step.same("reverse-continue"),
-        Step("when", "where"),
-        Step("delete", "delete"),
-        *[Step.same(back), Step("when", "where")] * 2,
-        Step.same("reverse-finish"),
-        Step("when", "where"),
-        Step.same("continue"),
-        Step("when", "where"),
+        Step(f"watch *({TYPES.get(variable, 'long')} *)&{variable}", f"watch {variable}"),
+        *[Step.same("reverse-continue"), WHERE],
+        *[Step.same("finish"), WHERE],
+        *[Step.same("reverse-continue"), WHERE],
+        Step.same("delete"),
+        *[step for line in back for step in (Step.same(line), WHERE)],
+        *[Step.same("reverse-finish"), WHERE],
+        *[Step.same("continue"), WHERE],
         Step("monitor digest", "digest"),
     ]
 
 
-def in_gdb(trace: Path, steps: Sequence[Step]) -> str:
+#: gdb casts to these.
+TYPES = {"total_forks": "int"}
+#: Linux's functions begin with no-operations for its tracer, which its debug information does not count to them.
+TRACER_STEPS = 4
+
+
+def in_gdb(trace: Path, steps: Sequence[Step], program: Path | None = None) -> str:
     script = trace.with_suffix(".gdb")
     lines = ["set width 0", "set confirm off", *(step.gdb for step in steps)]
-    script.write_text("\n".join(lines) + "\n")
+    script.write_text("\n".join([*([f"file {program}"] if program else []), *lines]) + "\n")
     return workbench("gdb", trace, "-nx", "-batch", "-x", script)
 
 
-def in_repl(trace: Path, steps: Sequence[Step]) -> str:
-    return workbench("debug", trace, *(part for step in steps for part in ("-c", step.repl)))
+def in_repl(trace: Path, steps: Sequence[Step], program: Path | None = None) -> str:
+    symbols = ("--symbols", program) if program else ()
+    return workbench("debug", trace, *symbols, *(part for step in steps for part in ("-c", step.repl)))
 
 
 def digests(text: str) -> list[str]:
@@ -89,43 +98,109 @@ def positions(text: str) -> list[int]:
     return [int(n.replace("_", "")) for n in re.findall(r"position ([\d_]+) of", text)]
 
 
-def check_session(trace: Path, variable: str, back: str) -> tuple[str, str]:
+def check_session(
+    trace: Path, variable: str, back: Sequence[str], program: Path | None = None, early: int = 0
+) -> tuple[str, str]:
+    """Do the session in both; ``early``: so many steps behind a call gdb's reverse-finish may end."""
     steps = session(variable, back)
-    gdb, repl = in_gdb(trace, steps), in_repl(trace, steps)
+    gdb, repl = in_gdb(trace, steps, program), in_repl(trace, steps, program)
     assert len(digests(gdb)) == 2, gdb
     assert len(set(digests(gdb) + digests(repl))) == 1, gdb + repl
     # gdb's own goto shows the position, and each `when`; the REPL every motion
     end, *places = positions(gdb)
     theirs = positions(repl)
     assert theirs[0] == end
-    assert places == theirs[2::2], gdb + repl
-    writer, one, two, call, last = places
-    assert call < two < one < writer < end == last
+    *others, call, last = theirs[2::2]
+    assert places[:-2] == others and places[-1] == last, gdb + repl
+    assert call <= places[-2] <= call + early, gdb + repl
+    writer, caller, again, *earlier = others
+    assert writer == again < caller
+    assert [call, *reversed(earlier), writer, end] == sorted({call, *earlier, writer, end}) and end == last
     return gdb, repl
 
 
 @pytest.mark.requires("gdb-multiarch")
 def test_one_session_in_gdb_and_in_the_repl_by_source_lines(kernel: Path) -> None:
     trace, _ = boot(kernel, "lines.trace", "--append", "safe", "--seed", 3)
-    gdb, repl = check_session(trace, "ticks", "reverse-step")
+    gdb, repl = check_session(trace, "ticks", ["reverse-step", "reverse-step", "reverse-next"])
     for text in (gdb, repl):
         assert re.search(r"trap\.c", text), text
 
 
-@pytest.mark.slow
-@pytest.mark.requires("gdb-multiarch")
-def test_one_session_in_gdb_and_in_the_repl_on_linux(debian_guest: Any, tmp_path: Path) -> None:
-    """Debian's kernel comes without line tables, so its backward steps are instructions."""
-    trace = tmp_path / "linux.trace"
+@pytest.fixture(scope="module")
+def linux(debian_guest: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    trace = tmp_path_factory.mktemp("linux") / "linux.trace"
     files = ("--kernel", debian_guest.folder / "Image", "--initrd", debian_guest.folder / "initrd.cpio.gz")
     workbench("record", "-o", trace, *files, "--append", "console=ttyS0 wb.poweroff", "--no-input")
-    gdb, _ = check_session(trace, "jiffies_64", "reverse-stepi")
+    return trace
+
+
+@pytest.mark.slow
+@pytest.mark.requires("gdb-multiarch")
+def test_one_session_in_gdb_and_in_the_repl_on_linux(linux: Path) -> None:
+    """Debian's kernel comes without line tables, so its backward steps are instructions."""
+    gdb, _ = check_session(linux, "jiffies_64", ["reverse-stepi"] * 2)
     assert "tick_do_update_jiffies64" in gdb
-    text = in_gdb(
-        trace, [Step.same("goto end"), Step.same("bt")]
-    )  # out of the last system call, to user space
+    # out of the last system call, to user space
+    text = in_gdb(linux, [Step.same("goto end"), Step.same("bt")])
     assert re.search(r"in handle_exception \(\)\n#\d+ +0x0000[0-9a-f]+ in \?\? \(\)", text), text
     assert "PC not saved" not in text
+
+
+def frames_of(text: str) -> list[str]:
+    """Return the functions of a backtrace, of gdb or of the REPL, without those that are inlined."""
+    text = text[max(text.rfind("#0 "), 0) :]
+    found = re.findall(r"^ *#?\d+ +0x[0-9a-f]+ +(?:in )?(?!in )(\w+)", text, re.MULTILINE)
+    return [name for before, name in zip(["", *found], found, strict=False) if name != before]
+
+
+@pytest.mark.slow
+@pytest.mark.requires("gdb-multiarch")
+def test_backtrace_of_an_interrupt_on_linux_leads_to_what_was_interrupted(linux: Path) -> None:
+    """It ended where the kernel changes to the stack of its interrupts."""
+    steps = [
+        Step.same("goto end"),
+        Step("watch *(long *)&jiffies_64", "watch jiffies_64"),
+        Step.same("reverse-continue"),
+    ]
+    gdb, repl = (do(linux, [*steps, Step.same("bt")]) for do in (in_gdb, in_repl))
+    frames = frames_of(repl)
+    entry = frames.index("call_on_irq_stack")
+    assert frames[:2] == ["tick_do_update_jiffies64", "tick_nohz_handler"]
+    assert frames[entry + 1 : entry + 3] == ["do_irq", "handle_exception"]
+    assert len(frames) > entry + 3 and frames[-1] in ("ret_from_fork", "handle_exception", "start_kernel")
+    assert frames_of(gdb)[-len(frames) :] == frames, gdb + repl
+    assert "PC not saved" not in gdb
+
+
+@pytest.mark.slow
+@pytest.mark.fetched("debian-riscv64/vmlinux")
+@pytest.mark.requires("gdb-multiarch")
+def test_one_session_in_gdb_and_in_the_repl_on_linux_by_source_lines(linux: Path, debian_guest: Any) -> None:
+    program = debian_guest.folder / "vmlinux"
+    back = ["reverse-step", "reverse-step", "reverse-next"]
+    gdb, repl = check_session(linux, "total_forks", back, program, TRACER_STEPS)
+    assert re.search(r"copy_process \(.*\) at kernel/fork\.c:\d+", gdb), gdb
+    assert re.search(r"^kernel/fork\.c:\d+$", repl, re.MULTILINE), repl
+    at = [
+        "goto end",
+        "watch total_forks",
+        "reverse-continue",
+        "info args",
+        "up",
+        "info args",
+        "p args->exit_signal",
+    ]
+    text = in_repl(linux, [Step.same(line) for line in at], program)
+    assert re.search(
+        r"^#1 .*kernel_clone.* at fork\.c:\d+\nargs = 0xff\w+\n= (17|0x11)", text, re.MULTILINE
+    ), text
+    text = in_repl(
+        linux,
+        [Step.same("goto end"), Step.same("p init_task.comm"), Step.same("ptype struct list_head")],
+        program,
+    )
+    assert '"swapper/0"' in text and "struct list_head * next;" in text, text
 
 
 # what it must show, 4 and 5: the interrupt that is to blame

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -269,6 +270,34 @@ def test_guide_for_linux_leads_to_the_missing_driver(debian_guest: object, tmp_p
     text = "".join(out)
     assert "VFS: Unable to mount root fs" in text and "mount_root_generic" in text
     assert '"/dev/root"' in text and "No modules are loaded." in text
+
+
+@pytest.mark.slow
+@pytest.mark.fetched("debian-riscv64/vmlinux")
+def test_guide_for_linux_shows_what_a_session_in_source_lines_prints(
+    debian_guest: Any, tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "boot.trace", debian_guest.folder
+    machine = ["--kernel", folder / "Image", "--initrd", folder / "initrd.cpio.gz", "--no-input"]
+    command = [sys.executable, "-m", "workbench"]
+    options = {
+        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+        "capture_output": True,
+        "text": True,
+        "timeout": 280,
+    }
+    record = [*command, "record", "-o", path, *machine, "--append", "console=ttyS0 wb.poweroff"]
+    done: Any = subprocess.run(list(map(str, record)), check=True, **options)  # type: ignore[call-overload]
+    (script,), (shown,) = (fenced("guide-linux.md", kind) for kind in ("repl-debug", "text"))
+    lines = [part for line in script.splitlines() for part in ("-c", line)]
+    debug = [*command, "debug", str(path), "--symbols", str(folder / "vmlinux"), *lines]
+    done = subprocess.run(debug, check=True, **options)  # type: ignore[call-overload]
+    assert _without_numbers(done.stdout) == _without_numbers(shown)
+
+
+def _without_numbers(text: str) -> list[str]:
+    """Return the lines of a session, without what differs between two boots."""
+    return [re.sub(r"0x[0-9a-f]+|[0-9_]{2,}|\s+", " ", line).strip() for line in text.strip().splitlines()]
 
 
 @pytest.mark.parametrize("shell_name", SHELLS)

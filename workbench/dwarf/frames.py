@@ -5,12 +5,13 @@ Spec: DWARF 5, section 6.4
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from workbench.peek import Peek
-from workbench.unwind import MAX_FRAMES, backtrace
+from workbench.unwind import FP, MAX_FRAMES, RA, TRAP_ENTRY, backtrace, function_of_call
 
 from .errors import DwarfError, Unavailable
 from .file import DebugFile
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from workbench.session import Session
     from workbench.symbols import Symbols
 
-RA, SP, FP = 1, 2, 8
+SP: Final = 2
 #: What a call leaves as it was: sp by its frame's address, gp, tp, s0 to s11. Spec: RISC-V ABI, integer registers.
 _KEPT: Final = (3, 4, 8, 9, *range(18, 28))
 _MASK: Final = (1 << 64) - 1
@@ -33,18 +34,25 @@ class CallFrame:
 
     Args:
         level: 0 is the innermost. pc: where it goes on. registers: x0 to x31 as far as they are known, by number.
-        cfa: its canonical frame address, None where nothing tells.
+        cfa: its canonical frame address, None where nothing tells. interrupted: it waits for no call, but for the end
+            of a trap.
     """
 
     level: int
     pc: int
     registers: dict[int, int] = field(default_factory=dict)
     cfa: int | None = None
+    interrupted: bool = False
+
+    @property
+    def calling(self) -> bool:
+        """Whether it waits for a call."""
+        return self.level > 0 and not self.interrupted
 
     @property
     def code(self) -> int:
         """An address inside of the instruction that the frame is at: of a caller, of its call."""
-        return self.pc - 1 if self.level else self.pc
+        return self.pc - self.calling
 
 
 def frame_name(symbols: Symbols, frame: CallFrame) -> str:
@@ -74,7 +82,7 @@ class Unwinder:
         peek = Peek(session)
         seen: set[tuple[int, int | None]] = set()
         while len(out) < limit:
-            above = self._caller(peek, frame)
+            above = _behind_trap(peek, session, frame) or self._caller(peek, frame)
             out.append(frame if above is None else above[0])
             if above is None or (above[1].pc, above[1].registers.get(SP)) in seen:
                 break
@@ -95,7 +103,7 @@ class Unwinder:
             cfa = _frame_address(row, frame, peek)
             found = {number: frame.registers[number] for number in _KEPT if number in frame.registers}
             found |= {SP: cfa, 0: 0}
-            ra: int | None = frame.registers.get(RA) if frame.level == 0 else None
+            ra: int | None = None if frame.calling else frame.registers.get(RA)
             for number, rule in row[1].items():
                 value = _restored(rule, cfa, frame, peek)
                 if number == RA:
@@ -144,10 +152,23 @@ def _restored(rule: Any, cfa: int, frame: CallFrame, peek: Peek) -> int | None:
     return None
 
 
+def _behind_trap(peek: Peek, session: Session, frame: CallFrame) -> tuple[CallFrame, CallFrame] | None:
+    """Return the frame of Linux's trap entry, and what was interrupted; None for all other frames."""
+    at = frame.registers.get(SP)
+    if at is None or not frame.calling or function_of_call(session.symbols, frame.pc) != TRAP_ENTRY:
+        return None
+    saved = peek.read(at, 8 * 32)
+    if saved is None or len(saved) < 8 * 32:
+        return None
+    pc, *registers = struct.unpack("<32Q", saved)
+    found = {0: 0} | dict(enumerate(registers, 1))
+    return frame, CallFrame(frame.level + 1, pc, found, interrupted=True)
+
+
 def _by_pointer(peek: Peek, frame: CallFrame) -> tuple[CallFrame, CallFrame] | None:
     """Return a frame and its caller by the frame pointer: ra lies at fp - 8, the caller's fp at fp - 16."""
     fp = frame.registers.get(FP)
-    if not frame.level or not fp or fp & 7:
+    if not frame.calling or not fp or fp & 7:
         return None
     ra, above = peek.word(fp - 8), peek.word(fp - 16)
     if not ra or ra & 1 or above is None:
@@ -158,7 +179,9 @@ def _by_pointer(peek: Peek, frame: CallFrame) -> tuple[CallFrame, CallFrame] | N
 
 def _by_pointers(session: Session, limit: int, first: list[CallFrame]) -> list[CallFrame]:
     found = backtrace(session, limit)[1:]
-    return first + [CallFrame(i, f.pc, {0: 0, FP: f.fp}) for i, f in enumerate(found, 1)]
+    return first + [
+        CallFrame(i, f.pc, {0: 0, FP: f.fp}, interrupted=not f.calling) for i, f in enumerate(found, 1)
+    ]
 
 
 def machine_of(frame: CallFrame, peek: Peek, frame_base: Any = None) -> Machine:

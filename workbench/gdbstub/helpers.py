@@ -59,31 +59,65 @@ class _FrameId:
         self.sp, self.pc = sp, pc
 
 
-class TrapUnwinder(Unwinder):  # type: ignore[misc]
-    """Goes from Linux's exception entry to what was interrupted; gdb, without tables, ends there in an error."""
+class EntryUnwinder(Unwinder):  # type: ignore[misc]
+    """Goes through Linux's entry of traps, where gdb, without tables, ends in an error.
+
+    That is: from the entry to what was interrupted, and from the interrupts' stack to the one before it. Callers in
+    a kernel without debug information are found by frame pointers, which it keeps: gdb guesses at its prologues.
+    """
 
     def __init__(self) -> None:
-        super().__init__("workbench-trap")
+        super().__init__("workbench-entry")
 
     def __call__(self, pending_frame: Any) -> Any:
-        """Return the caller of a frame that waits in ``handle_exception``, None for all others."""
+        """Return the caller of a frame that waits in the entry, None for all others."""
         pc = pending_frame.read_register("pc")
-        if not pending_frame.level() or not _in_entry(int(pc)):
+        if not pending_frame.level():
             return None
-        sp = pending_frame.read_register("sp")
-        found = pending_frame.create_unwind_info(_FrameId(sp, pc))
+        function = _function(int(pc))
         try:
-            saved = gdb.selected_inferior().read_memory(int(sp), 8 * len(_PT_REGS))
+            if function == "handle_exception":
+                return _interrupted(pending_frame, pc)
+            if function == "ret_from_fork":  # where a kernel thread begins: nobody has called it
+                return _unwound(pending_frame, pending_frame.read_register("sp"), pc, {"pc": 0})
+            if function == "call_on_irq_stack" or (
+                int(pc) >> 63 and gdb.find_pc_line(int(pc)).symtab is None
+            ):
+                return _by_frame_pointer(pending_frame, pc)
         except gdb.MemoryError:
             return None
-        for index, name in enumerate(_PT_REGS):
-            value = int.from_bytes(bytes(saved[8 * index : 8 * index + 8]), "little")
-            found.add_saved_register(name, gdb.Value(value).cast(pending_frame.read_register(name).type))
-        return found
+        return None
 
 
-def _in_entry(pc: int) -> bool:
-    return str(gdb.execute(f"info symbol {pc:#x}", to_string=True)).startswith("handle_exception")
+def _interrupted(pending_frame: Any, pc: Any) -> Any:
+    sp = pending_frame.read_register("sp")
+    return _unwound(pending_frame, sp, pc, dict(zip(_PT_REGS, _words(int(sp), len(_PT_REGS)), strict=True)))
 
 
-register_unwinder(None, TrapUnwinder())
+def _by_frame_pointer(pending_frame: Any, pc: Any) -> Any:
+    """Return the caller by fp and ra, which lie below where the frame pointer points; None if that can't be."""
+    here = pending_frame.read_register("fp")
+    fp, ra = _words(int(here) - 16, 2)
+    if not _function(ra):
+        return None
+    return _unwound(pending_frame, here, pc, {"pc": ra, "sp": int(here), "fp": fp})
+
+
+def _function(pc: int) -> str:
+    name = str(gdb.execute(f"info symbol {pc:#x}", to_string=True)).split(" ")[0]
+    return "" if name == "No" else name
+
+
+def _words(address: int, count: int) -> list[int]:
+    data = bytes(gdb.selected_inferior().read_memory(address, 8 * count))
+    return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), 8)]
+
+
+def _unwound(pending_frame: Any, sp: Any, pc: Any, registers: dict[str, int]) -> Any:
+    found = pending_frame.create_unwind_info(_FrameId(sp, pc))
+    for name, value in registers.items():
+        found.add_saved_register(name, gdb.Value(value).cast(pending_frame.read_register(name).type))
+    return found
+
+
+register_unwinder(None, EntryUnwinder())
