@@ -40,6 +40,7 @@ class ReplicationState(StrEnum):
 
 
 R = ReplicationState
+STEP = 1 << 20
 
 
 class ReplicationGuardNode(PassNode):
@@ -57,7 +58,8 @@ class ReplicationGuardNode(PassNode):
 
 
 class ReplicationNode(PassNode):
-    """Options: ``mode`` primary or secondary; ``top-id`` (secondary only): the name of the guest's root; ``file``."""
+    """Options: ``mode`` primary or secondary; ``top-id`` (secondary only): the name of the guest's root; ``file``;
+    ``guest-discard`` ignore, or zero: with ``discard=unmap``, what the guest discards reads as zeroes."""
 
     driver = "replication"
     supports_fua = False
@@ -70,6 +72,7 @@ class ReplicationNode(PassNode):
         if (mode == "secondary") != (top is not None):
             raise OptionError("replication: top-id is needed by mode secondary, and only by it")
         self.mode, self.top_id = mode, top
+        self._discard_zeroes = options.choice("guest-discard", ("ignore", "zero"), "ignore") == "zero"
         self.state = R.NONE
         self.error: BlockError | None = None
         self.commit_job: MirrorJob | None = None
@@ -132,7 +135,10 @@ class ReplicationNode(PassNode):
         raise UnsupportedError  # zeroes travel as data
 
     async def drv_discard(self, offset: int, length: int) -> None:
-        """Succeed without any effect."""
+        """Succeed without any effect; with ``guest-discard=zero``, write zeroes."""
+        if self._discard_zeroes:
+            for at in range(offset, offset + length, STEP):
+                await self.drv_write(at, bytes(min(STEP, offset + length - at)), 0)
 
     async def drv_status(self, offset: int, length: int) -> Status:
         if self.mode == "primary" or self.state is R.NONE:

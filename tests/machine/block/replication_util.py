@@ -29,10 +29,12 @@ class Secondary:
         hidden: dict[str, Any] | None = None,
         debug: dict[str, dict[str, Any]] | None = None,
         own_backend: bool = True,
+        top: dict[str, Any] | None = None,
     ) -> None:
         self.graph = Graph(Scheduler(order))
         self.size = size
         self._debug = debug or {}
+        self._top = top or {}
         self.run = self.graph.run
         self.run(self._build(size, yields, fill, hidden or {}, own_backend))
 
@@ -55,7 +57,7 @@ class Secondary:
         self.hidden = await self._overlay("hidden", "secondary", size, yields, hidden)
         self.active = await self._overlay("active", "hidden", size, yields, {})
         top = {"driver": "replication", "mode": "secondary", "top-id": "guest", "file": "active"}
-        node = await graph.open({**top, "node-name": "top"})
+        node = await graph.open({**top, "node-name": "top", **self._top})
         assert isinstance(node, ReplicationNode)
         self.top = node
         self.guest = await graph.backend(node, name="guest")

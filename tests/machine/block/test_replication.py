@@ -144,6 +144,21 @@ def test_t15_guest_zero_write_and_discard() -> None:
     assert side.read(0, 128 * K) == bytes(64 * K) + b"\x11" * 64 * K
 
 
+def test_a_guests_discard_may_be_zeroes() -> None:
+    """block.md, section 15: a discard that is dropped in silence shows old data; here it can show zeroes."""
+    side = Secondary(top={"guest-discard": "zero", "discard": "unmap"})
+    with pytest.raises(BlockError):
+        side.run(side.guest.discard(0, 64 * K))
+    side.start()
+    side.run(side.guest.discard(64 * K, 2 * M + 512))
+    side.nbd_write(0, b"\x22" * 4 * M)
+    expected = b"\x11" * 64 * K + bytes(2 * M + 512)
+    assert side.read(0, 3 * M) == expected.ljust(3 * M, b"\x11")
+    side.failover()
+    assert side.read(0, 3 * M) == expected.ljust(3 * M, b"\x11")
+    side.run(side.graph.close())
+
+
 @pytest.mark.parametrize("cluster", [64 * K, 128 * K])
 def test_t16_t17_a_small_primary_write_saves_its_whole_cluster_once(cluster: int) -> None:
     side = Secondary(hidden={"cluster_size": cluster})
