@@ -15,12 +15,14 @@ import ssl
 import stat
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from machine.block.errors import BlockError, from_oserror
 from machine.block.sched import Scheduler, Task
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 _CHUNK = 1 << 18
@@ -85,6 +87,8 @@ class SocketPoller:
 
         A task that is cancelled here waits for the call's end first: the call may use the task's buffers.
         """
+        from concurrent.futures import ThreadPoolExecutor, wait
+
         task = self._sched.current
         if task is None:
             raise RuntimeError("a call is offloaded outside a task")
