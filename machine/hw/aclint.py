@@ -1,6 +1,7 @@
 """The core-local interruptor: software interrupts between harts, and the machine timer.
 
-The compare registers live in the harts, where the engine watches them; mtime is virtual time in 100 ns ticks.
+The compare registers live in the harts, where the engine watches them; mtime is virtual time in 100 ns ticks, and
+what a guest that writes it sets it ahead.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from typing import Protocol
 from machine.fdt import Node, cells64
 from machine.hw.device import Device, Wires
 from machine.hw.registers import Field, Reg, RegBank
+from machine.hw.state import Int
 from machine.hw.virtmap import IRQ_MSIP, IRQ_MTIP, NS_PER_TICK, intc_phandle
 
+U64 = (1 << 64) - 1
 PENDING = Field("pending", 0)
 
 
@@ -24,6 +27,8 @@ class Harts(Protocol):
 
     def set_reg(self, hart: int, reg: str, value: int) -> None: ...
 
+    def set_time_offset(self, ticks: int) -> None: ...
+
 
 class Aclint(Device):
     """One MSWI and one MTIMER device in SiFive's CLINT layout.
@@ -35,12 +40,21 @@ class Aclint(Device):
 
     msip = RegBank(0x0000, count=16, fields=(PENDING,), doc="software interrupt of hart i")
     mtimecmp = RegBank(0x4000, count=16, size=8, stored=False, doc="timer compare of hart i, ticks")
-    mtime = Reg(0xBFF8, size=8, stored=False, access="ro", doc="time in ticks of 100 ns")
+    mtime = Reg(0xBFF8, size=8, stored=False, doc="time in ticks of 100 ns")
+
+    offset = Int(64)  # ticks that mtime is ahead of virtual time, modulo 2**64
 
     def __init__(self, wires: Wires, name: str, base: int, harts: Harts, n_harts: int) -> None:
         super().__init__(wires, name, base)
         self.harts = harts
         self.n_harts = n_harts
+
+    def reset(self) -> None:
+        super().reset()
+        self.harts.set_time_offset(0)
+
+    def state_loaded(self) -> None:
+        self.harts.set_time_offset(self.offset)
 
     def _exists(self, hart: int) -> bool:
         if hart >= self.n_harts:
@@ -64,7 +78,12 @@ class Aclint(Device):
 
     @mtime.on_read
     def _read_mtime(self) -> int:
-        return self.now() // NS_PER_TICK
+        return self.now() // NS_PER_TICK + self.offset & U64
+
+    @mtime.on_write
+    def _write_mtime(self, value: int) -> None:
+        self.offset = value - self.now() // NS_PER_TICK & U64
+        self.harts.set_time_offset(self.offset)
 
     def fdt_nodes(self) -> list[Node]:
         lines = [

@@ -31,9 +31,11 @@ SUCCESS, FAILED, NOT_SUPPORTED, INVALID_PARAM, DENIED, INVALID_ADDRESS, ALREADY_
 EXT_BASE, EXT_TIME, EXT_IPI, EXT_RFENCE = 0x10, 0x54494D45, 0x735049, 0x52464E43
 EXT_HSM, EXT_SRST, EXT_DBCN = 0x48534D, 0x53525354, 0x4442434E
 LEGACY_LAST = 8
-HSM_STARTED, HSM_STOPPED = 0, 1
+HSM_STARTED, HSM_STOPPED, HSM_SUSPENDED = 0, 1, 4
 SUSPEND_RETENTIVE, SUSPEND_NON_RETENTIVE = 0, 0x8000_0000
 U64 = (1 << 64) - 1
+RESET_VENDOR, REASON_VENDOR = 0xF000_0000, 0xE000_0000  # the first of what is not reserved
+SIE = 1 << 1  # in sstatus
 DBCN_MAX = 1 << 16  # bytes of one call; the caller goes on with the rest
 
 
@@ -56,6 +58,12 @@ class Harts(Protocol):
 
     def hart_stopped(self, hart: int) -> bool: ...
 
+    def suspend_hart(self, hart: int) -> None: ...
+
+    def hart_suspended(self, hart: int) -> bool: ...
+
+    def jump_hart(self, hart: int, pc: int) -> None: ...
+
     def translate(self, hart: int, vaddr: int, access: str = "r") -> int | None: ...
 
 
@@ -69,6 +77,7 @@ class Call:
 
 
 Result = tuple[int, int]  # error, value
+HANDLED: None = None  # the call does not come back to where it was made
 OK: Result = (SUCCESS, 0)
 
 
@@ -100,7 +109,7 @@ class Sbi:
         self.receive = receive
         self.stop = stop
         self.guest_error = guest_error
-        self._extensions: dict[int, Callable[[Call], Result]] = {
+        self._extensions: dict[int, Callable[[Call], Result | None]] = {
             EXT_BASE: self._base,
             EXT_TIME: self._time,
             EXT_IPI: self._ipi,
@@ -127,10 +136,10 @@ class Sbi:
             self.harts.set_reg(hart, "x10", self._legacy(extension, call) & U64)
             return
         handler = self._extensions.get(extension)
-        error, value = handler(call) if handler is not None else (NOT_SUPPORTED, 0)
-        if call.hart == hart and not (extension == EXT_HSM and self.harts.hart_stopped(hart)):
-            self.harts.set_reg(hart, "x10", error & U64)
-            self.harts.set_reg(hart, "x11", value & U64)
+        result = handler(call) if handler is not None else (NOT_SUPPORTED, 0)
+        if result is not None:
+            self.harts.set_reg(hart, "x10", result[0] & U64)
+            self.harts.set_reg(hart, "x11", result[1] & U64)
 
     def _base(self, call: Call) -> Result:
         probed = call.args[0] & 0xFFFF_FFFF
@@ -177,39 +186,61 @@ class Sbi:
             return INVALID_PARAM, 0
         return OK
 
-    def _hsm(self, call: Call) -> Result:
-        if call.function == 1:
-            self.harts.stop_hart(call.hart)
-            return OK
-        if call.function == 3:
-            # A wake-up at once is allowed: the platform decides what else ends a suspension.
-            kind = call.args[0] & 0xFFFF_FFFF
-            return (
-                OK
-                if kind == SUSPEND_RETENTIVE
-                else (NOT_SUPPORTED, 0)
-                if self._defined(kind)
-                else (INVALID_PARAM, 0)
-            )
-        if call.function not in (0, 2):
-            return NOT_SUPPORTED, 0
+    def _hsm(self, call: Call) -> Result | None:
+        functions = (self._hart_start, self._hart_stop, self._hart_status, self._hart_suspend)
+        return functions[call.function](call) if call.function < len(functions) else (NOT_SUPPORTED, 0)
+
+    def _hart_start(self, call: Call) -> Result:
+        hart, pc, opaque = call.args[:3]
+        if hart >= self.harts.harts:
+            return INVALID_PARAM, 0
+        if not self.harts.hart_stopped(hart):
+            return ALREADY_AVAILABLE, 0
+        if not self._runs_at(pc):
+            return INVALID_ADDRESS, 0
+        self.enter(hart, pc, hart, opaque)
+        self.harts.start_hart(hart)
+        return OK
+
+    def _hart_stop(self, call: Call) -> None:
+        self.harts.stop_hart(call.hart)
+        return HANDLED
+
+    def _hart_status(self, call: Call) -> Result:
         hart = call.args[0]
         if hart >= self.harts.harts:
             return INVALID_PARAM, 0
-        if call.function == 2:
-            return SUCCESS, HSM_STOPPED if self.harts.hart_stopped(hart) else HSM_STARTED
-        if not self.harts.hart_stopped(hart):
-            return ALREADY_AVAILABLE, 0
-        if not self._in_ram(call.args[1], 2) or call.args[1] & 1:
+        if self.harts.hart_stopped(hart):
+            return SUCCESS, HSM_STOPPED
+        return SUCCESS, HSM_SUSPENDED if self.harts.hart_suspended(hart) else HSM_STARTED
+
+    def _hart_suspend(self, call: Call) -> Result | None:
+        """Wait for an interrupt; the non-retentive kind then goes on elsewhere. Spec: 9.4"""
+        kind, pc, opaque = call.args[0] & 0xFFFF_FFFF, *call.args[1:3]
+        if kind not in (SUSPEND_RETENTIVE, SUSPEND_NON_RETENTIVE):
+            return NOT_SUPPORTED if self._defined(kind) else INVALID_PARAM, 0
+        if kind == SUSPEND_RETENTIVE:
+            self.harts.suspend_hart(call.hart)
+            return OK
+        if not self._runs_at(pc):
             return INVALID_ADDRESS, 0
-        self.enter(hart, call.args[1], hart, call.args[2])
-        self.harts.start_hart(hart)
-        return OK
+        # What the hart resumes with is set before it waits: nobody else sees its registers meanwhile.
+        self.harts.set_reg(call.hart, "satp", 0)
+        self.harts.set_reg(call.hart, "sstatus", self.harts.get_reg(call.hart, "sstatus") & ~SIE)
+        self.harts.set_reg(call.hart, "x10", call.hart)
+        self.harts.set_reg(call.hart, "x11", opaque)
+        self.harts.jump_hart(call.hart, pc)
+        self.harts.suspend_hart(call.hart)
+        return HANDLED
 
     @staticmethod
     def _defined(kind: int) -> bool:
         """Tell whether a suspend type is a default or a platform one, not a reserved one."""
         return kind & 0x7FFF_FFFF == 0 or kind & 0x7FFF_FFFF >= 0x1000_0000
+
+    def _runs_at(self, pc: int) -> bool:
+        """Tell whether a hart can be sent to a physical address."""
+        return not pc & 1 and self._in_ram(pc, 2)
 
     def _in_ram(self, paddr: int, size: int) -> bool:
         try:
@@ -222,8 +253,10 @@ class Sbi:
         kind, reason = call.args[0] & 0xFFFF_FFFF, call.args[1] & 0xFFFF_FFFF
         if call.function != 0:
             return NOT_SUPPORTED, 0
-        if kind > 2 or 2 <= reason < 0xE000_0000:
+        if 2 < kind < RESET_VENDOR or 1 < reason < REASON_VENDOR:
             return INVALID_PARAM, 0
+        if kind >= RESET_VENDOR:
+            return NOT_SUPPORTED, 0
         if kind:
             self.stop("reboot", 0)
         elif reason == 1:

@@ -37,7 +37,8 @@ void wb_set_idle_asks(Machine *m, int asks);
 void wb_request_stop(Machine *m);
 uint32_t wb_cur_hart(Machine *m);
 
-void wb_set_quantum(Machine *m, uint64_t steps); /* of the turns that begin from now on */
+void wb_set_time_offset(Machine *m, uint64_t ticks); /* time and mtime = vtime_ns / 100 + ticks */
+void wb_set_quantum(Machine *m, uint64_t steps);     /* of the turns that begin from now on */
 /* scheduler state, part of a checkpoint: cur_hart, quantum_end, turn_start, quantum, and per hart steps,
  * waiting, stopped */
 void wb_sched_get(Machine *m, uint64_t *out); /* 4 + 3 * harts */
@@ -45,6 +46,9 @@ void wb_sched_set(Machine *m, const uint64_t *in);
 int wb_hart_stopped(Machine *m, uint32_t hart);
 void wb_hart_stop(Machine *m, uint32_t hart);
 void wb_hart_start(Machine *m, uint32_t hart);
+void wb_hart_suspend(Machine *m, uint32_t hart);           /* waits as in WFI, unless an interrupt is there */
+int wb_hart_suspended(Machine *m, uint32_t hart);          /* still waits so */
+void wb_hart_jump(Machine *m, uint32_t hart, uint64_t pc); /* from sbi_call alone: where the caller goes on */
 
 /* memory */
 uint8_t *wb_ram(Machine *m); /* to read only: stores go through wb_phys_write */

@@ -242,6 +242,18 @@ class Engine:
     def hart_stopped(self, hart: int) -> bool:
         return bool(lib.wb_hart_stopped(self._m, self._check_hart(hart)))
 
+    def suspend_hart(self, hart: int) -> None:
+        """Let a hart wait as in WFI, unless an interrupt that it has enabled is there (HSM suspend)."""
+        lib.wb_hart_suspend(self._m, self._check_hart(hart))
+
+    def hart_suspended(self, hart: int) -> bool:
+        """Tell whether a hart waits since ``suspend_hart``."""
+        return bool(lib.wb_hart_suspended(self._m, self._check_hart(hart)))
+
+    def jump_hart(self, hart: int, pc: int) -> None:
+        """Let the hart whose SBI call this is go on at ``pc`` instead of behind its ecall."""
+        lib.wb_hart_jump(self._m, self._check_hart(hart), pc)
+
     def run(self, until: int) -> ExitReason:
         """Run to icount ``until`` or to what comes first.
 
@@ -284,6 +296,10 @@ class Engine:
     def set_device_deadline(self, vtime_ns: int | None) -> None:
         """Make ``run`` return DEADLINE at the first position with at least this virtual time."""
         lib.wb_set_device_deadline(self._m, NEVER if vtime_ns is None else vtime_ns)
+
+    def set_time_offset(self, ticks: int) -> None:
+        """Set what ``time`` is ahead of virtual time, modulo 2**64; its owner keeps it, no saved state has it."""
+        lib.wb_set_time_offset(self._m, ticks)
 
     def next_deadline(self) -> int | None:
         """Return the earliest virtual time at which a timer or device is due, or None."""

@@ -110,7 +110,8 @@ void wb_reset_hart(Machine *m, uint32_t hart, uint64_t pc, uint64_t arg0, uint64
 {
     Hart *h = m->hart[hart];
     memset(h->slot, 0, sizeof(h->slot));
-    h->waiting = h->stopped = 0;
+    h->stopped = 0;
+    h->waiting = WAIT_NONE;
     m->guest->reset(h, pc, arg0, arg1);
     softmmu_regime_changed(h);
 }
@@ -261,6 +262,11 @@ uint32_t wb_cur_hart(Machine *m)
     return m->cur_hart;
 }
 
+void wb_set_time_offset(Machine *m, uint64_t ticks)
+{
+    m->time_offset = ticks;
+}
+
 void wb_set_quantum(Machine *m, uint64_t steps)
 {
     m->quantum = steps ? steps : 1;
@@ -287,7 +293,7 @@ void wb_sched_set(Machine *m, const uint64_t *in)
     m->quantum = in[3] ? in[3] : 1;
     for (uint32_t i = 0; i < m->n_harts; i++) {
         m->hart[i]->steps = in[4 + 3 * i];
-        m->hart[i]->waiting = in[5 + 3 * i] != 0;
+        m->hart[i]->waiting = in[5 + 3 * i] <= WAIT_SUSPENDED ? (uint32_t)in[5 + 3 * i] : WAIT_WFI;
         m->hart[i]->stopped = in[6 + 3 * i] != 0;
     }
 }
@@ -304,7 +310,25 @@ void wb_hart_stop(Machine *m, uint32_t hart)
 
 void wb_hart_start(Machine *m, uint32_t hart)
 {
-    m->hart[hart]->stopped = m->hart[hart]->waiting = 0;
+    m->hart[hart]->stopped = 0;
+    m->hart[hart]->waiting = WAIT_NONE;
+}
+
+void wb_hart_suspend(Machine *m, uint32_t hart)
+{
+    Hart *h = m->hart[hart];
+    h->waiting = m->guest->wakes(h) ? WAIT_NONE : WAIT_SUSPENDED;
+}
+
+int wb_hart_suspended(Machine *m, uint32_t hart)
+{
+    return m->hart[hart]->waiting == WAIT_SUSPENDED;
+}
+
+void wb_hart_jump(Machine *m, uint32_t hart, uint64_t pc)
+{
+    m->hart[hart]->pc = pc;
+    m->hart[hart]->leave = LEAVE_GONE;
 }
 
 /* ---- memory ---- */

@@ -33,9 +33,17 @@ typedef enum {
     LEAVE_NONE = 0,
     LEAVE_JUMP,   /* this instruction is a complete step and pc is already set (trap, xret) */
     LEAVE_AFTER,  /* this instruction is complete: pc = the next one's */
+    LEAVE_GONE,   /* as AFTER, but pc is already set: firmware sent the hart elsewhere */
     LEAVE_SINGLE, /* nothing has happened yet: run this instruction alone (MMIO, code store) */
     LEAVE_BEFORE, /* nothing has happened yet: return to the caller of the run loop */
 } Leave;
+
+/* What a hart waits for an interrupt in (Hart.waiting). */
+typedef enum {
+    WAIT_NONE = 0,
+    WAIT_WFI,
+    WAIT_SUSPENDED, /* by firmware, which tells others so */
+} Wait;
 
 /* Why mach_run() returned. X(name, meaning). */
 #define WB_EXITS(X)                                                                                          \
@@ -67,7 +75,7 @@ struct Hart {
     FetchCtx *fctx;     /* code translations and the jump cache of the present regime */
     Machine *m;
     uint32_t index;
-    uint32_t waiting; /* in WFI */
+    uint32_t waiting; /* Wait */
     uint32_t watched; /* loads or stores may meet the guest's own hardware breakpoints */
     uint32_t stopped; /* not started, or stopped by the HSM: takes no steps */
     uint64_t steps;   /* steps taken before the present turn: see hart_steps() */
@@ -168,8 +176,9 @@ typedef struct {
 
 struct Machine {
     /* position and time */
-    uint64_t icount_end; /* where the running slice ends */
-    uint64_t warp_ns;    /* idle time jumped over so far */
+    uint64_t icount_end;  /* where the running slice ends */
+    uint64_t warp_ns;     /* idle time jumped over so far */
+    uint64_t time_offset; /* ticks that the guest's time is ahead of virtual time; the ACLINT's */
     uint64_t ns_per_step;
     uint64_t device_deadline; /* vtime_ns of the next device deadline, ~0 = none */
     uint32_t idle_asks;       /* 1: idle returns WB_EXIT_IDLE, 0: jumps to the next deadline */

@@ -16,7 +16,7 @@ static bool hart_runnable(Machine *m, Hart *h)
     if (h->stopped)
         return false;
     if (h->waiting && m->guest->wakes(h))
-        h->waiting = 0;
+        h->waiting = WAIT_NONE;
     return !h->waiting;
 }
 
@@ -92,11 +92,11 @@ static Leave settle(Hart *h)
         h->budget -= leave == LEAVE_JUMP; /* a fetch that trapped is a step */
         return leave;
     }
-    const bool done = leave == LEAVE_JUMP || leave == LEAVE_AFTER;
+    const bool done = leave == LEAVE_JUMP || leave == LEAVE_AFTER || leave == LEAVE_GONE;
     h->budget += tb->n_insns - h->site - done;
     if (leave == LEAVE_AFTER)
         h->pc = tb_insn_next_pc(tb, h->site);
-    else if (leave != LEAVE_JUMP)
+    else if (leave != LEAVE_JUMP && leave != LEAVE_GONE)
         h->pc = tb_insn_pc(tb, h->site);
     return leave;
 }

@@ -123,6 +123,9 @@ class FakeHarts:
         self.regs: list[dict[str, int]] = [{} for _ in range(harts)]
         self.lines: dict[tuple[int, int], bool] = {}
         self.stopped = [False] * harts
+        self.suspended = [False] * harts
+        self.jumps: list[tuple[int, int]] = []
+        self.time_offset = 0
         self.resets: list[tuple[int, int, int, int]] = []
         self.pages: dict[int, int] = {}
 
@@ -146,6 +149,18 @@ class FakeHarts:
 
     def hart_stopped(self, hart: int) -> bool:
         return self.stopped[hart]
+
+    def suspend_hart(self, hart: int) -> None:
+        self.suspended[hart] = True
+
+    def hart_suspended(self, hart: int) -> bool:
+        return self.suspended[hart]
+
+    def jump_hart(self, hart: int, pc: int) -> None:
+        self.jumps.append((hart, pc))
+
+    def set_time_offset(self, ticks: int) -> None:
+        self.time_offset = ticks
 
     def translate(self, hart: int, vaddr: int, access: str = "r") -> int | None:
         return self.pages.get(vaddr)

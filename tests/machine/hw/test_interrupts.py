@@ -160,3 +160,25 @@ def test_aclint_registers_reach_the_harts() -> None:
     assert not wires.errors
     clint.write(8, 4, 1)
     assert wires.errors and (2, IRQ_MSIP) not in harts.lines
+
+
+def test_mtime_can_be_written_whole_and_by_halves() -> None:
+    """It was read-only: a program that sets the time went on with the old one. Spec: ACLINT 1.0, 2.1"""
+    wires, harts = FakeWires(), FakeHarts(1)
+    clint = Aclint(wires, "clint", 0, harts, 1)
+    wires.plug(clint)
+    wires.run_to(500_000)
+    assert clint.read(0xBFF8, 8) == 5000
+    clint.write(0xBFF8, 8, 100)
+    assert clint.read(0xBFF8, 8) == 100 and harts.time_offset == (100 - 5000) % (1 << 64)
+    wires.run_to(600_000)
+    assert clint.read(0xBFF8, 8) == 1100
+    clint.write(0xBFFC, 4, 7)
+    assert (clint.read(0xBFFC, 4), clint.read(0xBFF8, 4)) == (7, 1100)
+    clint.write(0xBFF8, 4, 9)
+    assert clint.read(0xBFF8, 8) == 7 << 32 | 9
+    other = Aclint(wires, "clint", 0, FakeHarts(1), 1)
+    other.reset()
+    other.load_state(clint.save_state())
+    assert other.read(0xBFF8, 8) == 7 << 32 | 9
+    assert not wires.errors

@@ -111,9 +111,31 @@ def test_hart_start_checks_hart_and_address(rig: Rig) -> None:
 
 
 def test_suspend_types(rig: Rig) -> None:
-    assert rig.call(HSM, 3, 0)[0] == 0
-    assert rig.call(HSM, 3, 0x8000_0000)[0] == ERRORS["unsupported"]
-    assert rig.call(HSM, 3, 5)[0] == ERRORS["param"]
+    for kind, error in (
+        (5, "param"),
+        (0x8000_0001, "param"),
+        (0x1000_0000, "unsupported"),
+        (0x9000_0000, "unsupported"),
+    ):
+        assert rig.call(HSM, 3, kind, RAM_BASE)[0] == ERRORS[error]
+    assert rig.call(HSM, 3, 0x8000_0000, RAM_BASE + 1)[0] == ERRORS["address"]
+    assert rig.call(HSM, 3, 0x8000_0000, 0x1000)[0] == ERRORS["address"]
+    assert not rig.harts.suspended[0] and not rig.harts.jumps
+
+
+def test_suspended_hart_says_so_and_comes_back_behind_the_call(rig: Rig) -> None:
+    """A suspension came back at once, and nobody ever saw a hart suspended."""
+    assert rig.call(HSM, 3, 1 << 63)[0] == 0, "only the low half of the type counts"
+    assert rig.harts.suspended[0] and not rig.harts.jumps
+    assert rig.call(HSM, 2, 0, hart=1) == (0, 4)
+
+
+def test_non_retentive_suspension_resumes_elsewhere(rig: Rig) -> None:
+    """It was not supported. What the hart resumes with is table 9's: satp 0, SIE 0, a0 and a1."""
+    rig.harts.regs[0].update(satp=8 << 60, sstatus=0x22)
+    assert rig.call(HSM, 3, 0x8000_0000, RAM_BASE + 0x100, 77) == (0, 77)
+    assert rig.harts.suspended[0] and rig.harts.jumps == [(0, RAM_BASE + 0x100)]
+    assert (rig.harts.regs[0]["satp"], rig.harts.regs[0]["sstatus"]) == (0, 0x20)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +150,7 @@ def test_system_reset(rig: Rig, kind: int, reason: int, stop: tuple[str, int]) -
 def test_system_reset_of_unknown_type_is_refused(rig: Rig) -> None:
     assert rig.call(SRST, 0, 3, 0)[0] == ERRORS["param"]
     assert rig.call(SRST, 0, 0, 2)[0] == ERRORS["param"]
+    assert rig.call(SRST, 0, 0xF000_0000, 0)[0] == ERRORS["unsupported"], "a vendor's type is not reserved"
     assert not rig.stops
 
 

@@ -45,7 +45,7 @@ uint64_t riscv_mstatus(Hart *h)
 
 uint64_t riscv_time(Hart *h)
 {
-    return mach_vtime(h->m, hart_icount(h)) / 100;
+    return mach_vtime(h->m, hart_icount(h)) / 100 + h->m->time_offset;
 }
 
 uint64_t riscv_mip(Hart *h)

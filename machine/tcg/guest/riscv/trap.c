@@ -55,7 +55,7 @@ void riscv_enter_trap(Hart *h, uint32_t cause, bool is_interrupt, uint64_t epc, 
     }
     g->traps++;
     g->reservation = ~0ull; /* no SC of one context pairs with the LR of another */
-    h->waiting = 0;
+    h->waiting = WAIT_NONE;
     riscv_regime_changed(h);
 }
 
@@ -108,9 +108,11 @@ bool riscv_wakes(Hart *h)
     return (riscv_mip(h) & h->g->mie) != 0;
 }
 
-static uint64_t timer_vtime(uint64_t timecmp, uint64_t now)
+/* Virtual time at which the time reaches timecmp; ~0: it has, or it never does. */
+static uint64_t timer_vtime(const Machine *m, uint64_t timecmp, uint64_t now)
 {
-    return timecmp <= now || timecmp > ~0ull / 100 ? ~0ull : timecmp * 100;
+    const uint64_t ticks = timecmp - m->time_offset; /* of virtual time */
+    return timecmp <= now || ticks > ~0ull / 100 ? ~0ull : ticks * 100;
 }
 
 /* A timer that is disabled in mie interrupts and wakes nobody, so it ends no slice; what enables it leaves
@@ -120,9 +122,9 @@ uint64_t riscv_timer_deadline(Hart *h)
     const GuestHart *g = h->g;
     uint64_t now = riscv_time(h), at = ~0ull;
     if (g->mie & IRQ_BIT(IRQ_MTI))
-        at = timer_vtime(g->mtimecmp, now);
+        at = timer_vtime(h->m, g->mtimecmp, now);
     if ((g->mie & IRQ_BIT(IRQ_STI)) && (g->menvcfg & ENVCFG_STCE)) {
-        uint64_t s = timer_vtime(g->stimecmp, now);
+        uint64_t s = timer_vtime(h->m, g->stimecmp, now);
         at = s < at ? s : at;
     }
     return at;
@@ -181,7 +183,7 @@ void riscv_reset(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1)
     h->pc = pc;
     h->slot[SLOT_X + 10] = arg0;
     h->slot[SLOT_X + 11] = arg1;
-    h->waiting = 0;
+    h->waiting = WAIT_NONE;
     softmmu_flush_all(h->m);
     riscv_state_loaded(h);
 }
@@ -290,7 +292,7 @@ uint64_t helper_wfi(Hart *h, uint64_t insn, uint64_t b, uint64_t c)
     if (g->priv == PRV_U || (g->priv == PRV_S && (g->mstatus & MSTATUS_TW)))
         return helper_illegal(h, (uint32_t)insn, 0, 0);
     if (!riscv_wakes(h))
-        h->waiting = 1;
+        h->waiting = WAIT_WFI;
     riscv_leave_after(h);
     return 0;
 }
