@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from machine.block.errors import BlockError, ImageCorruptError, ImageFormatError
@@ -44,7 +44,7 @@ class Qcow2Image(Node):
     async def drv_open(self, options: OptionReader) -> None:
         self.header = Header()
         self.data_file_external = False
-        self.broken = False
+        self.broken = self._marked = False
         self.snapshots: list[Any] = []
         self.stored_bitmaps: list[Any] = []
         self.bitmap_errors: list[str] = []
@@ -283,6 +283,22 @@ class Qcow2Image(Node):
         return ImageCorruptError(
             f"{self.filename or self.name}: image is corrupt: {what}; run a check -r all"
         )
+
+    @asynccontextmanager
+    async def marking_corrupt(self) -> AsyncIterator[None]:
+        """Call ``mark_corrupt`` when an ImageCorruptError comes out of here."""
+        try:
+            yield
+        except ImageCorruptError:
+            await self.mark_corrupt()
+            raise
+
+    async def mark_corrupt(self) -> None:
+        """Let the header say that the image is corrupt, once ``corrupt`` was called."""
+        if self.broken and not self._marked and not self.read_only:
+            self._marked = True
+            with suppress(BlockError):  # the request fails for what was found, not for this
+                await self.write_incompatible()
 
     def check_overlap(self, offset: int, length: int) -> None:
         """Refuse a write that would hit metadata."""

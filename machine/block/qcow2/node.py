@@ -6,7 +6,7 @@ import errno
 from dataclasses import dataclass
 
 from machine.block import flags as F
-from machine.block.errors import BlockError, UnsupportedError
+from machine.block.errors import BlockError, ImageCorruptError, UnsupportedError
 from machine.block.extent import HostExtent
 from machine.block.flags import Status
 from machine.block.node import Buffer
@@ -45,23 +45,27 @@ class Qcow2Node(Qcow2Image):
     # Reading.
 
     async def drv_read(self, offset: int, buf: memoryview, flags: int) -> None:
-        position, length = 0, len(buf)
-        lookup = self.mapping.lookup
-        while position < length:
-            extent = await lookup(offset + position, length - position)
-            part = buf if extent.length == length else buf[position : position + extent.length]
-            kind = extent.kind
-            if kind is Kind.NORMAL and extent.in_place:
-                if self.debug_node is not None:
-                    await self.child_event("read_aio")
-                await self._read_data(extent.host, part)
-            elif kind is Kind.NORMAL or kind is Kind.COMPRESSED:
-                await self._read_shared(offset + position, extent.word, extent.host, part, kind)
-            elif kind is Kind.UNALLOCATED:
-                await self._read_backing(offset + position, part, flags)
-            else:
-                part[:] = bytes(len(part))
-            position += extent.length
+        try:
+            position, length = 0, len(buf)
+            lookup = self.mapping.lookup
+            while position < length:
+                extent = await lookup(offset + position, length - position)
+                part = buf if extent.length == length else buf[position : position + extent.length]
+                kind = extent.kind
+                if kind is Kind.NORMAL and extent.in_place:
+                    if self.debug_node is not None:
+                        await self.child_event("read_aio")
+                    await self._read_data(extent.host, part)
+                elif kind is Kind.NORMAL or kind is Kind.COMPRESSED:
+                    await self._read_shared(offset + position, extent.word, extent.host, part, kind)
+                elif kind is Kind.UNALLOCATED:
+                    await self._read_backing(offset + position, part, flags)
+                else:
+                    part[:] = bytes(len(part))
+                position += extent.length
+        except ImageCorruptError:
+            await self.mark_corrupt()
+            raise
 
     async def _read_data(self, host: int, part: memoryview) -> None:
         node = self.data_node
@@ -105,16 +109,21 @@ class Qcow2Node(Qcow2Image):
 
     async def drv_write(self, offset: int, data: Buffer, flags: int) -> None:
         self._check_usable(write=True)
-        view = memoryview(data)
-        while len(view):
-            done = await self._write_some(offset, view)
-            offset, view = offset + done, view[done:]
+        try:
+            view = memoryview(data)
+            while len(view):
+                done = await self._write_some(offset, view)
+                offset, view = offset + done, view[done:]
+        except ImageCorruptError:
+            await self.mark_corrupt()
+            raise
 
     async def drv_copy_in(self, offset: int, extent: HostExtent) -> None:
         self._check_usable(write=True)
-        while len(extent):
-            done = await self._write_some(offset, extent)
-            offset, extent = offset + done, extent[done:]
+        async with self.marking_corrupt():
+            while len(extent):
+                done = await self._write_some(offset, extent)
+                offset, extent = offset + done, extent[done:]
 
     async def _put(self, host: int, data: Buffer | HostExtent) -> None:
         if isinstance(data, HostExtent):
@@ -334,7 +343,8 @@ class Qcow2Node(Qcow2Image):
                     raise UnsupportedError
         from machine.block.qcow2 import erase
 
-        await erase.zero_range(self, start, stop, unmap=bool(flags & F.MAY_UNMAP))
+        async with self.marking_corrupt():
+            await erase.zero_range(self, start, stop, unmap=bool(flags & F.MAY_UNMAP))
 
     async def _reads_zero(self, offset: int, length: int) -> bool:
         while length > 0:
@@ -351,10 +361,11 @@ class Qcow2Node(Qcow2Image):
         end = offset + length
         if offset & (self.cluster - 1) or (end & (self.cluster - 1) and end != self.size_bytes):
             raise UnsupportedError
-        await erase.discard_range(self, offset, end, full=False)
+        async with self.marking_corrupt():
+            await erase.discard_range(self, offset, end, full=False)
 
     async def drv_status(self, offset: int, length: int) -> Status:
-        async with self.lock:
+        async with self.marking_corrupt(), self.lock:
             extent = await self.mapping.lookup(offset, length)
         if extent.kind is Kind.NORMAL:
             return Status(F.ST_DATA | F.ST_OFFSET, extent.length, extent.host, self.data_node)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -190,6 +192,30 @@ def test_i14_stale_refcounts_of_a_killed_writer_are_repaired(tmp_path: Path) -> 
     assert "No errors" in qemu_img("check", path)
     path.write_bytes(killed)
     qemu_img("check", "-r", "all", path)
+
+
+@pytest.mark.parametrize("call", ["read", "write", "zero", "discard", "status"])
+def test_the_header_says_at_once_that_an_image_is_corrupt(tmp_path: Path, call: str) -> None:
+    """The bit was written when the image was closed: after a kill, the next user was not warned."""
+    path = tmp_path / "a.qcow2"
+    make_image(path, size=M)
+    data = bytearray(path.read_bytes().ljust(0x60000, b"\0"))
+    data[3 << 16 : (3 << 16) + 8] = (1 << 63 | 0x40200).to_bytes(8, "big")
+    path.write_bytes(data)
+    graph = Graph()
+    node = open_image(graph, path, discard="unmap")
+    calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+        "read": lambda: node.read(0, 512),
+        "write": lambda: node.pwrite(0, b"x" * 512),
+        "zero": lambda: node.pwrite_zeroes(0, 64 * K),
+        "discard": lambda: node.pdiscard(0, 64 * K),
+        "status": lambda: node.block_status(0, 512),
+    }
+    with pytest.raises(ImageCorruptError):
+        graph.run(calls[call]())
+    assert path.read_bytes()[79] & 2
+    graph.run(graph.close())
+    assert path.read_bytes()[79] & 2
 
 
 def test_corruption_found_while_running_marks_the_image_and_stops_writes(
