@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from machine.config import DriveConfig
-from machine.errors import ConfigError, ImageError
+from machine.errors import ChangedImageError, ConfigError, ImageError
 from machine.hw.blockproto import Base, BaseRead, BlockError, Swap
 from machine.hw.rawdisk import SECTOR_BYTES, RawBase
 
@@ -128,7 +128,7 @@ def _identify(drive: DriveConfig, base: Base, identify: bool) -> DriveConfig:
     if not size or size % SECTOR_BYTES:
         raise ImageError(f"{where} has {size} bytes, expected a positive multiple of {SECTOR_BYTES}")
     if drive.size_bytes and size != drive.size_bytes:
-        raise ImageError(f"{where} has {size} bytes, expected {drive.size_bytes}: another image")
+        raise ChangedImageError(drive.file, f"{drive.size_bytes} bytes", f"{size} bytes")
     if not (identify or drive.hash):
         return replace(drive, size_bytes=size)
     try:
@@ -136,10 +136,7 @@ def _identify(drive: DriveConfig, base: Base, identify: bool) -> DriveConfig:
     except BlockError as error:
         raise ImageError(f"{where} cannot be read: {error}") from None
     if drive.hash and content != drive.hash.lower():
-        raise ImageError(
-            f"{where} is not the image expected: its content is {content[:16]}…, not {drive.hash[:16]}…; it changed. "
-            "Give the image that was recorded"
-        )
+        raise ChangedImageError(drive.file, f"content {drive.hash.lower()}", f"content {content}")
     return replace(drive, hash=content, size_bytes=size)
 
 

@@ -13,6 +13,7 @@ from workbench.cli.formats import Fmt, format_options
 from workbench.errors import EXIT_DONE, EXIT_NO
 
 if TYPE_CHECKING:
+    from machine.errors import ChangedImageError
     from traces.reader import TraceReader
     from workbench.replay.comparing import Difference, Side
     from workbench.replay.errors import Diverged
@@ -29,8 +30,10 @@ def verify(trace: str, no_replay: bool, backend: str, report: Path | None) -> No
     """Check that a trace is whole, by structure and hashes, and that it replays to every digest.
 
     A replay that is another run than the recording is looked into: the report says which step differs first,
-    and whether the file, the translator or a device is to blame.
+    and whether the file, the translator or a device is to blame. A disk image that changed is reported as well: what of
+    it the run reads, and where first.
     """
+    from machine.errors import ChangedImageError
     from traces.reader import TraceReader
     from workbench.replay.errors import Diverged
     from workbench.replay.replayer import Replayer
@@ -42,16 +45,21 @@ def verify(trace: str, no_replay: bool, backend: str, report: Path | None) -> No
         try:
             with Replayer(reader, backend) as replayer:
                 click.echo(str(replayer.verify()))
-        except Diverged as error:
+        except (Diverged, ChangedImageError) as error:
             _report(reader, error, backend, report or Path(f"{trace}.divergence.json"))
             raise
 
 
-def _report(reader: TraceReader, error: Diverged, backend: str, path: Path) -> None:
+def _report(reader: TraceReader, error: Diverged | ChangedImageError, backend: str, path: Path) -> None:
     from workbench import output
-    from workbench.replay.diagnosis import diagnose
+    from workbench.replay.diagnosis import diagnose, diagnose_image
+    from workbench.replay.errors import Diverged
 
-    found = diagnose(reader, error, backend)
+    found = (
+        diagnose(reader, error, backend)
+        if isinstance(error, Diverged)
+        else diagnose_image(reader, error, backend)
+    )
     output.note(f"workbench: {found}")
     try:
         found.write(path)

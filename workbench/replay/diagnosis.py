@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from machine.config import DriveConfig
+from machine.drives import drive_name, open_drive
+from machine.errors import ChangedImageError
+from machine.hw.blockproto import CLUSTER_BYTES, Base, BlockError
 from traces.errors import TraceError
 from traces.reader import TraceReader
 
 from .divergence import differences
 from .errors import Diverged
+from .packed import Clusters, clusters_of
 from .parts import BoardFactory, build_board
-from .playback import Playback
+from .playback import Playback, trace_config
 
 #: What a divergence can be, and what there is to do about it.
 KINDS: Final = {
     "damage": "the trace is damaged: copy it again from where it is whole",
     "row": "this digest's row is damaged: the replay agrees with the recording again at the next one",
+    "image": "give the image that was recorded, or replay what 'workbench trace pack' makes, which needs none",
     "translator": "the two back ends disagree: replay with --backend interp, and report the step below",
     "device": "two replays of the same back end disagree: a device depends on the host; report it",
     "version": "both back ends agree with each other and not with the recording: it was made by another machine,"
@@ -34,7 +40,8 @@ class Report:
     Args:
         kind: one of ``KINDS``. advice: what there is to do.
         what: what differed first. last_good, first_bad: positions of the digests around it.
-        step: the first position after which the back ends differ, None where they don't.
+        step: the first position after which the back ends differ, or where the run first reads what changed of an
+            image; None where there is none.
         pc: of that step. differing: what differs behind it, by name: (this back end, the other one).
     """
 
@@ -52,6 +59,8 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def __str__(self) -> str:
+        if self.kind == "image":
+            return f"{self.what}: {self.advice}"
         where = (
             "" if self.step is None else f"; the first step that differs is {self.step}, at pc {self.pc:#x}"
         )
@@ -71,6 +80,10 @@ def diagnose(
         trace.verify()
     except TraceError as e:
         return Report("damage", f"{KINDS['damage']} ({e})", *found)
+    try:
+        Playback(trace, backend, board_factory).close()
+    except ChangedImageError as e:  # since it was opened
+        return diagnose_image(trace, e, backend, board_factory)
     other = "interp" if backend == "jit" else "jit"
     first = _fingerprint(trace, backend, error, board_factory)
     if first != _fingerprint(trace, backend, error, board_factory):
@@ -81,6 +94,74 @@ def diagnose(
         return Report("version", KINDS["version"], *found)
     step, pc, differing = _first_step(trace, backend, other, error, board_factory)
     return Report("translator", KINDS["translator"], *found, step, pc, differing)
+
+
+def diagnose_image(
+    trace: TraceReader, error: ChangedImageError, backend: str, board_factory: BoardFactory = build_board
+) -> Report:
+    """Find out what of a changed image the run would have noticed, and where it first reads that.
+
+    Args:
+        trace: the trace. error: what opening its drives raised.
+    """
+    config = trace_config(trace)
+    name, drive = next(
+        (drive_name(each, index), each) for index, each in enumerate(config.drives) if each.file == error.file
+    )
+    changed = _changed_clusters(trace, name, drive)
+    what = f"{name}: {error.file} has {error.found}, the recording's had {error.expected}"
+    if not changed:
+        what += "; the run read nothing of what changed"
+        return Report("image", KINDS["image"], what, trace.final_icount, trace.final_icount)
+    cluster, position = _first_read(trace, name, changed, backend, board_factory)
+    what += f"; the run first reads of what changed at position {position}, bytes from {cluster * CLUSTER_BYTES:#x} on"
+    return Report("image", KINDS["image"], what, trace.start_icount, position, position)
+
+
+def _changed_clusters(trace: TraceReader, name: str, drive: DriveConfig) -> frozenset[int]:
+    """Return the clusters that the run read, and that a drive's file has otherwise now."""
+    _, node = open_drive(replace(drive, hash="", size_bytes=0), identify=False)
+    try:
+        read = clusters_of(trace, name)
+        base = node.base
+        return frozenset(each for each in trace.disk_reads(name) if _cluster(base, each) != read(each))
+    finally:
+        node.close()
+
+
+def _cluster(base: Base, cluster: int) -> bytes | None:
+    size = min(CLUSTER_BYTES, base.size_bytes - cluster * CLUSTER_BYTES)
+    try:
+        return base.cluster(cluster, size) if size > 0 else None
+    except BlockError:
+        return None
+
+
+def _first_read(
+    trace: TraceReader, name: str, changed: frozenset[int], backend: str, board_factory: BoardFactory
+) -> tuple[int, int]:
+    """Return which of some clusters of a drive the run reads first, and where; its disks are the trace's own."""
+    seen: list[tuple[int, int]] = []
+    playbacks: list[Playback] = []
+
+    def disks(each: str) -> Clusters:
+        read = clusters_of(trace, each)
+
+        def noted(cluster: int) -> bytes | None:
+            if each == name and cluster in changed and playbacks and not seen:
+                seen.append((cluster, playbacks[0].icount))
+                playbacks[0].interrupt()
+            return read(cluster)
+
+        return noted
+
+    playback = Playback(trace, backend, board_factory, disks=disks)
+    playbacks.append(playback)
+    try:
+        playback.run_to(playback.end)
+    finally:
+        playback.close()
+    return seen[0] if seen else (min(changed), playback.start)
 
 
 def _replay(trace: TraceReader, backend: str, error: Diverged, board_factory: BoardFactory) -> Playback:

@@ -24,7 +24,7 @@ from .divergence import compare_registers
 from .errors import Diverged
 from .gates import ReplayGate
 from .interventions import apply_write
-from .packed import packed_clusters
+from .packed import Clusters, packed_clusters
 from .parts import PAGE_BYTES, BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
 
 #: Budgets of a twin: for pages of checkpoints in memory, in bytes, and of the trace, in pages.
@@ -43,6 +43,7 @@ class Playback:
         backend: ``jit`` or ``interp``.
         board_factory: builds the board.
         like: another machine of the trace; what never changes is shared with it, and caches are small.
+        disks: returns what reads a drive's base clusters, None for a drive that is a file; as the trace has it.
 
     Raises:
         TraceError: the trace holds no machine that this software can run. MachineError: it can't be built.
@@ -57,6 +58,7 @@ class Playback:
         backend: str = "jit",
         board_factory: BoardFactory = build_board,
         like: Playback | None = None,
+        disks: Callable[[str], Clusters | None] | None = None,
     ) -> None:
         self.trace = trace
         self.backend, self.board_factory = backend, board_factory
@@ -67,7 +69,8 @@ class Playback:
         self.gate.apply = self._write
         self._images: Images = trace_images(trace) if like is None else like._images
         self._twin = like is not None
-        _, self._drives = open_drives(self.config, self, packed=lambda name: packed_clusters(trace, name))
+        packed = disks or (lambda name: packed_clusters(trace, name))
+        _, self._drives = open_drives(self.config, self, packed=packed)
         self.board: BoardLike = board_factory(
             self.config, self._images, self.gate, self, self._drives, backend
         )

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from machine.config import DriveConfig
 from machine.errors import ImageError
-from machine.hw.blockproto import Base, BlockError
+from machine.hw.blockproto import CLUSTER_BYTES, Base, BlockError
 from machine.hw.overlay import OverlayDisk
 from traces.copying import pack_trace, trim_trace
 from traces.errors import TraceError
 from traces.reader import TraceReader
+from workbench.cli import run
+from workbench.replay.diagnosis import diagnose
 from workbench.replay.errors import Diverged
 from workbench.replay.recorder import RecordLimits, RecordResult
 from workbench.replay.replayer import Replayer
@@ -243,6 +248,59 @@ def test_another_image_is_refused(tmp_path: Path, drive: DriveConfig) -> None:
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     with TraceReader.open(path) as trace, pytest.raises(ImageError, match="the image that was recorded"):
         Replayer(trace)
+
+
+def test_a_changed_image_is_reported_with_where_the_run_reads_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was refused in one line, and nothing said whether that matters to the run."""
+    file, path = tmp_path / "disk.raw", tmp_path / "run.trace"
+    # the guest reads two megabytes of three
+    whole = random.Random(1).randbytes(SIZE + (1 << 20))
+    file.write_bytes(whole)
+    record(path, DriveConfig(str(file)))
+    with TraceReader.open(path) as trace:
+        read = sorted(trace.disk_reads("drive0"))
+    assert len(read) > 2 and max(read) < SIZE // CLUSTER_BYTES
+
+    def report_of(clusters: list[int]) -> dict[str, Any]:
+        data = bytearray(whole)
+        for cluster in clusters:
+            data[cluster * CLUSTER_BYTES] ^= 1
+        file.write_bytes(data)
+        assert run(["trace", "verify", str(path)]) == 3
+        shown = capsys.readouterr().err
+        found: dict[str, Any] = json.loads(Path(f"{path}.divergence.json").read_text())
+        assert found["kind"] == "image" and f"drive0: {file} has content" in found["what"]
+        assert f"workbench: {found['what']}" in shown and "trace pack" in shown
+        for each in (data, whole):
+            assert hashlib.blake2b(each, digest_size=32).hexdigest() in found["what"]
+        return found
+
+    unnoticed = report_of([SIZE // CLUSTER_BYTES])
+    assert "the run read nothing of what changed" in unnoticed["what"] and unnoticed["step"] is None
+    steps = {cluster: report_of([cluster])["step"] for cluster in read[:3]}
+    assert len(set(steps.values())) == 3
+    first = min(steps, key=lambda cluster: steps[cluster])
+    together = report_of(read[:3])
+    assert together["step"] == together["first_bad"] == steps[first]
+    assert f"bytes from {first * CLUSTER_BYTES:#x} on" in together["what"]
+    file.write_bytes(whole[:-512])
+    assert run(["trace", "verify", str(path)]) == 3
+    assert f"has {len(whole) - 512} bytes" in capsys.readouterr().err
+
+
+def test_an_image_that_changes_while_it_is_replayed_is_blamed(tmp_path: Path, drive: DriveConfig) -> None:
+    path, file = tmp_path / "run.trace", Path(drive.file)
+    record(path, drive)
+    with TraceReader.open(path) as trace:
+        with Replayer(trace) as replayer:
+            data = bytearray(file.read_bytes())
+            file.write_bytes(bytes(len(data)))
+            with pytest.raises(Diverged) as caught:
+                replayer.verify()
+        report = diagnose(trace, caught.value, "jit")
+    assert report.kind == "image" and report.step is not None
 
 
 def test_a_damaged_map_is_refused(tmp_path: Path, drive: DriveConfig) -> None:
