@@ -12,7 +12,8 @@ from machine.values import valueclass
 #: requests before it; disks have several queues where asked for; Zkr, Smstateen,
 #: debug triggers, and users read the counters below the built-in SBI; virtio's
 #: vendor is QEMU's; a UART takes wide accesses; reserved overlaps of fractional vector groups are illegal.
-#: mtime can be written; HSM suspends harts, and they say so.
+#: mtime can be written; HSM suspends harts, and they say so; drivers need not
+#: accept virtio's VERSION_1.
 SEMANTICS = 3
 
 

@@ -23,6 +23,8 @@ ONE_DASH = (
     "machine",
     "memory",
     "nographic",
+    "global",
+    "device",
 )
 
 

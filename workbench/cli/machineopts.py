@@ -80,6 +80,7 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--chaos", is_flag=True, help="Turns, timers and latencies from a seeded generator."),
     click.option("-M", "--machine", "board", default="virt", hidden=True),
     click.option("--nographic", is_flag=True, hidden=True),
+    click.option("--global", "globals_", multiple=True, hidden=True),
 )
 backend_option = click.option(
     "--backend",
@@ -104,7 +105,7 @@ MACHINE_KEYS = (
         "seed",
         "chaos",
     ),
-    *("board", "nographic"),
+    *("board", "nographic", "globals_"),
 )
 
 
@@ -274,6 +275,11 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
 
     if options["board"].partition(",")[0] != "virt":
         raise UsageError(f"--machine {options['board']}: the one board is virt")
+    for setting in options["globals_"]:
+        if setting != "virtio-mmio.force-legacy=false":  # which is what there is
+            raise UsageError(
+                f"--global {setting}: not known; the one setting is virtio-mmio.force-legacy=false"
+            )
     bios = options["bios"]
     drives = [parse_drive(text, index) for index, text in enumerate(options["drives"])]
     names = [drive.id for drive in drives]

@@ -218,9 +218,12 @@ class VirtioMmio(Device):
         fresh = value & 0xFF & ~self.status & ~NEEDS_RESET
         if fresh & FEATURES_OK:
             accepted = self.driver_features
-            if not accepted >> F_VERSION_1 & 1 or accepted & ~self._offer():
+            if accepted & ~self._offer():
                 self.guest_error(f"features {accepted:#x} are refused: {self._offer():#x} are offered")
                 fresh &= ~(FEATURES_OK | DRIVER_OK)
+            elif not accepted >> F_VERSION_1 & 1:
+                # SPEC: 6.2: a device may go on. Small drivers never look at the upper half of the features.
+                self.guest_error("a driver that does not accept VERSION_1")
         if fresh & DRIVER_OK and not (self.status | fresh) & FEATURES_OK:
             self.guest_error("DRIVER_OK without FEATURES_OK")
             fresh &= ~DRIVER_OK

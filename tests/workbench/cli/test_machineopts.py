@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "chaos": False,
     "board": "virt",
     "nographic": False,
+    "globals_": (),
 }
 
 
@@ -163,6 +164,15 @@ def test_machine_is_built_of_options(tmp_path: Path) -> None:
     assert (config.memory_bytes, config.harts, config.append, config.idle) == (1 << 30, 2, "quiet", "ask")
     assert (config.seed, config.options["entropy"]) == (7, "seed")
     assert images.kernel == b"kernel"
+
+
+def test_settings_of_qemus_devices_are_what_there_is_or_refused(tmp_path: Path) -> None:
+    kernel = tmp_path / "k"
+    kernel.write_bytes(b"kernel")
+    options = {**DEFAULTS, "kernel": str(kernel), "globals_": ("virtio-mmio.force-legacy=false",)}
+    build_machine(options, idle="jump")
+    with pytest.raises(UsageError, match=r"--global virtio-mmio\.force-legacy=true: not known"):
+        build_machine({**options, "globals_": ("virtio-mmio.force-legacy=true",)}, idle="jump")
 
 
 def test_bios_file_is_read(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_entropy_is_asked_of_the_gate_and_interrupts() -> None:
     assert not driver.line.level
 
 
-@pytest.mark.parametrize("features", [(0, 0), (1 << 5, 1), (0, 3)])
+@pytest.mark.parametrize("features", [(1 << 5, 1), (0, 3)])
 def test_wrong_features_are_refused(features: tuple[int, int]) -> None:
     driver = rng(start=False)
     driver.w(0x70, 3)
@@ -54,6 +54,17 @@ def test_wrong_features_are_refused(features: tuple[int, int]) -> None:
     assert driver.r(0x70) == 3
     driver.w(0x70, 0xF)
     assert not driver.r(0x70) & 4, "no DRIVER_OK without FEATURES_OK"
+
+
+def test_driver_without_version_1_is_served() -> None:
+    """Teaching kernels take the lower half of the features alone: QEMU's device goes on, as section 6.2 allows."""
+    driver = rng(start=False)
+    for status in (1, 3):
+        driver.w(0x70, status)
+    driver.w(0x20, driver.r(0x10) & ~(EVENT_BIT | INDIRECT_BIT))
+    driver.w(0x70, 11)
+    assert driver.r(0x70) == 11
+    assert driver.wires.errors[-1].endswith("a driver that does not accept VERSION_1")
 
 
 def test_features_cannot_change_after_they_are_agreed() -> None:
