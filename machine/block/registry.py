@@ -26,6 +26,7 @@ _DRIVERS = {
     "copy-before-write": ("machine.block.filters.cbw", "CopyBeforeWriteNode", "filter"),
     "snapshot-access": ("machine.block.filters.cbw", "SnapshotAccessNode", "filter"),
     "quorum": ("machine.block.filters.quorum", "QuorumNode", "group"),
+    "blkverify": ("machine.block.filters.quorum", "BlkverifyNode", "group"),
     "write-log": ("machine.block.filters.writelog", "WriteLogNode", "filter"),
     "replication": ("machine.block.replication", "ReplicationNode", "filter"),
 }

@@ -119,3 +119,19 @@ class QuorumNode(Node):
 
     async def flush_children(self) -> None:
         await self._all(lambda child: child.flush())
+
+
+class BlkverifyNode(QuorumNode):
+    """Two copies of a disk that must agree on every read: ``test``, and ``raw`` to hold it against."""
+
+    driver = "blkverify"
+
+    async def drv_open(self, options: OptionReader) -> None:
+        self.threshold, self.fifo, self._rewrite, self._verify = 2, False, False, True
+        self.failures: list[tuple[str, int]] = []
+        self._next = 0
+        for name in ("test", "raw"):
+            what = options.take(name)
+            if what is None:
+                raise OptionError(f"blkverify: option '{name}' is missing")
+            self.add_child(await self.graph.open_ref(what, read_only=self.read_only))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from machine.block.node import Node
 from machine.block.qcow2.node import Qcow2Node
 from machine.block.sched import Scheduler, SeededOrder
 
+from .qcow2_util import memory_image
 from .replication_util import K, M, Secondary
 
 C = 64 * K
@@ -622,6 +624,26 @@ def test_a_quorum_of_two_may_verify_instead_of_voting(graph: Graph) -> None:
     for n, threshold, more in ((3, 2, {}), (2, 1, {}), (2, 2, {"rewrite-corrupted": True})):
         with pytest.raises(BlockError):
             quorum(graph, n, threshold, "quorum", blkverify=True, **more)
+
+
+def test_blkverify_holds_an_image_against_a_copy(graph: Graph) -> None:
+    image = {"driver": "qcow2", "file": "disk"}
+    graph.run(graph.close_node(memory_image(graph, size=M)))
+    raw = memory(graph, M, 0)
+    node = graph.run(graph.open({"driver": "blkverify", "test": image, "raw": raw.name}))
+    rnd = random.Random(8)
+    for _ in range(40):
+        at, length = rnd.randrange(M - 70_000), rnd.randrange(1, 70_000)
+        if rnd.random() < 0.3:
+            graph.run(node.pwrite_zeroes(at, length))
+        else:
+            graph.run(node.pwrite(at, rnd.randbytes(length)))
+        graph.run(node.read(max(0, at - 100), min(length + 200, M - at)))
+    graph.run(raw.pwrite(4321, bytes([graph.run(raw.read(4321, 1))[0] ^ 1])))
+    with pytest.raises(BlockError, match="differ at 4321"):
+        graph.run(node.read(0, M))
+    with pytest.raises(BlockError, match="'raw' is missing"):
+        graph.run(graph.open({"driver": "blkverify", "test": raw.name}))
 
 
 def test_quorum_fifo_reads_the_next_child_and_children_come_and_go(graph: Graph) -> None:
