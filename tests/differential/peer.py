@@ -41,4 +41,6 @@ def has(p: Pattern) -> bool:
     """Can the peer judge this instruction?"""
     # SPEC: vector 1.0, 7.8: which fields of the segment that a fault-only-first load ends at are loaded is left open
     cut_segment = p.mnemonic.startswith("vlseg") and p.mnemonic.endswith("ff.v")
-    return p.extension not in MISSING_EXTENSIONS and p.trans not in LEFT_OUT and not cut_segment
+    # Its translator fails an assertion over conversions of vectors that round towards zero, when they are legal.
+    aborts = p.extension == "V" and ".rtz." in p.mnemonic
+    return not (p.extension in MISSING_EXTENSIONS or p.trans in LEFT_OUT or cut_segment or aborts)

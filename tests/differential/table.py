@@ -112,7 +112,7 @@ against a model. `code`: translated to operations of the intermediate language, 
 
 def coverage_page(vectors: Mapping[str, Mapping[str, int]], runs: Sequence[str]) -> str:
     """Return ``coverage`` as a reference page, with a line for each run that it counts."""
-    lines = [*PAGE, *(f"- {run}" for run in runs)]
+    lines = [*PAGE, "", *(f"- {run}" for run in runs)]
     lines += ["", "| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
     lines += ["| " + " | ".join(row.words()).rstrip() + " |" for row in coverage(vectors)]
     return "\n".join(lines) + "\n"

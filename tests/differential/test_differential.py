@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.differential.compare import Tally, compare, differences, inconclusive
 from tests.differential.generate import BASES, Generator, Item, Sequence_, patterns, template
 from tests.differential.harness import Start
 from tests.differential.machines import QEMU, run_ours, run_qemu
-from tests.differential.table import TEMPLATED, coverage_table
+from tests.differential.table import TEMPLATED, coverage, coverage_table
 
 SEED = 20_000_000
 
@@ -70,6 +71,20 @@ def test_every_instruction_is_generated() -> None:
     missing = {p.mnemonic for p in patterns()} - set(tally.vectors)
     assert missing <= left_out - set(tally.vectors), missing
     assert len(coverage_table({"jit": tally.vectors, **tally.agreed}).splitlines()) == len(patterns()) + 1
+
+
+def test_the_page_has_vectors_of_every_instruction() -> None:
+    """Made anew by ``python -m tests.differential --vlen 0 128 256 --page docs/coverage.md``."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "coverage.md"
+    table = [
+        line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")
+    ][2:]
+    rows = coverage({})
+    assert [row[:4] for row in table] == [row.words()[:4] for row in rows]
+    for words, row in zip(table, rows, strict=True):
+        jit, interp, qemu = map(int, words[4:7])
+        assert jit >= interp > 0 and jit >= qemu, words
+        assert qemu or row.beside == "model", words
 
 
 def test_a_difference_is_shrunk_to_its_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
