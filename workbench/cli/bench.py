@@ -31,27 +31,37 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
     Times are of whole processes, start and stop in them; `start` is those alone. A ratio is the peer's
     time over ours: above 1, ours is faster. CPU time is what holds on a host with other work; net is CPU time
     less what `start` takes. Where valgrind is
-    installed, host/guest is the number of host instructions that a guest instruction takes.
+    installed, host/guest is the number of host instructions that a guest instruction takes. At the end each
+    figure is held against what is wanted of it, by the clock and by CPU time.
     """
     from workbench import output
+    from workbench.bench.limits import judge
+    from workbench.bench.measure import BenchError
 
     kernels = list(KERNELS) if name in ("all", "kernels") else [k for k in KERNELS if k == name]
     others = [k for k in (*COSTS, *LINUX, "timetravel", "queries", "repl", "storage") if name in ("all", k)]
     if switches and not kernels:
         raise click.UsageError("--switches goes with kernels")
-    results = []
+    results, rows = [], []
     for result in _measure(kernels, [] if switches else others, rounds, switches):
         results.append(result)
+        rows += [] if "error" in result else judge(result)
         for table in [] if as_json else _tables(result):
             output.emit(table)
     if as_json:
-        output.emit(output.Record({"results": results}), "json")
+        output.emit(output.Record({"results": results, "wanted": rows}), "json")
+    else:
+        _conclude(rows)
+    failed = [result["benchmark"] for result in results if "error" in result]
+    if failed:
+        raise BenchError(f"without a result: {', '.join(failed)}; what each lacks is said above")
 
 
 def _measure(kernels: list[str], others: list[str], rounds: int, switches: bool) -> Iterator[dict[str, Any]]:
     """Yield each result when it is there: all of them take minutes."""
     from workbench import output
     from workbench.bench import bare, boot, costs, count, queries, storage, timetravel, waiting
+    from workbench.bench.measure import BenchError
 
     if kernels and switches:
         yield bare.run_switches(kernels, bare.switch_names(), rounds, output.note)
@@ -75,13 +85,32 @@ def _measure(kernels: list[str], others: list[str], rounds: int, switches: bool)
             "storage": lambda: storage.run(rounds, work, output.note),
         }
         for name in others:
-            yield runs[name]()
+            try:
+                yield runs[name]()
+            except BenchError as error:  # the others take minutes, and are worth having
+                output.note(f"bench {name}: {error}")
+                yield {"benchmark": name, "error": str(error)}
+
+
+def _conclude(rows: list[dict[str, Any]]) -> None:
+    """Print each figure with what is wanted of it."""
+    from workbench import output
+
+    if not rows:
+        return
+    columns = ("figure", "wanted", "wall", "cpu", "met", "met by cpu")
+    output.emit(output.Table(columns, [tuple(row[c] for c in columns) for row in rows]))
+    met = sum(row["met"] for row in rows)
+    by_cpu = sum(row["met"] if row["met by cpu"] is None else row["met by cpu"] for row in rows)
+    output.note(f"{met} of {len(rows)} figures are as wanted; {by_cpu} if times are of CPU")
 
 
 def _tables(result: dict[str, Any]) -> list[Any]:
     """Return what a result looks like as text."""
     from workbench.output import Table
 
+    if "error" in result:
+        return []
     if result["benchmark"] == "storage":
         columns = ("value", "is to be", "unit", "met")
         shown = [(name, *(figure[c] for c in columns)) for name, figure in result["figures"].items()]
