@@ -165,7 +165,9 @@ typedef struct {
     X(fp_copies, 1, "floating-point registers in host registers")                                            \
     X(inline_mem, 1, "softmmu fast path in generated code")                                                  \
     X(group_mem, 1, "one look-up for the accesses near each other")                                          \
+    X(bare_mem, 1, "untranslated memory at a constant distance from the host's")                             \
     X(inline_fp, 1, "floating point on the host's unit")                                                     \
+    X(fp_plain, 1, "blocks that know rounding to nearest, and inexact to be accrued")                        \
     X(vector_loops, 1, "common vector instructions by loops of one width")                                   \
     X(superblock, 1, "blocks follow direct jumps")
 typedef struct {

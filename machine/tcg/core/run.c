@@ -179,6 +179,8 @@ static bool idle(Machine *m, ExitReason *reason)
 
 static void slice(Machine *m, Hart *h, uint64_t until)
 {
+    if (m->guest->fetch_key(h) != h->fctx->key)
+        softmmu_regime_changed(h); /* to blocks that rely on more: see GuestOps.tb_flags */
     uint64_t end = min_u64(until, icount_of(m, mach_next_deadline(m)));
     if (m->n_harts > 1)
         end = min_u64(end, m->quantum_end);

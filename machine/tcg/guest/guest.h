@@ -9,6 +9,9 @@ typedef struct {
     uint32_t writable;
 } RegInfo;
 
+/* Of tb_flags, for the core: loads and stores are of physical addresses. */
+#define TB_BARE_DATA (1u << 31)
+
 typedef struct GuestOps {
     const char *name;
     const Helper *helpers; /* indexed by CALL's off */
@@ -22,7 +25,8 @@ typedef struct GuestOps {
     bool (*set_feature)(Machine *m, const char *name, uint32_t value);
     void (*reset)(Hart *h, uint64_t pc, uint64_t arg0, uint64_t arg1);
     /* What besides pc and code bytes decides on the translation (for RISC-V: is the FPU off?). Part of a TB's
-     * identity and of fetch_key; an instruction that changes it ends with leave set. */
+     * identity and of fetch_key; an instruction that changes it ends with leave set. A flag by which blocks
+     * rely on something follows the context alone: it may come true unnoticed, but never become false. */
     uint32_t (*tb_flags)(Hart *h);
     /* Appends IR for the instructions from pc on: at least one, at most max_insns, none beginning outside the
      * virtual page of pc. `page` is the host address of that physical page; `next_page` that of

@@ -48,9 +48,9 @@ struct CodeBuf {
     uint8_t *load[16];   /* by MO_*: rax = vaddr, rcx = address of the TB pointer; value in rax */
     uint8_t *store[4];   /* by size: rdx = value too */
     uint8_t *helper[MAX_HELPERS];
-    uint8_t fp[MAX_HELPERS];      /* which expansion of x86_fp.c a helper has, 0 = none */
-    uint8_t *mxcsr;               /* the value of MXCSR in blocks */
-    uint8_t *fp_least, *fp_range; /* of twice the bits of a double that x86_fp.c takes for normal */
+    uint8_t fp[MAX_HELPERS]; /* which expansion of x86_fp.c a helper has, 0 = none */
+    uint8_t *mxcsr;          /* the value of MXCSR in blocks */
+    uint8_t *ram_addend;     /* host address - paddr of RAM */
 };
 
 /* The part of an op that is out of line. */
@@ -221,6 +221,8 @@ void gen_bswap(Gen *g, const IrOp *op);
 /* x86_mem.c */
 void gen_load(Gen *g, const IrOp *op);
 void gen_store(Gen *g, const IrOp *op);
+/* Behind a look-up at rcx: reg = distance of the host's bytes from the guest's. Known, it need not wait. */
+void gen_addend(Gen *g, unsigned reg, size_t table);
 /* ecx = offset of the TLB entry for the page of reg + disp. */
 void gen_tlb_index(Gen *g, unsigned reg, int32_t disp);
 void gen_load_env(Gen *g, const IrOp *op);
@@ -243,14 +245,20 @@ void stub_leave_d(Gen *g, const Stub *s);
 /* x86_fp.c: false: this call has no expansion. */
 bool gen_fp(Gen *g, const IrOp *op);
 void fp_init(CodeBuf *cb);
-/* Copies of floating-point slots in xmm registers; env always has the value too. */
-void fp_assign(Gen *g);
-void fp_reload(Gen *g, uint64_t slots);
+/* Does the expansion of this op read its operands in xmm registers? */
+bool fp_reads_xmm(const Gen *g, const IrOp *op);
 /* Is this store done by the slow path of the call behind it? */
 bool fp_defers(const Gen *g, const IrOp *op);
-/* Behind op: what has become of the copies. */
-void fp_after_op(Gen *g, const IrOp *op);
 void stub_fp_slow(Gen *g, const Stub *s);
 void stub_fp_inexact(Gen *g, const Stub *s);
+/* x86_xmm.c */
+void fp_assign(Gen *g);
+void fp_reload(Gen *g, uint64_t slots);
+/* Where an operation finds slot's value: in its copy, which is loaded if need be, or where the slot is. */
+Opnd fp_opnd(Gen *g, unsigned slot);
+/* The register of slot's copy if that is valid, or 0. */
+unsigned fp_copy_of(const Gen *g, unsigned slot);
+/* Behind op: what has become of the copies. */
+void fp_after_op(Gen *g, const IrOp *op);
 
 #endif

@@ -304,11 +304,11 @@ static inline void em_lea_rip(Asm *a, unsigned r, const uint8_t *target)
     em_rel32(a, target);
 }
 
-/* op reg, qword at `where` */
-static inline void em_alu_rip(Asm *a, unsigned n, unsigned r, const uint8_t *where)
+/* mov reg, [rip + …]: the qword at `where`. */
+static inline void em_mov_rip(Asm *a, unsigned r, const uint8_t *where)
 {
     em_8(a, 0x48 | (r & 8 ? 4u : 0));
-    em_8(a, n << 3 | 3);
+    em_8(a, 0x8b);
     em_8(a, 0x05 | (r & 7) << 3);
     em_rel32(a, where);
 }

@@ -139,7 +139,7 @@ static uint8_t *look_up(Gen *g, const Group *gr)
     em_alu_oi(g->a, EM_W, X_AND, opnd_reg(RDX), (int32_t)WB_PAGE_MASK);
     em_alu_ro(g->a, EM_W, X_CMP, RDX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, tag))));
     uint8_t *miss = em_jcc32(g->a, CC_NE);
-    em_mov_ro(g->a, gr->reg, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, addend))));
+    gen_addend(g, gr->reg, table);
     em_alu_ro(g->a, EM_W, X_ADD, gr->reg, opnd_reg(r));
     if (gr->home)
         em_mov_or(g->a, opnd_slot_mem(gr->home), gr->reg);

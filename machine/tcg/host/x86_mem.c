@@ -73,6 +73,14 @@ void gen_tlb_index(Gen *g, unsigned reg, int32_t disp)
     em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), (TLB_SIZE - 1) << 4);
 }
 
+void gen_addend(Gen *g, unsigned reg, size_t table)
+{
+    if (g->tb->flags & TB_BARE_DATA)
+        em_mov_rip(g->a, reg, g->cb->ram_addend);
+    else
+        em_mov_ro(g->a, reg, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, addend))));
+}
+
 /* Leaves the jump to the slow path behind, and rcx = addend. Alignment is part of the comparison: a
  * misaligned access, which alone could cross a page, is slow. */
 static uint8_t *gen_lookup(Gen *g, Opnd addr, unsigned size, size_t table)
@@ -82,7 +90,7 @@ static uint8_t *gen_lookup(Gen *g, Opnd addr, unsigned size, size_t table)
     em_alu_oi(g->a, EM_W, X_AND, opnd_reg(RDX), (int32_t)WB_PAGE_MASK | ((1 << size) - 1));
     em_alu_ro(g->a, EM_W, X_CMP, RDX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, tag))));
     uint8_t *miss = em_jcc32(g->a, CC_NE);
-    em_mov_ro(g->a, RCX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, addend))));
+    gen_addend(g, RCX, table);
     return miss;
 }
 
@@ -168,6 +176,13 @@ void gen_store(Gen *g, const IrOp *op)
         return;
     }
     const Opnd host = gen_host_address(g, op, &miss);
+    const unsigned copy = size >= MO_32 && op->b != IR_CONST ? fp_copy_of(g, op->b) : 0;
+    if (copy) {
+        em_rm(g->a, size == MO_64 ? EM_F2 : EM_F3, 0x0f11, copy, host);
+        if (miss)
+            gen_stub(g, STUB_STORE, op, miss);
+        return;
+    }
     if (value.kind == O_MEM || (value.kind == O_IMM && size == MO_64 && !fits_s32(value.imm))) {
         em_mov_ro(g->a, RDX, value);
         value = opnd_reg(RDX);

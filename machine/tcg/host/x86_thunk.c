@@ -231,10 +231,8 @@ void thunks_emit(CodeBuf *cb)
     choose_pins(cb);
     cb->mxcsr = cb->a.p;
     em_64(&cb->a, MXCSR_DEFAULT);
-    cb->fp_least = cb->a.p;
-    em_64(&cb->a, UINT64_C(2) << 53);
-    cb->fp_range = cb->a.p;
-    em_64(&cb->a, UINT64_C(0x7fd) << 53);
+    cb->ram_addend = cb->a.p;
+    em_64(&cb->a, (uintptr_t)cb->m->ram - cb->m->ram_base);
     emit_enter_and_leave(cb);
     emit_mem(cb);
     emit_helpers(cb);

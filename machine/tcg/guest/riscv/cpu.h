@@ -20,6 +20,8 @@ typedef struct {
     uint64_t size;        /* bytes of the access; 0: any */
 } Trigger;
 
+enum { FFLAGS_NX = 1 }; /* of fflags: inexact */
+
 struct GuestHart {
     uint64_t priv;
     uint64_t fs_off;   /* 1: mstatus.FS is Off, FP instructions are illegal; kept by csr.c */

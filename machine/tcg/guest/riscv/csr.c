@@ -27,7 +27,7 @@ typedef enum {
 /* What a write may change. */
 enum {
     FX_IRQ = 1,    /* which interrupts are pending or enabled */
-    FX_REGIME = 2, /* translation */
+    FX_REGIME = 2, /* translation, or what blocks rely on */
     FX_TIMER = 4,  /* the next timer deadline */
     FX_PMP = 8,
 };
@@ -365,9 +365,9 @@ static uint64_t misa_read(Hart *h, uint32_t csr)
  * L(number, name, gate, effects, field, write): the same, with a function that makes a written value legal
  * X(number, name, gate, effects, read, write): functions */
 #define RISCV_CSRS(F, L, X)                                                                                  \
-    X(0x001, fflags, FP, 0, fcsr_read, fcsr_write)                                                           \
-    X(0x002, frm, FP, 0, fcsr_read, fcsr_write)                                                              \
-    X(0x003, fcsr, FP, 0, fcsr_read, fcsr_write)                                                             \
+    X(0x001, fflags, FP, FX_REGIME, fcsr_read, fcsr_write)                                                   \
+    X(0x002, frm, FP, FX_REGIME, fcsr_read, fcsr_write)                                                      \
+    X(0x003, fcsr, FP, FX_REGIME, fcsr_read, fcsr_write)                                                     \
     L(0x008, vstart, VECTOR, 0, vstart, vstart_write)                                                        \
     X(0x009, vxsat, VECTOR, 0, vcsr_read, vcsr_write)                                                        \
     X(0x00a, vxrm, VECTOR, 0, vcsr_read, vcsr_write)                                                         \

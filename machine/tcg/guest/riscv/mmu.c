@@ -158,8 +158,8 @@ static bool is_translated(const GuestHart *g, uint64_t priv)
 /* Everything but the PTEs and the PMP that a translation hangs on. The ASID is not part of it: it promises
  * nothing that the law of no TLB does not give anyway.
  *
- *   63 | 54..58                | 48..51 | 47 44 | 43  0
- *   1  | vs PBMTE fs ADUE MXR SUM | priv   | MODE  | PPN
+ *   63 | 61 .. 54                            | 48..51 | 47 44 | 43  0
+ *   1  | bare plain vs PBMTE fs ADUE MXR SUM | priv   | MODE  | PPN
  */
 static uint64_t root_key(const GuestHart *g, uint64_t priv)
 {
@@ -188,7 +188,11 @@ uint64_t riscv_data_key(Hart *h)
 
 uint64_t riscv_fetch_key(Hart *h)
 {
-    return root_key(h->g, h->g->priv) | (h->g->fs_off ? 1ull << 57 : 0) | (h->g->vs_off ? 1ull << 59 : 0);
+    const GuestHart *g = h->g;
+    const bool plain = h->m->sw.fp_plain && !g->fs_off && !g->frm && (g->fflags & FFLAGS_NX);
+    const bool bare = h->m->sw.bare_mem && !is_translated(g, data_priv(g));
+    return root_key(g, g->priv) | (g->fs_off ? 1ull << 57 : 0) | (g->vs_off ? 1ull << 59 : 0) |
+           (uint64_t)plain << FETCH_KEY_FP_PLAIN_BIT | (uint64_t)bare << FETCH_KEY_BARE_BIT;
 }
 
 /* ---- walks ---- */

@@ -219,7 +219,11 @@ static bool riscv_set_reg(Hart *h, uint32_t reg, uint64_t value)
 
 static uint32_t riscv_tb_flags(Hart *h)
 {
-    return (h->g->fs_off ? TBF_FS_OFF : 0) | (h->g->vs_off ? TBF_VS_OFF : 0);
+    /* By the context, in which blocks are looked up: NX may have come since it was chosen. */
+    const uint64_t key = h->fctx->key;
+    return (h->g->fs_off ? TBF_FS_OFF : 0) | (h->g->vs_off ? TBF_VS_OFF : 0) |
+           (key >> FETCH_KEY_FP_PLAIN_BIT & 1 ? TBF_FP_PLAIN : 0) |
+           (key >> FETCH_KEY_BARE_BIT & 1 ? TB_BARE_DATA : 0);
 }
 
 static void riscv_init(Machine *m)

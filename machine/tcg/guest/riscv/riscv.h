@@ -24,8 +24,10 @@ bool riscv_csr_exists(const Machine *m, uint32_t csr);
 void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const uint8_t *page,
                      const uint8_t *next_page, uint32_t max_insns);
 
-/* The word of tb_flags: */
-enum { TBF_FS_OFF = 1, TBF_VS_OFF = 2 }; /* FP instructions are illegal; vector instructions are */
+/* The word of tb_flags: FP instructions are illegal; vector instructions are; frm is 0 and fflags.NX is set.
+ */
+enum { TBF_FS_OFF = 1, TBF_VS_OFF = 2, TBF_FP_PLAIN = 4 };
+enum { FETCH_KEY_FP_PLAIN_BIT = 60, FETCH_KEY_BARE_BIT = 61 };
 
 /* disasm.c */
 uint32_t riscv_insn_bytes(uint16_t low);

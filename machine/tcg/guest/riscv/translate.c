@@ -27,6 +27,7 @@ typedef struct {
     uint32_t followed; /* jumps followed so far */
     bool fs_off;       /* FP instructions are illegal */
     bool vs_off;       /* vector instructions are illegal */
+    bool fp_plain;     /* frm is 0 */
     bool fs_dirty;     /* an instruction of this block has already set fs_dirty */
     bool ended;        /* an op that ends the block has been emitted */
 } Ctx;
@@ -217,7 +218,8 @@ void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const ui
                .ppage = h->m->ram_base + (uint64_t)(page - h->m->ram),
                .pc = pc,
                .fs_off = flags & TBF_FS_OFF,
-               .vs_off = (flags & TBF_VS_OFF) != 0};
+               .vs_off = (flags & TBF_VS_OFF) != 0,
+               .fp_plain = (flags & TBF_FP_PLAIN) != 0};
     while (!ctx.ended) {
         const uint32_t off = (uint32_t)(ctx.pc & ~WB_PAGE_MASK);
         const bool left_page = (ctx.pc ^ pc) & WB_PAGE_MASK;

@@ -111,3 +111,70 @@ def test_inline_fp_gives_the_state_of_the_soft_fpu(fmt: int, seed: int) -> None:
     for _ in range(8):
         source = program(rng, fmt)
         assert final_state(source, True) == final_state(source, False), source
+
+
+WRITE, SET, CLEAR = 5, 6, 7  # csrrwi, csrrsi, csrrci
+FFLAGS, FRM, FCSR = 1, 2, 3
+
+
+def csr(op: int, number: int, value: int) -> str:
+    return f".word {number << 20 | value << 15 | op << 12 | 0x73}"
+
+
+def loop(rng: random.Random, fmt: int) -> str:
+    """A program that goes around for ever: values anew, arithmetic, now and then a write of fcsr's parts."""
+    value = random_double if fmt else random_single
+    lines = [
+        "li t0, 0x6000",
+        "csrrs zero, mstatus, t0",
+        csr(SET, FFLAGS, 1),
+        "li s3, 0",
+        "la t1, data",
+        "loop:",
+    ]
+    lines += ["andi t2, s3, 0xf8", "add t2, t2, t1"]
+    lines += [f".word {8 * i << 20 | 7 << 15 | 3 << 12 | rng.randrange(32) << 7 | 7}" for i in range(12)]
+    for _ in range(rng.randrange(6, 30)):
+        lines.append(f".word {random_instruction(rng, fmt)}")
+        if rng.randrange(12) == 0:
+            lines += [f".word {READ_FLAGS}", "slli s2, s2, 5", "xor s2, s2, t2", "sd s2, 0(t1)"]
+        if rng.randrange(20) == 0:  # every eighth time around: no flags, then all, then another mode
+            writes = [
+                (CLEAR, FFLAGS, 31),
+                (SET, FFLAGS, 1),
+                (WRITE, FRM, 1),
+                (WRITE, FCSR, 0x11),
+                (WRITE, FCSR, 1),
+            ]
+            over = f"over{len(lines)}"
+            lines += ["andi t0, s3, 56", f"bnez t0, {over}", csr(*rng.choice(writes)), f"{over}:"]
+    lines += ["andi t0, s3, 24", "bnez t0, same", csr(WRITE, FRM, 0), "same:"]
+    lines += ["addi s3, s3, 8", "j loop", ".align 8", "data:"]
+    return "\n".join([*lines, *(f".dword {value(rng)}" for _ in range(48))]) + "\n"
+
+
+def states_on_the_way(source: str, cuts: list[int], off: tuple[str, ...]) -> list[dict[str, int]]:
+    machine = Bare(source)
+    machine.engine.set_hot_runs(0)
+    for switch in off:
+        machine.engine.set_switch(switch, False)
+    states = []
+    for steps in cuts:
+        machine.run(steps)
+        states.append(machine.engine.save_state(0))
+    return states
+
+
+@pytest.mark.parametrize("fmt", [0, 1], ids=["single", "double"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_block_that_relies_on_the_rounding_mode_and_the_flags_is_left_when_they_change(
+    fmt: int, seed: int
+) -> None:
+    """Blocks of that kind are chosen where a run begins; it is cut at random, and neither cuts nor switches show."""
+    rng = random.Random(1000 + 2 * seed + fmt)
+    for _ in range(6):
+        source = loop(rng, fmt)
+        cuts = [rng.randrange(1, 400) for _ in range(24)]
+        relied = states_on_the_way(source, cuts, ())
+        assert relied == states_on_the_way(source, cuts, ("fp_plain",)), source
+        assert relied == states_on_the_way(source, cuts, ("inline_fp", "fp_plain", "jit")), source
