@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from machine.hw.overlay import OverlayDisk
 from machine.hw.virtio import blk
 from tests.machine.hw.fakes import RAM_BASE
-from tests.machine.hw.virtio.driver import WRITE, Driver
+from tests.machine.hw.virtio.driver import INDIRECT_BIT, WRITE, Driver
 
 QUEUES = 2
 SLOTS = 4  # requests of a queue at the same time
@@ -144,6 +144,54 @@ class DiskMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.wait(10_000_000)
         assert not self.asked and self.disk.pread(0, self.disk.size_bytes) == self.model
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_noise_in_rings_and_headers_ends_in_errors_of_the_guest(data: st.DataObject) -> None:
+    """Whatever a driver may have written: the device refuses or obeys, and its state can be saved and loaded."""
+    draw = random.Random(data.draw(st.integers(0, 1 << 32)))
+    disk = OverlayDisk(FewBytes())
+    driver = Driver(
+        blk.VirtioBlk("vda", disk, queues=QUEUES), low_features=INDIRECT_BIT if draw.random() < 0.5 else 0
+    )
+    ram = driver.wires.ram
+    for _ in range(draw.randrange(1, 30)):
+        queue = draw.randrange(QUEUES)
+        desc, avail, used = driver.rings(queue)
+        places = (desc, avail, used, RAM_BASE - 8, 0, (1 << 64) - 4, BUFFERS + 64)
+        for head in (0, 3):  # header, data, status
+            kind, size = draw.choice((*KINDS, blk.T_GET_ID, 99)), draw.choice((16, 512, 513, 4096, 1 << 20))
+            at = BUFFERS + 0x2000 * head
+            sector = draw.choice((0, 1, 7, SECTORS - 1, SECTORS, 1 << 63))
+            ram.write(
+                at, struct.pack("<IIQQII", kind, 0, sector, sector, draw.randrange(4), draw.randrange(2))
+            )
+            chain = [
+                [at, 16, 1, head + 1],
+                [at + 16, size, draw.choice((1, 3)), head + 2],
+                [at + 0x1000, 1, 2, 0],
+            ]
+            if draw.random() < 0.15:
+                changed = draw.choice(chain)
+                changed[draw.randrange(4)] = draw.choice((*places, 0, 1, 4, 5, 7, 15, 4096, 0xFFFF))
+            for index, (paddr, length, flags, following) in enumerate(chain):
+                fields = (paddr, length & 0xFFFF_FFFF, flags & 0xFFFF, following & 0xFFFF)
+                ram.write(desc + 16 * (head + index), struct.pack("<QIHH", *fields))
+        for head in draw.choice(((0,), (3, 0), (0, 3), (0, 0), (8,))) if draw.random() < 0.9 else (1, 7):
+            driver.offer(head, queue, kick=False)
+        if draw.random() < 0.05:
+            ram.write(avail + 2, draw.randbytes(2))
+        driver.w(0x50, queue)
+        driver.wires.run_to(driver.wires.vtime_ns + draw.choice((1, 30_000, 10_000_000)))
+        state = json.loads(json.dumps(driver.dev.save_state()))
+        driver.dev.load_state(state)
+        if driver.r(0x70) & 0x40 and draw.random() < 0.9:
+            for ring in range(QUEUES):
+                ram.write(driver.rings(ring)[0], bytes(0x1000))
+            driver.avail, driver.seen = [0] * QUEUES, [0] * QUEUES
+            driver.start()
+    assert len(disk.pread(0, disk.size_bytes)) == FewBytes.size_bytes
 
 
 @pytest.fixture(autouse=True)
