@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from . import blobs
 from .errors import PositionError, TraceError
-from .pagesets import PAGE_BYTES
+from .pagesets import PAGE_BYTES, Based, xor
 from .reader import TraceReader
 from .rows import CheckpointRow
 from .writer import TraceWriter
@@ -86,11 +86,26 @@ class _Copy:
         contents = self.old.blobs(list(set(names.values())))
         if any(len(data) != PAGE_BYTES for data in contents.values()):
             raise TraceError(f"{self.old.path}: damaged: a page of checkpoint {row.id} is of another size")
-        self.new.add_pages(list(contents), b"".join(contents.values()), range(len(contents)))
+        self._pages(contents)
         self.checkpoints += 1
         self.blobs |= set(contents)
         place = (row.icount, row.vtime_ns, parent, document, row.digest)
         return self.new.add_checkpoint(*place, names.items(), row.next_input - less)
+
+    def _pages(self, contents: dict[bytes, bytes]) -> None:
+        """Copy pages; what was stored as the difference from an image is so again."""
+        stored: dict[bytes | None, list[tuple[bytes, bytes, int | None]]] = {}
+        for name, data in contents.items():
+            image, place = self.old.page_based(name) or (None, None)
+            if image is not None and place is not None and image in self.blobs:
+                data = xor(data, self.old.blob(image)[place : place + PAGE_BYTES])
+            else:
+                image = place = None
+            stored.setdefault(image, []).append((name, data, place))
+        for image, pages in stored.items():
+            based = None if image is None else Based(image, [place for _, _, place in pages])
+            data = b"".join([data for _, data, _ in pages])
+            self.new.add_pages([name for name, _, _ in pages], data, range(len(pages)), based)
 
     def _known_blobs(self) -> set[bytes]:
         if self._known is None:

@@ -2,7 +2,8 @@
 
 A set is up to ``SET_PAGES`` pages in one compressed frame: neighbours in RAM resemble each other, and one row costs
 what one page's would. A list says what pages a checkpoint differs from its parent in, and the hashes of their
-contents; a page whose contents are in some set is stored no second time.
+contents; a page whose contents are in some set is stored no second time. A page of the kernel is mostly as it was
+loaded, so what a set holds of it may be the difference (XOR) from bytes of that image.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import zstandard
@@ -36,6 +38,44 @@ _OPEN_SETS: Final = 64
 Run = Callable[[str, tuple[Any, ...]], sqlite3.Cursor]
 #: Runs one SQL statement that reads, and returns its rows.
 Rows = Callable[[str, tuple[Any, ...]], list[Any]]
+
+
+_SET: Final = "SELECT * FROM page_sets WHERE id = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Based:
+    """What stored pages differ from: each is its contents XORed with bytes of an image.
+
+    Args:
+        image: the hash of the blob.
+        places: for each page the offset there, None for a page that is stored as it is.
+    """
+
+    image: bytes
+    places: Sequence[int | None]
+
+
+def xor(a: bytes, b: bytes) -> bytes:
+    """Return the difference of two pages, or a page from another and the difference."""
+    return (int.from_bytes(a, "little") ^ int.from_bytes(b, "little")).to_bytes(len(a), "little")
+
+
+def _based(columns: Sequence[Any], count: int, where: str) -> Based | None:
+    """Return what a row's last columns say, which an older trace has not. Raises TraceError: damaged."""
+    if not columns or columns[0] is None:
+        return None
+    try:
+        places = json.loads(columns[1])
+    except (ValueError, RecursionError):
+        places = None
+    if (
+        not isinstance(places, list)
+        or len(places) != count
+        or not all(place is None or (isinstance(place, int) and place >= 0) for place in places)
+    ):
+        raise TraceError(f"{where}: damaged: the places of a page set are no list")
+    return Based(columns[0], places)
 
 
 def list_rows(
@@ -98,15 +138,23 @@ class PageWriter:
         #: bytes of all sets in the file
         self.stored_bytes = 0
 
-    def add(self, names: Sequence[bytes], data: bytes | bytearray | memoryview, at: Sequence[int]) -> None:
+    def add(
+        self,
+        names: Sequence[bytes],
+        data: bytes | bytearray | memoryview,
+        at: Sequence[int],
+        based: Based | None = None,
+    ) -> None:
         """Store contents once, for a list that is to come; ``TraceWriter.add_pages`` has the arguments."""
         known, view = self._set_of, memoryview(data)
         self._waiting.update(names)
-        new = list({name: place for name, place in zip(names, at, strict=True) if name not in known}.items())
+        index = {name: i for i, name in enumerate(names) if name not in known}
+        new = list(index.items())
         for start in range(0, len(new), SET_PAGES):
             part = new[start : start + SET_PAGES]
-            contents = [view[place * PAGE_BYTES : (place + 1) * PAGE_BYTES] for _, place in part]
-            self._store([name for name, _ in part], b"".join(contents))
+            contents = [view[at[i] * PAGE_BYTES : (at[i] + 1) * PAGE_BYTES] for _, i in part]
+            places = None if based is None else Based(based.image, [based.places[i] for _, i in part])
+            self._store([name for name, _ in part], b"".join(contents), places)
 
     def add_list(self, checkpoint_id: int, pages: Sequence[tuple[int, bytes]]) -> None:
         """Say which pages a checkpoint differs in, and the hashes of their contents."""
@@ -140,10 +188,9 @@ class PageWriter:
         """Give back the room of contents that are in no list, once they are a quarter of their set."""
         dead = {name for name in names if self._uses[name] <= 0 and name not in self._waiting}
         for number in sorted({self._set_of[name] for name in dead if name in self._set_of}):
-            hashes, codec, stored = self._run(
-                "SELECT hashes, codec, data FROM page_sets WHERE id = ?", (number,)
-            ).fetchone()
+            _, hashes, codec, stored, *rest = self._run(_SET, (number,)).fetchone()
             held = _split(hashes)
+            based = _based(rest, len(held), self._where)
             live = [n for n, name in enumerate(held) if self._uses[name] > 0 or name in self._waiting]
             if 4 * len(live) > 3 * len(held):
                 continue
@@ -156,13 +203,18 @@ class PageWriter:
                     del self._uses[name]
             if live:
                 pages = [contents[n * PAGE_BYTES : (n + 1) * PAGE_BYTES] for n in live]
-                self._store([held[n] for n in live], b"".join(pages))
+                places = None if based is None else Based(based.image, [based.places[n] for n in live])
+                self._store([held[n] for n in live], b"".join(pages), places)
 
-    def _store(self, names: list[bytes], contents: bytes) -> None:
+    def _store(self, names: list[bytes], contents: bytes, based: Based | None) -> None:
         squeezed = self._zstd.compress(contents)
         codec, stored = ("zstd", squeezed) if len(squeezed) < len(contents) else ("raw", contents)
         self._sets += 1
-        self._run("INSERT INTO page_sets VALUES (?, ?, ?, ?)", (self._sets, b"".join(names), codec, stored))
+        base, places = None, ""
+        if based is not None and any(place is not None for place in based.places):
+            base, places = based.image, json.dumps(based.places, separators=(",", ":"))
+        row = (self._sets, b"".join(names), codec, stored, base, places)
+        self._run("INSERT INTO page_sets VALUES (?, ?, ?, ?, ?, ?)", row)
         self._set_of.update(dict.fromkeys(names, self._sets))
         self.stored_bytes += len(stored)
 
@@ -172,11 +224,13 @@ class PageReader:
 
     Args:
         rows: runs SQL on the trace.
+        image: returns an image's contents by its hash.
         where: the trace's name, for messages.
     """
 
-    def __init__(self, rows: Rows, where: str) -> None:
+    def __init__(self, rows: Rows, image: Callable[[bytes], bytes], where: str) -> None:
         self._rows = rows
+        self._image = image
         self._where = where
         self._lock = threading.Lock()
         self._place: dict[bytes, tuple[int, int]] = {}
@@ -198,6 +252,17 @@ class PageReader:
                     break
                 self._scan()
             return out
+
+    def based(self, name: bytes) -> tuple[bytes, int] | None:
+        """Return the image that a page is stored as the difference from, and where there; None: as it is."""
+        with self._lock:
+            number, at = self._place.get(name, (0, 0))
+            for _, hashes, _, _, *rest in self._rows(_SET, (number,)):
+                found = _based(rest, len(hashes) // _HASH, self._where)
+                if found is not None and at < len(found.places):
+                    place = found.places[at]
+                    return None if place is None else (found.image, place)
+            return None
 
     def names(self) -> set[bytes]:
         """Return the hashes of all pages that are stored."""
@@ -234,17 +299,32 @@ class PageReader:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        rows = self._rows("SELECT hashes, codec, data FROM page_sets WHERE id = ?", (number,))
+        rows = self._rows(_SET, (number,))
         if not rows:
             return [], b""
-        hashes, codec, stored = rows[0]
+        _, hashes, codec, stored, *rest = rows[0]
         names = _split(hashes)
         if len(names) > MAX_SET_PAGES or len(hashes) % _HASH:
             raise TraceError(
                 f"{self._where}: damaged: page set {number} claims {len(hashes)} bytes of hashes"
             )
-        found = names, blobs.unpack(codec, stored, len(names) * PAGE_BYTES, self._where)
+        contents = blobs.unpack(codec, stored, len(names) * PAGE_BYTES, self._where)
+        based = _based(rest, len(names), self._where)
+        found = names, contents if based is None else self._whole(contents, based)
         self._open[number] = found
         if len(self._open) > _OPEN_SETS:
             self._open.popitem(last=False)
         return found
+
+    def _whole(self, contents: bytes, based: Based) -> bytes:
+        image = self._image(based.image)
+        pages = []
+        for at, place in enumerate(based.places):
+            page = contents[at * PAGE_BYTES : (at + 1) * PAGE_BYTES]
+            if place is not None:
+                known = image[place : place + PAGE_BYTES]
+                if len(known) != PAGE_BYTES:
+                    raise TraceError(f"{self._where}: damaged: a page set has a place outside of its image")
+                page = xor(page, known)
+            pages.append(page)
+        return b"".join(pages)

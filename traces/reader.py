@@ -36,7 +36,8 @@ class TraceReader:
         self._cleanup = cleanup
         self._lock = threading.Lock()
         sets = self._rows("SELECT 1 FROM sqlite_master WHERE name = 'page_sets'")  # not in an older trace
-        self._pages = PageReader(self._rows, str(path)) if sets else None
+        self._pages = PageReader(self._rows, self._image, str(path)) if sets else None
+        self._images: dict[bytes, bytes] = {}
         self.meta: dict[str, str] = dict(self._rows("SELECT key, value FROM meta"))
         self.config: dict[str, Any] = {k: self._json(v, f"config {k!r}") for k, v in self._config_rows()}
         self.clean = self.meta.get("clean") == "1"
@@ -109,8 +110,14 @@ class TraceReader:
                     raise TraceError(
                         f"{self.path}: holds only the hash of {row.name}; it can't be replayed without it"
                     )
-                return self.blob(row.hash)
+                return self._image(row.hash)
         return None
+
+    def _image(self, name: bytes) -> bytes:
+        """Return an image by its hash; those that were asked for stay, as the machine needs them too."""
+        if name not in self._images:
+            self._images[name] = self._unpacked([name])[name]
+        return self._images[name]
 
     def blob(self, name: bytes) -> bytes:
         """Return a blob's contents, held against its hash. Raises TraceError if missing or damaged."""
@@ -118,17 +125,24 @@ class TraceReader:
 
     def blobs(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the contents of many blobs by hash, read in a few queries. Raises TraceError as ``blob`` does."""
-        out = self._pages.find(names) if self._pages is not None else {}
+        found = self._pages.find(names) if self._pages is not None else {}
+        return found | self._unpacked([name for name in names if name not in found])
+
+    def page_based(self, name: bytes) -> tuple[bytes, int] | None:
+        """Return ``(image's hash, offset)`` of what a RAM page is stored as the difference from, None for nothing."""
+        return None if self._pages is None else self._pages.based(name)
+
+    def _unpacked(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
+        out: dict[bytes, bytes] = {}
         where = str(self.path)
-        others = [name for name in names if name not in out]
-        for at in range(0, len(others), _BATCH):
-            batch = others[at : at + _BATCH]
+        for at in range(0, len(names), _BATCH):
+            batch = names[at : at + _BATCH]
             marks = ",".join("?" * len(batch))
             for name, codec, stored, size in self._rows(
                 f"SELECT hash, codec, data, size FROM blobs WHERE hash IN ({marks})", tuple(batch)
             ):
                 out[name] = blobs.check(blobs.unpack(codec, stored, size, where), name, where)
-        for name in others:
+        for name in names:
             if name not in out:
                 raise TraceError(f"{where}: damaged: blob {name.hex()[:16]}… is missing")
         return out

@@ -309,12 +309,24 @@ def _page_sets(db: sqlite3.Connection) -> None:
     _execute(db, _PAGE_VIEWS)
 
 
+_PAGE_BASES = """
+ALTER TABLE page_sets ADD COLUMN base BLOB;
+ALTER TABLE page_sets ADD COLUMN places TEXT NOT NULL DEFAULT '';
+"""
+
+
+def _page_bases(db: sqlite3.Connection) -> None:
+    """Pages of a loaded image are kept as what differs from it."""
+    _execute(db, _PAGE_BASES)
+
+
 #: Applied in order, each once. A change of the tables is a new function at the end, never an edit of an old one.
 MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (
     _create_tables,
     _calls_by_position,
     _device_writes,
     _page_sets,
+    _page_bases,
 )
 
 #: ``user_version`` of a trace that this code writes.

@@ -23,7 +23,7 @@ from . import files
 from .blobs import BlobPacker, Packed, blob_hash, pack_state
 from .errors import TraceError, TraceWriteError
 from .newfile import new_path, prepare_replacing, write_errors
-from .pagesets import PageWriter
+from .pagesets import Based, PageWriter
 from .rows import InputRow
 from .schema import FORMAT, migrate
 
@@ -209,7 +209,11 @@ class TraceWriter:
         self._run("INSERT OR IGNORE INTO disk_reads VALUES (?, ?, ?)", (drive, cluster, self.add_blob(data)))
 
     def add_pages(
-        self, names: Sequence[bytes], data: bytes | bytearray | memoryview, at: Sequence[int]
+        self,
+        names: Sequence[bytes],
+        data: bytes | bytearray | memoryview,
+        at: Sequence[int],
+        based: Based | None = None,
     ) -> None:
         """Store contents of RAM pages, each once, for a checkpoint that is to come.
 
@@ -217,8 +221,9 @@ class TraceWriter:
             names: their hashes.
             data: pages one behind the other; it may be changed after the call.
             at: where in ``data`` each of them is, in pages.
+            based: what is in ``data`` instead of some of them; the image has been added.
         """
-        self._pages.add(names, data, at)
+        self._pages.add(names, data, at, based)
 
     @property
     def checkpoint_bytes(self) -> int:

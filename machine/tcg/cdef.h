@@ -76,6 +76,10 @@ void wb_fold_value(const RamFold *f, uint8_t *out);                  /* 32 bytes
 uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);             /* those that are not zeros, ascending */
 void wb_name_pages(const uint8_t *data, uint64_t n, uint8_t *names); /* n pages' BLAKE2b-256, in order */
 
+/* XORs each page `at[i]` of `pages` with the bytes at places[i] of `base`, where that leaves most of it
+ * zeros; otherwise places[i] becomes UINT64_MAX, which as an argument means that there are none */
+void wb_diff_pages(uint8_t *pages, const uint32_t *at, uint64_t n, const uint8_t *base, uint64_t *places);
+
 /* harts: registers by number; those of more than 64 bits by words, the lowest first */
 uint32_t wb_n_regs(Machine *m);
 uint32_t wb_n_state(Machine *m); /* the first n of them are a hart's whole state */

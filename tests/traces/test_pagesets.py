@@ -11,6 +11,7 @@ import pytest
 
 from traces import pagesets, schema
 from traces.blobs import BlobPacker, blob_hash, pack_state
+from traces.copying import trim_trace
 from traces.errors import TraceError
 from traces.reader import TraceReader
 from traces.writer import TraceWriter
@@ -137,10 +138,100 @@ def test_a_set_of_too_many_pages_is_refused_before_it_is_read(tmp_path: Path) ->
     path = tmp_path / "t.trace"
     TraceWriter.create(path).close(0)
     with closing(sqlite3.connect(path)) as db:
-        db.execute("INSERT INTO page_sets VALUES (1, zeroblob(32 * 4097), 'raw', x'')")
+        db.execute(
+            "INSERT INTO page_sets (id, hashes, codec, data) VALUES (1, zeroblob(32 * 4097), 'raw', x'')"
+        )
         db.commit()
     with TraceReader.open(path) as trace, pytest.raises(TraceError, match="claims"):
         trace.verify()
+
+
+IMAGE = b"".join(page(n) for n in range(80))
+
+
+def patched(number: int) -> bytes:
+    """Return a page of the image with a few words of it written."""
+    data = bytearray(IMAGE[number * 4096 : (number + 1) * 4096])
+    for at in range(number, 4096, 512):
+        data[at] ^= number + 1
+    return bytes(data)
+
+
+def based_checkpoint(writer: TraceWriter, icount: int, parent: int, contents: dict[int, bytes]) -> int:
+    """Add a checkpoint whose pages, but every fifth one, are kept as the difference from the image's."""
+    names = {index: blob_hash(data) for index, data in contents.items()}
+    places = [None if index % 5 == 4 else index % 80 * 4096 for index in contents]
+    stored = [
+        data if place is None else pagesets.xor(data, IMAGE[place : place + 4096])
+        for place, data in zip(places, contents.values(), strict=True)
+    ]
+    based = pagesets.Based(blob_hash(IMAGE), places)
+    writer.add_pages(list(names.values()), b"".join(stored), range(len(stored)), based)
+    return writer.add_checkpoint(icount, icount, parent, b"{}", bytes(32), names.items())
+
+
+def image_trace(path: Path) -> tuple[dict[int, bytes], int]:
+    """Write a trace with pages of an image, and one checkpoint given up; return the last one's contents and size."""
+    with TraceWriter.create(path) as writer:
+        writer.add_image("kernel", "kernel", IMAGE)
+        root = checkpoint(writer, 0, None, {})
+        first = {index: patched(index) for index in range(80)}
+        one = based_checkpoint(writer, 10, root, first)
+        second = {index: page(300 + index) for index in range(0, 80, 2)}
+        two = based_checkpoint(writer, 20, one, second)
+        writer.drop_checkpoint(one)
+        size = writer.checkpoint_bytes
+        writer.close(20)
+    assert two == 3
+    return first | second, size
+
+
+def test_pages_of_an_image_are_kept_as_what_differs_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.trace"
+    contents, _ = image_trace(path)
+    with TraceReader.open(path) as trace:
+        assert trace.page_based(blob_hash(patched(1))) is None  # not asked for yet
+        assert contents_at(trace, 3) == contents
+        assert trace.page_based(blob_hash(patched(1))) == (blob_hash(IMAGE), 4096)
+        assert trace.page_based(blob_hash(patched(9))) is None
+        trace.verify()
+
+
+def test_a_copy_of_a_trace_keeps_them_so(tmp_path: Path) -> None:
+    """A part of a trace was once larger than the whole."""
+    path = tmp_path / "t.trace"
+    contents, size = image_trace(path)
+    with TraceReader.open(path) as trace:
+        trim_trace(trace, tmp_path / "part.trace", 20, 20)
+    with TraceReader.open(tmp_path / "part.trace") as part:
+        assert contents_at(part, part.checkpoints()[-1].id) == contents
+        part.verify()
+        copied = part.sql("SELECT sum(length(data)) FROM page_sets")[1][0][0]
+        assert copied < size * 1.1
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("UPDATE page_sets SET places = replace(places, 'null', '3')", "hash"),
+        ("UPDATE page_sets SET places = replace(places, 'null', '-8')", "no list"),
+        ("UPDATE page_sets SET places = replace(places, 'null', '1e3')", "no list"),
+        ("UPDATE page_sets SET places = replace(places, 'null', '327600')", "outside of its image"),
+        ("UPDATE page_sets SET places = '[0]'", "no list"),
+        ("UPDATE page_sets SET places = '['", "no list"),
+        ("UPDATE page_sets SET base = zeroblob(32)", "missing"),
+        ("UPDATE page_sets SET base = NULL", "hash"),
+    ],
+)
+def test_damaged_differences_are_told(damage: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.trace"
+    image_trace(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(damage)
+        db.commit()
+    with TraceReader.open(path) as trace, pytest.raises(TraceError, match=says) as caught:
+        trace.verify()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_trace_whose_pages_are_blobs_is_read_and_brought_up_to_date(tmp_path: Path) -> None:

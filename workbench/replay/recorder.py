@@ -13,6 +13,7 @@ from typing import Final
 
 from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
+from machine.tcg.pagediff import LoadedImage, find_image
 from machine.tcg.ramfold import RamFold
 from traces.writer import TraceWriter
 from workbench.errors import UsageError
@@ -393,10 +394,12 @@ class Recorder:
         board, limits = self.board, self._limits
         writer = TraceWriter.create(self.path)
         fold = RamFold(board.engine.ram_pages)
-        fold.take(board.engine.dirty_pages(), board.engine.ram)
+        pages = board.engine.dirty_pages()
+        fold.take(pages, board.engine.ram)
         log = TraceLog(writer, fold, limits.budget_bytes, limits.max_checkpoints)
         self._log = log
-        log.head(self._write_head)
+        loaded = find_image(self._images.kernel, pages, board.engine.ram)
+        log.head(lambda writer: self._write_head(writer, log, loaded))
         for icount, vtime_ns, given, asked in self._early:
             log.input(icount, vtime_ns, given, asked)
         for read in self._early_reads:
@@ -421,7 +424,7 @@ class Recorder:
         log.set_meta("start_icount", board.icount)
         self._checkpoint(log)
 
-    def _write_head(self, writer: TraceWriter) -> None:
+    def _write_head(self, writer: TraceWriter, log: TraceLog, loaded: LoadedImage | None) -> None:
         from machine.drives import drive_name
         from workbench import __version__
 
@@ -441,9 +444,10 @@ class Recorder:
         for field in fields(self._images):
             data = getattr(self._images, field.name)
             if data:
-                writer.add_packed_image(
-                    field.name, field.name, packed_image(data), self._paths.get(field.name, "")
-                )
+                packed = packed_image(data)
+                writer.add_packed_image(field.name, field.name, packed, self._paths.get(field.name, ""))
+                if field.name == "kernel" and loaded is not None:
+                    log.loaded = packed.name, loaded
         for index, drive in enumerate(self._config.drives):
             writer.add_image_hash(
                 drive_name(drive, index), "drive", bytes.fromhex(drive.hash), drive.size_bytes, drive.file

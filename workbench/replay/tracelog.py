@@ -18,9 +18,11 @@ from contextlib import suppress
 from typing import Any, Final
 
 from machine.inputs import Input
+from machine.tcg.pagediff import LoadedImage
 from machine.tcg.ramfold import RamFold, buffer_address
 from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
+from traces.pagesets import Based
 from traces.writer import COMMIT_S, TraceWriter
 
 from .digest import canonical_json, whole_digest
@@ -69,6 +71,9 @@ class TraceLog:
         )
         self._room = threading.Semaphore(_MAX_WAITING)
         self._error: Exception | None = None
+        #: the hash of an image in the trace, and the image that pages are kept as the difference from;
+        #: belongs to the writer's thread
+        self.loaded: tuple[bytes, LoadedImage] | None = None
         self._fold = fold
         self._buffers: queue.LifoQueue[memoryview] = queue.LifoQueue()
         self._unused = _buffers()
@@ -242,7 +247,11 @@ class TraceLog:
     def _take(self, pages: list[int], buffer: memoryview) -> None:
         try:
             taken = self._fold.take_copies(pages, buffer)
-            self._writer.add_pages(taken.names, buffer, taken.at)
+            based = None
+            if self.loaded is not None:
+                name, image = self.loaded
+                based = Based(name, image.subtract(pages, taken.at, buffer))
+            self._writer.add_pages(taken.names, buffer, taken.at, based)
             self._changed += zip((pages[at] for at in taken.at), taken.names, strict=True)
         finally:
             self._buffers.put(buffer)

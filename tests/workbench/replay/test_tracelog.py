@@ -10,6 +10,7 @@ import pytest
 
 from machine.tcg.ramfold import RamFold
 from traces.errors import TraceWriteError
+from traces.pagesets import Based
 from traces.reader import TraceReader
 from traces.writer import TraceWriter
 from workbench.replay import tracelog
@@ -25,12 +26,16 @@ class Disk(TraceWriter):
     full = False
 
     def add_pages(
-        self, names: Sequence[bytes], data: bytes | bytearray | memoryview, at: Sequence[int]
+        self,
+        names: Sequence[bytes],
+        data: bytes | bytearray | memoryview,
+        at: Sequence[int],
+        based: Based | None = None,
     ) -> None:
         assert self.free.wait(60)
         if self.full:
             raise TraceWriteError("the disk is full")
-        super().add_pages(names, data, at)
+        super().add_pages(names, data, at, based)
 
 
 class Source:

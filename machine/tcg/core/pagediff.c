@@ -1,0 +1,29 @@
+/* pagediff.c: pages as what differs from others that are known. Uses no Machine. */
+#include "api.h"
+#include "softmmu.h"
+
+#include <string.h>
+
+/* A page that differs in more of its 512 words is stored as it is. */
+enum { WORDS = WB_PAGE_SIZE / 8, MOST_DIFFERENT = WORDS / 2 };
+
+void wb_diff_pages(uint8_t *pages, const uint32_t *at, uint64_t n, const uint8_t *base, uint64_t *places)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        if (places[i] == UINT64_MAX)
+            continue;
+        uint64_t page[WORDS], known[WORDS];
+        uint8_t *const where = pages + at[i] * (uint64_t)WB_PAGE_SIZE;
+        memcpy(page, where, sizeof(page));
+        memcpy(known, base + places[i], sizeof(known));
+        uint64_t different = 0;
+        for (int k = 0; k < WORDS; k++) {
+            page[k] ^= known[k];
+            different += page[k] != 0;
+        }
+        if (different > MOST_DIFFERENT)
+            places[i] = UINT64_MAX;
+        else
+            memcpy(where, page, sizeof(page));
+    }
+}

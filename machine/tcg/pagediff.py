@@ -1,0 +1,66 @@
+"""Pages of RAM as what differs from an image that was loaded: a typed wrapper over ``core/pagediff.c``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from machine.tcg._core import ffi, lib
+
+from .engine import PAGE_SIZE
+
+_NONE = (1 << 64) - 1
+
+
+class LoadedImage:
+    """An image as it lies in RAM after reset; most of its pages stay much as they were loaded.
+
+    Args:
+        data: the image.
+        first_page: the page of RAM where it begins.
+    """
+
+    def __init__(self, data: bytes, first_page: int) -> None:
+        self._data = data
+        self._first = first_page
+        self._pages = len(data) // PAGE_SIZE
+
+    def subtract(self, pages: Sequence[int], at: Sequence[int], copies: memoryview) -> list[int | None]:
+        """Make copies of pages into what differs from the image (XOR), where that is mostly zeros.
+
+        Args:
+            pages: of RAM, whose contents lie one behind the other in ``copies``.
+            at: which of them are meant, by their place in ``pages``.
+            copies: changed in place.
+
+        Returns:
+            for each of ``at`` the offset in the image that it differs from, None where it is left as it was.
+        """
+        if at and (max(at) >= len(pages) or len(copies) < len(pages) * PAGE_SIZE):
+            raise ValueError(f"{len(copies)} bytes for {len(pages)} pages: expected all of them")
+        first, most = self._first, self._pages
+        offsets = [
+            (page - first) * PAGE_SIZE if 0 <= page - first < most else _NONE
+            for page in map(pages.__getitem__, at)
+        ]
+        places = ffi.new("uint64_t[]", offsets)
+        numbers = ffi.new("uint32_t[]", list(at))
+        lib.wb_diff_pages(ffi.from_buffer(copies), numbers, len(at), ffi.from_buffer(self._data), places)
+        return [None if place == _NONE else place for place in places]
+
+
+def find_image(
+    data: bytes, pages: Sequence[int], ram: memoryview, align: int = 2 << 20
+) -> LoadedImage | None:
+    """Find where an image lies in RAM as it is in its file, None if it does not.
+
+    Args:
+        data: the image; one of less than a page lies nowhere.
+        pages: those of RAM that were loaded. ram: the whole of it.
+        align: in bytes, what an image's place is a multiple of.
+    """
+    head = data[:PAGE_SIZE]
+    for page in pages if len(head) == PAGE_SIZE else ():
+        at = page * PAGE_SIZE
+        if at % align == 0 and ram[at : at + PAGE_SIZE] == head:
+            return LoadedImage(data, page)
+    return None
