@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from machine.config import MachineConfig
 from workbench.dwarf.program import Program
 from workbench.errors import CommandError
 from workbench.lines import Lines
 from workbench.registers import CSRS, canonical
+from workbench.replay.settings import changed_config
 from workbench.symbols import Symbol, Symbols
 
 BASE = 0x8000_0000
@@ -310,8 +312,13 @@ class FakeSession:
         self.written.append(("interrupt", steps))
         return FakeWritten(self.cursor)
 
-    def set_quantum(self, steps: int) -> FakeWritten:
-        self.written.append(("quantum", steps))
+    def configure(self, name: str, text: str) -> FakeWritten:
+        changed_config(MachineConfig(), name, text)
+        self.written.append(("configure", name, text))
+        return FakeWritten(self.cursor)
+
+    def drop_source(self, source: str) -> FakeWritten:
+        self.written.append(("drop", source))
         return FakeWritten(self.cursor)
 
     def read_phys(self, address: int, size: int) -> bytes:

@@ -18,6 +18,7 @@ from .errors import EvalError, MemoryAccessError
 from .interventions import Script, Scripted, apply_write, ram_write, reg_write
 from .live import Live
 from .playback import Playback
+from .settings import changed_config, taken_over
 from .stopping import Stopping
 
 _PAGE = 4096
@@ -133,25 +134,41 @@ class Changing(Stopping):
         what = "without" if steps is None else f"{steps} steps later:"
         return self._branch(self._script(), changes, f"{what} interrupt {cause} of hart {hart}")
 
-    def set_quantum(self, steps: int) -> Written:
-        """Branch with another length of the harts' turns, from the next turn on.
-
-        Args:
-            steps: at least 1.
+    def configure(self, name: str, text: str) -> Written:
+        """Branch with another value of a setting, from here on: ``workbench.replay.settings`` has the table.
 
         Raises:
-            CommandError: it is none, or a live recording is at its end, whose machine stays what it is.
+            CommandError: there is no such setting or value, or a live recording is at its end, whose machine stays
+                what it is.
         """
-        if not 1 <= steps < 1 << 63:
-            raise CommandError(f"a quantum of {steps} steps: expected at least 1")
+        config = changed_config(self.playback.config, name, text)
         if self._live is not None and self.cursor == self.end:
             raise CommandError("a recording's machine stays as it is; go back by a step to branch from there")
 
         def change(board: Any) -> None:
-            board.set_quantum(steps)
+            if config.quantum_steps != self.playback.config.quantum_steps:
+                board.set_quantum(config.quantum_steps)
 
-        config = replace(self.playback.config, quantum_steps=steps)
-        return self._branch(self._script(), [], f"quantum = {steps}", change, config)
+        script = self._script()
+        script.asked = taken_over(script.asked, name)
+        return self._branch(script, [], f"{name} = {text}", change, config)
+
+    def drop_source(self, source: str) -> Written:
+        """Branch here, and let a device have none of the inputs that it was given from here on.
+
+        Raises:
+            CommandError: it was given none.
+        """
+        script = self._script()
+        left = [item for item in script.given if item.input.source != source]
+        if len(left) == len(script.given):
+            known = sorted({item.input.source for item in script.given})
+            raise CommandError(
+                f"{source[:40]!r} is given nothing from here on; {', '.join(known) or 'no device'} is"
+            )
+        dropped = len(script.given) - len(left)
+        script.given = left
+        return self._branch(script, [], f"without {dropped} inputs of {source}")
 
     # how
 

@@ -23,6 +23,7 @@ from .gates import ConsoleSource, RecordGate
 from .imagecache import packed_image
 from .interventions import Origin, apply_write
 from .parts import BoardFactory, BoardStop, build_board, open_drives, reason_name
+from .settings import fitted
 from .tracelog import TraceLog
 from .watch import ConsoleWatch, compile_pattern
 
@@ -416,7 +417,7 @@ class Recorder:
         board = self.board
         for index, data in origin.pages.items():
             board.load_ram_page(index, data)
-        board.load_state(origin.state)
+        board.load_state(fitted(origin.state, board.save_state()))
         origin.change(board)
         self._checkpoint_dirty = set(origin.pages) | set(board.engine.dirty_pages())
         for key, value in origin.meta.items():

@@ -13,6 +13,7 @@ import pytest
 
 from workbench.errors import CommandError
 from workbench.repl.shell import Shell
+from workbench.replay.settings import FIXED
 
 BASE = 0x8000_0000
 
@@ -36,7 +37,10 @@ def shell(session: Any) -> Shell:
         ("delay-input 3 500", ("delay", 3, 500)),
         ("delay-interrupt 500", ("interrupt", 500)),
         ("delay-interrupt never", ("interrupt", None)),
-        ("set quantum 5_000", ("quantum", 5000)),
+        ("drop-input uart0", ("drop", "uart0")),
+        ("set quantum 5_000", ("configure", "quantum", "5_000")),
+        ("set chaos 7", ("configure", "chaos", "7")),
+        ("set entropy seed", ("configure", "entropy", "seed")),
     ],
 )
 def test_changes_reach_the_session(shell: Shell, session: Any, line: str, written: tuple[Any, ...]) -> None:
@@ -55,12 +59,23 @@ def test_changes_reach_the_session(shell: Shell, session: Any, line: str, writte
         "delay-input 3",
         "delay-interrupt",
         "set quantum 0",
+        "set quantum many",
+        "set chaos on",
+        "set entropy dice",
+        "set seed 5",
         "branch diff",
     ],
 )
 def test_changes_that_mean_nothing_are_refused(shell: Shell, session: Any, line: str) -> None:
     with pytest.raises(CommandError):
         shell.run_line(line)
+    assert session.written == []
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_what_a_machine_is_made_of_takes_a_new_recording(shell: Shell, session: Any, name: str) -> None:
+    with pytest.raises(CommandError, match=f"record anew with {FIXED[name]}"):
+        shell.run_line(f"set {name} 1")
     assert session.written == []
 
 

@@ -18,11 +18,14 @@ def recorder(
     backend: str = "jit",
     idle: str = "jump",
     seed: int | None = None,
+    chaos: bool = False,
     **more: Any,
 ) -> Recorder:
     """Return a recorder of the built-in guest's boot; with a seed, every recording is the same run."""
     options = {} if seed is None else {"entropy": "seed"}
-    config = MachineConfig(memory_bytes=32 << 20, append=append, idle=idle, seed=seed or 0, options=options)
+    config = MachineConfig(
+        memory_bytes=32 << 20, append=append, idle=idle, seed=seed or 0, chaos=chaos, options=options
+    )
     more.setdefault("limits", LIMITS)
     return Recorder(config, Images(kernel=builtin.read_image()), path, backend=backend, **more)
 

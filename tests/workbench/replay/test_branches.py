@@ -177,17 +177,98 @@ def test_a_branch_may_have_another_quantum(tmp_path: Path, backend: str) -> None
     with Session.open(path, backend) as session:
         assert longest_turn(session, 8000) == 1000
         session.goto(8500)
-        written = session.set_quantum(3000)
+        written = session.configure("quantum", "3000")
         assert written.branch is not None and "quantum = 3000" in written.text
         with pytest.raises(CommandError, match="stays as it is"):
-            session.set_quantum(1)
+            session.configure("quantum", "1")
         session.stepi(10_000)
         assert session.board.config.quantum_steps == 3000
         assert longest_turn(session, 9500) == 3000
         session.goto(session.start)
         with pytest.raises(CommandError, match="at least 1"):
-            session.set_quantum(0)
+            session.configure("quantum", "0")
     assert verified(written.branch, backend) == 18_500
+
+
+def test_chaos_begins_and_ends_at_a_position(tmp_path: Path, backend: str) -> None:
+    path = tmp_path / "calm.trace"
+    made = recorder(path, backend=backend, append="safe")
+    end = made.run().icount
+    made.board.engine.close()
+    ends: dict[str, tuple[list[bytes], int, str]] = {}
+    for seed in ("1", "2", "1"):
+        with Session.open(path, backend) as session:
+            session.goto(end // 20)
+            before = session.digest()
+            written = session.configure("chaos", seed)
+            assert session.playback.config.chaos and session.cursor == end // 20
+            assert "chaos" in {device.name for device in session.board.devices}
+            assert session.digest() != before  # the machine has one device more
+            session.cont()
+            found = [row.payload for row in session.trace.inputs() if row.kind == "strike"]
+            assert len(found) > 2
+            this = (found, session.end, session.digest())
+            assert ends.setdefault(seed, this) == this
+        assert written.branch is not None
+        verified(written.branch, backend)
+    assert ends["1"] != ends["2"] and written.branch is not None
+    with Session.open(written.branch, backend) as session:
+        strikes = [row.icount for row in session.trace.inputs() if row.kind == "strike"]
+        session.goto(strikes[1] + 1)
+        calm = session.configure("chaos", "off")
+        assert not session.playback.config.chaos
+        session.cont()
+        assert not [row for row in session.trace.inputs() if row.kind == "strike"]
+    assert calm.branch is not None
+    verified(calm.branch, backend)
+
+
+def test_a_seed_and_entropy_are_drawn_anew_from_a_position_on(tmp_path: Path, backend: str) -> None:
+    path = tmp_path / "seeded.trace"
+    made = recorder(path, backend=backend, append="safe", chaos=True, seed=1)
+    made.run()
+    made.board.engine.close()
+
+    def strikes(trace: TraceReader, after: int = 0) -> list[bytes]:
+        return [row.payload for row in trace.inputs() if row.kind == "strike" and row.icount >= after]
+
+    with TraceReader.open(path) as trace:
+        rows = [row for row in trace.inputs() if row.kind == "strike"]
+        middle = rows[len(rows) // 2].icount
+        theirs = strikes(trace, middle)
+    with Session.open(path, backend) as session:
+        session.goto(middle)
+        written = session.configure("seed", "2")
+        session.stepi(200_000)
+        mine = strikes(session.trace)
+        assert mine and mine[0] != theirs[0]
+    assert written.branch is not None
+    verified(written.branch, backend)
+    with Session.open(path, backend) as session:
+        session.goto(middle)
+        written = session.configure("quantum", "777")
+        session.stepi(200_000)
+        assert strikes(session.trace)[0] == theirs[0]  # what is not changed goes on as it was
+
+
+def test_a_device_may_be_given_nothing_more(tmp_path: Path, backend: str) -> None:
+    path = tmp_path / "typed.trace"
+    typist = _Typist([(b"echod: type", b"hello\n"), (b"olleh", b"exit\n")])
+    made = recorder(path, append="safe echo", idle="ask", source=typist, echo=typist.echo)
+    made.run(timeout_s=10)
+    made.board.engine.close()
+    with TraceReader.open(path) as trace:
+        first, *_ = [row for row in trace.inputs() if row.kind == "rx"]
+    with Session.open(path, backend) as session:
+        session.goto(first.icount + 1)
+        with pytest.raises(CommandError, match="'disk7' is given nothing from here on; uart0 is"):
+            session.drop_source("disk7")
+        written = session.drop_source("uart0")
+        assert "of uart0" in written.text
+        session.stepi(100_000)
+        assert not [row for row in session.trace.inputs() if row.kind == "rx"]
+    assert written.branch is not None
+    verified(written.branch, backend)
 
 
 def test_inputs_are_dropped_delayed_and_added(tmp_path: Path, backend: str) -> None:

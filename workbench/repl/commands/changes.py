@@ -12,17 +12,21 @@ from workbench.registers import canonical
 from workbench.repl.context import Context
 from workbench.repl.library import ASK, call, value_code
 from workbench.repl.registry import command, split_word
+from workbench.replay.settings import FIXED, SETTINGS
 
 _MEMORY = re.compile(r"(?:\*\s*\(\s*(\w+)\s*\*\s*\)|\{\s*(\w+)\s*\}|\*)\s*(.+)", re.DOTALL)
 _SIZES = {"u8": 1, "char": 1, "u16": 2, "short": 2, "u32": 4, "int": 4, "u64": 8, "long": 8}
 _MASK = (1 << 64) - 1
 #: What ``set`` sets beside registers and memory.
-_SETTINGS = ("hart", "thread", "quantum", "substitute-path", "into-traps")
+_OTHERS = ("hart", "thread", "substitute-path", "into-traps")
 
 
 def _set_code(context: Context, arguments: str) -> str:
     place, equals, value = (part.strip() for part in arguments.removeprefix("var ").partition("="))
-    if not equals or not value or split_word(place)[0] in _SETTINGS:
+    word, rest = split_word(arguments)
+    if word in SETTINGS and rest and not rest.startswith("="):
+        return call("session.configure", repr(word), repr(rest))
+    if not equals or not value or split_word(place)[0] in _OTHERS:
         return call(f"{ASK}.cmd", repr(f"set {arguments}"))
     if place.startswith("$"):
         return call("session.write_reg", repr(canonical(place)), value_code(context, value))
@@ -34,7 +38,8 @@ def _set_code(context: Context, arguments: str) -> str:
 @command(
     "set",
     group="changes",
-    usage="PLACE = VALUE | hart N | quantum STEPS | into-traps on|off | substitute-path OLD [NEW]",
+    usage=f"PLACE = VALUE | {' | '.join(f'{each.name} {each.usage}' for each in SETTINGS.values())} | hart N"
+    " | into-traps on|off | substitute-path OLD [NEW]",
     completes="expression",
     library=_set_code,
 )
@@ -44,8 +49,8 @@ def set_(context: Context, arguments: str) -> Result:
     In a recorded run that opens a branch: a new trace, on which the session goes on from here; the recorded one
     is never changed. In a live recording, at its end, the write is an input like any other.
 
-    ``set quantum STEPS`` branches with turns of that length; ``set hart N`` selects a hart; ``set into-traps on``
-    has stepping go into the handlers of interrupts and exceptions.
+    ``set quantum STEPS`` and the like branch with another configuration from here on: ``info settings`` lists them.
+    ``set hart N`` selects a hart; ``set into-traps on`` has stepping go into the handlers of interrupts and exceptions.
     ``set substitute-path OLD NEW`` looks for sources whose path begins with OLD at NEW; without NEW, no more.
 
     Example: set $a0 = 1
@@ -56,8 +61,8 @@ def set_(context: Context, arguments: str) -> Result:
     word, rest = split_word(text)
     if word in ("hart", "thread"):
         return context.run("hart", rest.removeprefix("=").strip())
-    if word == "quantum" and rest and not rest.startswith("="):
-        return _written(context, context.session.set_quantum(context.count(rest)))
+    if word in (*SETTINGS, *FIXED) and rest and not rest.startswith("="):
+        return _written(context, context.session.configure(word, rest))
     if word == "substitute-path":
         return _substitute(context, rest)
     if word == "into-traps" and rest in ("on", "off"):
@@ -133,12 +138,25 @@ def send(context: Context, arguments: str) -> Result:
     return _written(context, context.session.inject(_typed(arguments)))
 
 
-@command("drop-input", group="changes", usage="NUMBER", library="session.drop_input({count})")
+def _drop_code(context: Context, arguments: str) -> str:
+    if _is_device(arguments):
+        return call("session.drop_source", repr(arguments))
+    return call("session.drop_input", str(context.count(arguments)))
+
+
+def _is_device(text: str) -> bool:
+    return bool(text) and not text[0].isdecimal()
+
+
+@command("drop-input", group="changes", usage="NUMBER|DEVICE", library=_drop_code)
 def drop_input(context: Context, arguments: str) -> Result:
     """Branch where an input came, and go on without it; ``info inputs`` has the numbers.
 
+    With a device's name, branch here, and it gets no more inputs: after ``drop-input uart0`` nobody types.
     Example: drop-input 1
     """
+    if _is_device(arguments):
+        return _written(context, context.session.drop_source(arguments))
     return _written(context, context.session.drop_input(_number(context, arguments, "drop-input")))
 
 
