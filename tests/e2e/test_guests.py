@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,68 @@ def test_a_guest_in_machine_mode_alone(tmp_path: Path, capsys: pytest.CaptureFix
     done = record(tmp_path / "m.trace", config, Images(kernel=elf(MACHINE_MODE)))
     assert done.result.reason == "poweroff" and done.text == "M-mode up\n3 ticks\nU-mode called\n"
     show(capsys, done, "U-mode called")
+
+
+@pytest.fixture(scope="module")
+def teaching_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the kernel in C beside this file, its entry at the start of RAM."""
+    out = tmp_path_factory.mktemp("kernel") / "kernel"
+    options = (
+        "-O1",
+        "-march=rv64gc",
+        "-mabi=lp64d",
+        "-mcmodel=medany",
+        "-ffreestanding",
+        "-fno-stack-protector",
+    )
+    options += ("-static", "-nostdlib", "-nostartfiles", "-fno-pic", "-no-pie", "-Wall", "-Werror")
+    link = ("-Wl,--build-id=none", "-Wl,--section-start=.start=0x80000000", "-Wl,-Ttext=0x80001000")
+    source = Path(__file__).with_name("teaching_kernel.c")
+    subprocess.run(["riscv64-linux-gnu-gcc", *options, *link, "-o", str(out), str(source)], check=True)
+    return out
+
+
+@pytest.mark.requires("riscv64-linux-gnu-gcc")
+def test_a_teaching_kernel_runs_users_on_three_harts_and_its_disk(
+    tmp_path: Path, teaching_kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It looked for a vendor that is QEMU, for its disk in the first slot, and never accepts VERSION_1: no disk."""
+    disk = tmp_path / "fs.img"
+    disk.write_bytes(bytes(1 << 20))
+    drive = DriveConfig(file=str(disk), id="x0", slot=0)
+    config = MachineConfig(memory_bytes=128 << 20, harts=3, bios="none", drives=(drive,))
+    images = Images(kernel=teaching_kernel.read_bytes())
+    done = record(tmp_path / "t.trace", config, images, [(r"\$ ", "d"), (r"\$ ", "u"), (r"\$ ", "q")])
+    assert done.result.reason == "poweroff"
+    assert done.text == (
+        "kernel is up\n"
+        "$ d\n48 blocks written and read back, 96 requests\n"
+        "$ u\nusers run on both other harts\nA and D are set\n"
+        "$ q\n"
+    )
+    show(capsys, done, "blocks written")
+
+
+@pytest.mark.requires("riscv64-linux-gnu-gcc")
+def test_qemus_command_line_of_a_teaching_kernel_is_taken(tmp_path: Path, teaching_kernel: Path) -> None:
+    (tmp_path / "fs.img").write_bytes(bytes(1 << 20))
+    line = (
+        f"-machine virt -bios none -kernel {teaching_kernel} -m 128M -smp 3 -nographic "
+        "-global virtio-mmio.force-legacy=false -drive file=fs.img,if=none,format=raw,id=x0 "
+        "-device virtio-blk-device,drive=x0,bus=virtio-mmio-bus.0"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "workbench",
+        "run",
+        *line.split(),
+        "--no-input",
+        "--until",
+        "kernel is up",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=200)
+    assert done.returncode == 0 and b"kernel is up" in done.stdout, done.stderr
 
 
 def test_uboot_in_machine_mode_comes_to_its_prompt(
