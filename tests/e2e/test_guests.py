@@ -77,17 +77,14 @@ def teaching_kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile the kernel in C beside this file, its entry at the start of RAM."""
     out = tmp_path_factory.mktemp("kernel") / "kernel"
     options = (
-        "-O1",
-        "-march=rv64gc",
-        "-mabi=lp64d",
-        "-mcmodel=medany",
-        "-ffreestanding",
-        "-fno-stack-protector",
+        "-O1 -march=rv64gc -mabi=lp64d -mcmodel=medany -ffreestanding -fno-stack-protector -fno-pic -no-pie"
     )
-    options += ("-static", "-nostdlib", "-nostartfiles", "-fno-pic", "-no-pie", "-Wall", "-Werror")
+    options += " -static -nostdlib -nostartfiles -Wall -Werror"
     link = ("-Wl,--build-id=none", "-Wl,--section-start=.start=0x80000000", "-Wl,-Ttext=0x80001000")
     source = Path(__file__).with_name("teaching_kernel.c")
-    subprocess.run(["riscv64-linux-gnu-gcc", *options, *link, "-o", str(out), str(source)], check=True)
+    subprocess.run(
+        ["riscv64-linux-gnu-gcc", *options.split(), *link, "-o", str(out), str(source)], check=True
+    )
     return out
 
 
