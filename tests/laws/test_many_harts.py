@@ -21,7 +21,7 @@ from workbench.replay.replayer import Replayer
 if TYPE_CHECKING:
     from workbench.guests.fetch import Guest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(40_000)]
 
 #: Bound to one hart: a loop and a process of its own, then the hart it ran on.
 LOOP = """
