@@ -1,10 +1,11 @@
-"""What a trace looks like to others' tools: sqlite-utils, and Datasette with the metadata that is made for it."""
+"""What a trace looks like to others' tools: sqlite-utils, pandas, Datasette with the metadata made for it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,17 @@ def test_questions_and_views_run_in_any_sqlite(trace: Path) -> None:
     ]
     for view in db.views:
         list(view.rows)
+
+
+@pytest.mark.requires("python:pandas")
+def test_rows_are_a_frame_in_pandas(trace: Path) -> None:
+    import pandas
+
+    with closing(sqlite3.connect(trace)) as db:
+        cost = pandas.read_sql("select * from call_cost", db)
+        calls = pandas.read_sql("select * from calls", db, index_col="icount")
+    assert cost.to_dict("records") == [{"symbol": "f", "calls": 1, "steps": 4, "longest": 4}]
+    assert calls.loc[5, "ret_icount"] == 9 and calls.dtypes["pc"] == "int64"
 
 
 @pytest.mark.slow

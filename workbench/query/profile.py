@@ -9,21 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from machine.tcg.engine import NEVER, Probe, ProbeAction, ProbeKind
-from traces.queries.base import (
-    CONTEXT,
-    HART,
-    ICOUNT,
-    KIND,
-    OLD,
-    OP,
-    PRIV,
-    RECORD,
-    VALUE,
-    A,
-    B,
-    ProbeNeed,
-    Record,
-)
+from traces.queries.base import RECORD, ProbeNeed, Record
 from workbench.replay.playback import Playback
 
 from .errors import QueryRefused
@@ -36,6 +22,7 @@ if TYPE_CHECKING:
 MAX_STACK_STEPS: Final = 2_000_000_000
 _CUT: Final = 1 << 25
 _USER: Final = 0
+_KERNEL: Final = -1
 _DEEPEST: Final = 200
 
 
@@ -109,10 +96,11 @@ def folded(trace: Trace, low: int, high: int) -> dict[str, int]:
     job = Job(str(trace.trace.path), trace.filler.backend, needs)
     stretches = [(at, min(at + _CUT, high)) for at in range(low, high, _CUT)]
     records = (r for h in harvest_here(job, stretches) for r in RECORD.iter_unpack(h.records))
-    steps: Counter[tuple[int, ...]] = Counter()
-    for stack, count in _stacks(records, low, high):
-        steps[stack] += count
-    names: dict[int, str] = {0: "[user]", -1: "[kernel]"}
+    tree = _Tree()
+    steps: Counter[tuple[int, bool]] = Counter()
+    for node, user, count in _stacks(records, low, high, tree):
+        steps[node, user] += count
+    names: dict[int, str] = {_USER: "[user]", _KERNEL: "[kernel]"}
 
     def name(target: int) -> str:
         if target not in names:
@@ -120,44 +108,69 @@ def folded(trace: Trace, low: int, high: int) -> dict[str, int]:
         return names[target]
 
     out: Counter[str] = Counter()
-    for stack, count in steps.items():
+    for (node, user), count in steps.items():
+        stack = [_USER] * user + tree.stack(node) or [_KERNEL]
         out[";".join(name(target) for target in stack)] += count
     return dict(out)
 
 
-def _stacks(records: Iterable[Record], low: int, high: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Yield (targets of the open calls, steps) between events."""
-    frames: dict[str, list[tuple[int, int, int]]] = {}
-    current: tuple[int, ...] = (-1,)
+class _Tree:
+    """Stacks that were seen: a node is a call's target on top of another node; 0 is no call."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[int, int], int] = {}
+        self._places: list[tuple[int, int]] = [(0, 0)]
+
+    def on(self, below: int, target: int) -> int:
+        """Return the node of a call on top of a node."""
+        place = below, target
+        node = self._nodes.get(place)
+        if node is None:
+            node = self._nodes[place] = len(self._places)
+            self._places.append(place)
+        return node
+
+    def stack(self, node: int) -> list[int]:
+        """Return the targets down to a node, the innermost ones where they are very many."""
+        out: list[int] = []
+        while node and len(out) < _DEEPEST:
+            node, target = self._places[node]
+            out.append(target)
+        return out[::-1]
+
+
+def _stacks(records: Iterable[Record], low: int, high: int, tree: _Tree) -> Iterator[tuple[int, bool, int]]:
+    """Yield (node of the open calls, whether user mode, steps) between events."""
+    frames: dict[object, list[tuple[int, int, int]]] = {}
+    current = 0, False
     at, hart_at = low, 0
-    of_hart: dict[int, tuple[int, ...]] = {}
-    for r in records:
-        if r[ICOUNT] + 1 > at:
-            yield current, r[ICOUNT] + 1 - at
-            at = r[ICOUNT] + 1
-        if r[HART] != hart_at:
+    of_hart: dict[int, tuple[int, bool]] = {}
+    call, trap, xret = (int(kind) for kind in (ProbeKind.CALL, ProbeKind.TRAP, ProbeKind.XRET))
+    for icount, _, _, kind, hart, _, mode, priv, a, b, sp, old, context, *_ in records:
+        if icount >= at:
+            yield *current, icount + 1 - at
+            at = icount + 1
+        if hart != hart_at:
             of_hart[hart_at] = current
-            hart_at = r[HART]
-            current = of_hart.get(hart_at, (-1,))
-        kind = r[KIND]
-        if kind in (ProbeKind.TRAP, ProbeKind.XRET):
-            if r[OP] == _USER:
-                current = (0,)
-            elif r[OLD] == _USER:
-                current = (-1,)
+            hart_at = hart
+            current = of_hart.get(hart, (0, False))
+        if kind in (trap, xret):
+            if mode == _USER:
+                current = 0, True
+            elif old == _USER:
+                current = 0, False
             continue
-        key = str((r[VALUE] - 1) >> 14) if r[VALUE] < 0 else f"{r[CONTEXT]}/{r[PRIV]}"
+        key = (sp - 1) >> 14 if sp < 0 else (context, priv)
         stack = frames.setdefault(key, [])
-        while stack and stack[-1][0] < r[VALUE]:
+        while stack and stack[-1][0] < sp:
             stack.pop()
-        if kind == ProbeKind.CALL:
-            stack.append((r[VALUE], r[B], r[A]))
+        if kind == call:
+            stack.append((sp, b, tree.on(stack[-1][2] if stack else 0, a)))
         else:
             for index in range(len(stack) - 1, -1, -1):
-                if stack[index][1] == r[A]:
+                if stack[index][1] == a:
                     del stack[index:]
                     break
-        base = (0,) if r[PRIV] == _USER else ()
-        current = base + tuple(frame[2] for frame in stack[-_DEEPEST:]) or (-1,)
+        current = stack[-1][2] if stack else 0, priv == _USER
     if high > at:
-        yield current, high - at
+        yield *current, high - at
