@@ -235,7 +235,7 @@ class PageReader:
         self._lock = threading.Lock()
         self._place: dict[bytes, tuple[int, int]] = {}
         self._scanned = 0
-        self._open: OrderedDict[int, tuple[list[bytes], bytes]] = OrderedDict()
+        self._open: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()
 
     def find(self, names: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the contents of those of the hashes that are in a set. Raises TraceError: damaged."""
@@ -286,22 +286,21 @@ class PageReader:
 
     def _take(self, number: int, wanted: list[bytes] | None) -> dict[bytes, bytes]:
         """Return what of a set is wanted, None for all of it; a set that has gone has nothing."""
-        names, contents = self._set(number)
-        places = {name: at for at, name in enumerate(names)}
-        out = {}
-        for name in names if wanted is None else wanted:
-            if name in places:
-                at = places[name] * PAGE_BYTES
-                out[name] = blobs.check(contents[at : at + PAGE_BYTES], name, self._where)
-        return out
+        held = self._set(number)
+        return {
+            name: blobs.check(held[name], name, self._where)
+            for name in (held if wanted is None else wanted)
+            if name in held
+        }
 
-    def _set(self, number: int) -> tuple[list[bytes], bytes]:
+    def _set(self, number: int) -> dict[bytes, bytes]:
+        """Return the contents of a set's pages by their hashes, not yet checked."""
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
         rows = self._rows(_SET, (number,))
         if not rows:
-            return [], b""
+            return {}
         _, hashes, codec, stored, *rest = rows[0]
         names = _split(hashes)
         if len(names) > MAX_SET_PAGES or len(hashes) % _HASH:
@@ -310,21 +309,20 @@ class PageReader:
             )
         contents = blobs.unpack(codec, stored, len(names) * PAGE_BYTES, self._where)
         based = _based(rest, len(names), self._where)
-        found = names, contents if based is None else self._whole(contents, based)
+        pages = [contents[at : at + PAGE_BYTES] for at in range(0, len(contents), PAGE_BYTES)]
+        found = dict(zip(names, pages if based is None else self._whole(pages, based), strict=True))
         self._open[number] = found
         if len(self._open) > _OPEN_SETS:
             self._open.popitem(last=False)
         return found
 
-    def _whole(self, contents: bytes, based: Based) -> bytes:
+    def _whole(self, pages: list[bytes], based: Based) -> Iterator[bytes]:
         image = self._image(based.image)
-        pages = []
-        for at, place in enumerate(based.places):
-            page = contents[at * PAGE_BYTES : (at + 1) * PAGE_BYTES]
-            if place is not None:
-                known = image[place : place + PAGE_BYTES]
-                if len(known) != PAGE_BYTES:
-                    raise TraceError(f"{self._where}: damaged: a page set has a place outside of its image")
-                page = xor(page, known)
-            pages.append(page)
-        return b"".join(pages)
+        for page, place in zip(pages, based.places, strict=True):
+            if place is None:
+                yield page
+                continue
+            known = image[place : place + PAGE_BYTES]
+            if len(known) != PAGE_BYTES:
+                raise TraceError(f"{self._where}: damaged: a page set has a place outside of its image")
+            yield xor(page, known)
