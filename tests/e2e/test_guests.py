@@ -113,8 +113,8 @@ def test_a_teaching_kernel_runs_users_on_three_harts_and_its_disk(
 def test_qemus_command_line_of_a_teaching_kernel_is_taken(tmp_path: Path, teaching_kernel: Path) -> None:
     (tmp_path / "fs.img").write_bytes(bytes(1 << 20))
     line = (
-        f"-machine virt -bios none -kernel {teaching_kernel} -m 128M -smp 3 -nographic "
-        "-global virtio-mmio.force-legacy=false -drive file=fs.img,if=none,format=raw,id=x0 "
+        f"-machine virt -bios none -kernel {teaching_kernel} -m 128M -smp 3 -nographic -no-reboot "
+        "-serial mon:stdio -global virtio-mmio.force-legacy=false -drive file=fs.img,if=none,format=raw,id=x0 "
         "-device virtio-blk-device,drive=x0,bus=virtio-mmio-bus.0"
     )
     command = [

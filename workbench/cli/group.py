@@ -23,8 +23,12 @@ ONE_DASH = (
     "machine",
     "memory",
     "nographic",
-    "global",
     "device",
+    "global",
+    "serial",
+    "display",
+    "monitor",
+    "no-reboot",
 )
 
 
@@ -131,4 +135,6 @@ def two_dashes(
     return out
 
 
-_WITH_VALUE = frozenset([f"--{name}" for name in ONE_DASH if name != "nographic"] + ["-m", "-M", "-o"])
+_WITH_VALUE = frozenset(
+    [f"--{name}" for name in ONE_DASH if name not in ("nographic", "no-reboot")] + ["-m", "-M", "-o"]
+)

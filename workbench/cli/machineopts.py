@@ -24,6 +24,13 @@ _SMP = re.compile(r"(?:cpus=)?([0-9]+)")
 _DRIVE_KEYS = ("file", "format", "if", "readonly", "id", "media", "serial", "num-queues", "timing")
 _BUS = re.compile(r"virtio-mmio-bus\.([0-9]{1,9})")
 _ON = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
+#: Options of QEMU that say what is so here anyway, and their values that do; as ``--no-reboot`` does.
+AS_QEMU = {
+    "global": ("virtio-mmio.force-legacy=false",),
+    "serial": ("stdio", "mon:stdio"),
+    "display": ("none",),
+    "monitor": ("none",),
+}
 MAX_IMAGE_BYTES = 2 << 30
 
 
@@ -80,7 +87,8 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--chaos", is_flag=True, help="Turns, timers and latencies from a seeded generator."),
     click.option("-M", "--machine", "board", default="virt", hidden=True),
     click.option("--nographic", is_flag=True, hidden=True),
-    click.option("--global", "globals_", multiple=True, hidden=True),
+    click.option("--no-reboot", is_flag=True, hidden=True),
+    *(click.option(f"--{name}", f"qemu_{name}", multiple=True, hidden=True) for name in AS_QEMU),
 )
 backend_option = click.option(
     "--backend",
@@ -105,7 +113,7 @@ MACHINE_KEYS = (
         "seed",
         "chaos",
     ),
-    *("board", "nographic", "globals_"),
+    *("board", "nographic", "no_reboot", *(f"qemu_{name}" for name in AS_QEMU)),
 )
 
 
@@ -275,12 +283,11 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
 
     if options["board"].partition(",")[0] != "virt":
         raise UsageError(f"--machine {options['board']}: the one board is virt")
-    for setting in options["globals_"]:
-        if setting != "virtio-mmio.force-legacy=false":  # which is what there is
-            raise UsageError(
-                f"--global {setting}: not known; the one setting is virtio-mmio.force-legacy=false"
-            )
-    bios = options["bios"]
+    for name, values in AS_QEMU.items():
+        for value in options[f"qemu_{name}"]:
+            if value not in values:
+                raise UsageError(f"--{name} {value}: only {' or '.join(values)}, which is what there is")
+    bios = "builtin" if options["bios"] == "default" else options["bios"]
     drives = [parse_drive(text, index) for index, text in enumerate(options["drives"])]
     names = [drive.id for drive in drives]
     if len(set(names)) < len(names):

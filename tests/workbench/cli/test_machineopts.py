@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from workbench.cli.group import two_dashes
 from workbench.cli.machineopts import (
+    AS_QEMU,
     build_machine,
     parse_drive,
     parse_harts,
@@ -36,7 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "chaos": False,
     "board": "virt",
     "nographic": False,
-    "globals_": (),
+    "no_reboot": False,
+    **{f"qemu_{name}": () for name in AS_QEMU},
 }
 
 
@@ -169,10 +171,21 @@ def test_machine_is_built_of_options(tmp_path: Path) -> None:
 def test_settings_of_qemus_devices_are_what_there_is_or_refused(tmp_path: Path) -> None:
     kernel = tmp_path / "k"
     kernel.write_bytes(b"kernel")
-    options = {**DEFAULTS, "kernel": str(kernel), "globals_": ("virtio-mmio.force-legacy=false",)}
+    options = {**DEFAULTS, "kernel": str(kernel), "qemu_global": ("virtio-mmio.force-legacy=false",)}
     build_machine(options, idle="jump")
-    with pytest.raises(UsageError, match=r"--global virtio-mmio\.force-legacy=true: not known"):
-        build_machine({**options, "globals_": ("virtio-mmio.force-legacy=true",)}, idle="jump")
+    options |= {
+        "qemu_serial": ("mon:stdio",),
+        "qemu_display": ("none",),
+        "no_reboot": True,
+        "bios": "default",
+    }
+    assert build_machine(options, idle="jump")[0].bios == "builtin"
+    with pytest.raises(UsageError, match="--serial file:x: only stdio or mon:stdio"):
+        build_machine({**options, "qemu_serial": ("file:x",)}, idle="jump")
+    with pytest.raises(
+        UsageError, match=r"--global virtio-mmio\.force-legacy=true: only virtio-mmio\.force-legacy=false"
+    ):
+        build_machine({**options, "qemu_global": ("virtio-mmio.force-legacy=true",)}, idle="jump")
 
 
 def test_bios_file_is_read(tmp_path: Path) -> None:
