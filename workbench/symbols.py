@@ -226,14 +226,14 @@ def _elf_symbols(data: bytes, where: str) -> list[Symbol]:
         for section in elf.iter_sections():
             if isinstance(section, SymbolTableSection):
                 strings = elf.get_section(section["sh_link"])
-                out += _symtab(section.data(), strings.data())
+                out += table_symbols(section.data(), strings.data())
         return out
 
     return guarded(f"{where}: ELF file", read)
 
 
-def _symtab(table: bytes, strings: bytes) -> Iterator[Symbol]:
-    """Yield the named, defined symbols of a section, without an object for each field (150,000 in 0.3 s)."""
+def table_symbols(table: bytes, strings: bytes) -> Iterator[Symbol]:
+    """Yield the named, defined symbols of an ELF table and its names, quickly (150,000 in 0.3 s)."""
     entries = struct.iter_unpack("<IBBHQQ", table[: len(table) - len(table) % 24])
     for index, (name_at, info, _other, section, value, size) in enumerate(entries):
         kind = info & 15

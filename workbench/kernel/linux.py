@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from workbench.symbols import Symbols
+from workbench.symbols import Symbol, Symbols
 
 from .btf import MAGIC, Btf
 from .errors import KernelError
+from .modules import Module, module_symbols, modules
 from .pagetable import GuestMemory
 
 _MAX_TASKS: Final = 100_000
@@ -143,21 +144,13 @@ class Kernel:
 
     # modules
 
-    def modules(self) -> Iterator[tuple[str, int, int]]:
-        """Yield loaded modules: name, address and bytes of code; the youngest first."""
-        head = self.symbol("modules")
-        list_at, name_at = self.types.offset("module", "list"), self.types.offset("module", "name")
-        mem_at = self.types.offset("module", "mem")
-        node = self.memory.word(head)
-        for _ in range(_MAX_TASKS):
-            if node in (head, 0):
-                return
-            module = node - list_at
-            # the first of the module's memories holds its code
-            base = self.memory.word(module + mem_at + self.types.offset("module_memory", "base"))
-            size = self.memory.word(module + mem_at + self.types.offset("module_memory", "size"), 4)
-            yield self.memory.text(module + name_at, 64), base, size
-            node = self.memory.word(node)
+    def modules(self) -> Iterator[Module]:
+        """Yield loaded modules, the youngest first. Raises KernelError."""
+        return modules(self)
+
+    def module_symbols(self) -> list[Symbol]:
+        """Return the symbols of the loaded modules. Raises KernelError."""
+        return [symbol for module in modules(self) for symbol in module_symbols(self, module)]
 
 
 def _state(value: int) -> str:

@@ -12,6 +12,7 @@ from workbench.query.api import Trace
 from workbench.repl.context import Context
 from workbench.repl.library import HERE, call, value_code
 from workbench.repl.registry import command
+from workbench.symbols import Symbols
 
 _HEX: dict[str, Style] = {
     "task": "hex16",
@@ -72,13 +73,22 @@ def ps(context: Context, arguments: str) -> Result:
     return Table(("", "pid", "tgid", "ppid", "state", "name", "task"), rows, _HEX, empty="No such task.")
 
 
-@command("lsmod", group="state", library=f"list({HERE}.kernel.modules())")
+@command("lsmod", group="state", usage="[symbols]", library=f"list({HERE}.kernel.modules())")
 def lsmod(context: Context, arguments: str) -> Result:
     """List the kernel's modules at the cursor, the youngest first.
 
+    ``lsmod symbols`` takes their symbols, from the tables that the kernel keeps of them: then breakpoints, backtraces
+    and ``sym()`` know their functions, at every position where they lie at the same place.
     Example: lsmod
     """
-    rows = list(Trace.of(context.session).kernel.modules())
+    kernel = Trace.of(context.session).kernel
+    found = list(kernel.modules())
+    if arguments == "symbols":
+        symbols = Symbols(kernel.module_symbols())
+        context.session.symbols.take(symbols)
+    elif arguments:
+        raise CommandError(f"lsmod: {arguments[:40]!r}: expected nothing, or 'symbols'")
+    rows = [(module.name, module.base, module.size) for module in found]
     return Table(("module", "address", "bytes"), rows, _HEX, empty="No modules are loaded.")
 
 
