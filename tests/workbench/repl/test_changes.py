@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 
 from workbench.errors import CommandError
 from workbench.repl.shell import Shell
-from workbench.replay.settings import FIXED
+from workbench.replay.settings import FIXED, SETTINGS
+from workbench.session import Session
 
 BASE = 0x8000_0000
 
@@ -77,6 +79,14 @@ def test_what_a_machine_is_made_of_takes_a_new_recording(shell: Shell, session: 
     with pytest.raises(CommandError, match=f"record anew with {FIXED[name]}"):
         shell.run_line(f"set {name} 1")
     assert session.written == []
+
+
+def test_settings_are_listed_with_their_values(recorded: Path) -> None:
+    with Session.open(recorded) as opened:
+        text = Shell(opened).run_line("info settings")
+    for name in (*SETTINGS, *FIXED):
+        assert re.search(rf"^{name} ", text, re.MULTILINE), text
+    assert re.search(r"^quantum +100000 +STEPS ", text, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

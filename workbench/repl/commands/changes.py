@@ -122,6 +122,21 @@ def _typed(arguments: str) -> bytes:
     return text.encode("utf-8", "surrogateescape") + b"\n"
 
 
+@command("info settings", group="changes", library="session.playback.config")
+def info_settings(context: Context, arguments: str) -> Result:
+    """List what of the machine's configuration can be another from here on; ``set`` changes it and opens a branch.
+
+    All else is what the machine was made with, and takes a new recording.
+    Example: info settings
+    """
+    config = context.session.playback.config
+    rows = [(each.name, each.now(config), each.usage, each.what) for each in SETTINGS.values()]
+    rows += [
+        (name, "", f"record {option}", "what the machine was made with") for name, option in FIXED.items()
+    ]
+    return Table(("setting", "now", "values", "what"), rows)
+
+
 @command(
     "send",
     group="changes",
