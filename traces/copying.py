@@ -42,6 +42,7 @@ class _Copy:
         self.blobs: set[bytes] = set()
         self.checkpoints = 0
         self._known: set[bytes] | None = None
+        self._based: dict[bytes, bytes] = {}  # images that pages are stored as the difference from
 
     def head(self) -> None:
         """Copy what is known before the first step."""
@@ -98,7 +99,9 @@ class _Copy:
         for name, data in contents.items():
             image, place = self.old.page_based(name) or (None, None)
             if image is not None and place is not None and image in self.blobs:
-                data = xor(data, self.old.blob(image)[place : place + PAGE_BYTES])
+                if image not in self._based:
+                    self._based[image] = self.old.blob(image)
+                data = xor(data, self._based[image][place : place + PAGE_BYTES])
             else:
                 image = place = None
             stored.setdefault(image, []).append((name, data, place))
