@@ -21,6 +21,12 @@ RUNS = {
     "flaky_boots.py": (("2",), r"\d of 2 boots failed"),
     "dap_client.py": (("demo.trace",), r"pool\.c:56\n$"),
 }
+#: Examples that are folders, and the tests that run them.
+FOLDERS = {
+    "emacs": "tests/e2e/editor.el",
+    "plugin": "tests/workbench/test_plugins.py",
+    "vscode": "tests/e2e/test_editors.py",
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_example_is_run() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(RUNS)
-    plugin = (ROOT / "tests/workbench/test_plugins.py").read_text()
-    assert [path.name for path in EXAMPLES.iterdir() if path.is_dir()] == ["plugin"] and '"plugin"' in plugin
+    folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(FOLDERS)
+    assert all(name in (ROOT / test).read_text() for name, test in FOLDERS.items())
 
 
 @pytest.mark.slow
