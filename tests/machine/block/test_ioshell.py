@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -76,6 +77,7 @@ def test_abort_ends_the_process_with_nothing_written_back(tmp_path: Path) -> Non
             io = IoShell(graph, open_image(graph, path))
             io.run("write -P 1 0 64k")
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            faulthandler.disable()
             io.run("abort")
         finally:
             os._exit(1)

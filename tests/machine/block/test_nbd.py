@@ -10,7 +10,6 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from machine.block.nbd.client import list_exports
 from machine.block.nbd.server import Export, NbdServer
 
 from .fuzzing import examples
+from .sockets import wait_listening
 
 K, M = 1 << 10, 1 << 20
 SIZE = 4 * M
@@ -243,10 +243,7 @@ def nbdkit(tmp_path: Path, *args: str) -> Iterator[dict[str, str]]:
     path = tmp_path / "kit.sock"
     with subprocess.Popen(["nbdkit", "-f", "-U", str(path), *args], stderr=subprocess.PIPE) as process:
         try:
-            for _ in range(200):
-                if path.exists():
-                    break
-                time.sleep(0.02)
+            wait_listening(path)
             yield {"type": "unix", "path": str(path)}
         finally:
             process.terminate()
@@ -306,10 +303,7 @@ def test_n12_client_against_qemu_nbd(tmp_path: Path) -> None:
     run("qemu-img", "create", "-q", "-f", "qcow2", str(image), "4M")
     with subprocess.Popen(["qemu-nbd", "-f", "qcow2", "-k", str(path), "-e", "2", str(image)]) as process:
         try:
-            for _ in range(200):
-                if path.exists():
-                    break
-                time.sleep(0.02)
+            wait_listening(path)
             graph = Graph()
             options = {"driver": "nbd", "server": {"type": "unix", "path": str(path)}, "open-timeout": 5}
             node = graph.run(graph.open(options))

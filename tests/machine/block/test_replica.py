@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from machine.block.graph import Graph
 from machine.block.jobs.mirror import MirrorJob
+
+from .sockets import wait_listening
 
 K, M = 1 << 10, 1 << 20
 
@@ -53,10 +54,7 @@ class Pair:
     def secondary(self, disk: Path, sock: str) -> Side:
         buffers = ("--hidden", str(self.folder / "h.qcow2"), "--active", str(self.folder / "a.qcow2"))
         side = Side("secondary", "-f", "raw", *buffers, "--listen", f"unix:{self.folder / sock}", str(disk))
-        for _ in range(300):
-            if (self.folder / sock).exists():
-                break
-            time.sleep(0.02)
+        wait_listening(self.folder / sock)
         return side
 
     def primary(self, disk: Path, sock: str) -> Side:

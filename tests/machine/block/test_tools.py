@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from workbench.cli.img import img
 from workbench.cli.nbd import nbd
 
 from .qcow2_util import qemu_img, qemu_io, qemu_json
+from .sockets import wait_listening
 
 K, M = 1 << 10, 1 << 20
 
@@ -205,10 +205,7 @@ def serving(path: Path, *args: object) -> Iterator[None]:
         finally:
             os._exit(code)
     try:
-        for _ in range(500):
-            if path.exists():
-                break
-            time.sleep(0.02)
+        wait_listening(path)
         yield
     finally:
         os.kill(pid, signal.SIGTERM)
