@@ -206,7 +206,22 @@ class Trace(Session):
         return Kernel(self.board.engine, self.symbols, self.filler.types)
 
     def physical(self, address: int) -> int | None:
-        """Return the physical address behind a virtual one at the cursor, whatever mode the hart is in; or None."""
+        """Return the physical address behind a virtual one at the cursor, whatever mode the hart is in; or None.
+
+        An address of the kernel's half that is not mapped yet is looked up as it is at the end of the run: so questions
+        asked at its start mean the same memory as those asked later.
+        """
+        found = self._mapped(address)
+        cursor = self.cursor
+        if found is None and address >> 63 and not self.live and cursor < self.end:
+            try:
+                self.goto(self.end)
+                found = self._mapped(address)
+            finally:
+                self.goto(cursor)
+        return found
+
+    def _mapped(self, address: int) -> int | None:
         try:
             found = self.kernel.memory.translate(address)
         except KernelError:

@@ -117,7 +117,10 @@ def test_last_writer_of_a_variable(boot: Trace) -> None:
     assert boot.kernel.memory.word(jiffies) == value
 
 
-def test_history_of_a_variable(boot: Trace) -> None:
+@pytest.mark.parametrize("cursor", ["start", "50%", "end"])
+def test_history_of_a_variable(boot: Trace, cursor: str) -> None:
+    """The same from everywhere: at the start no page tables are there, and the first store has a physical address."""
+    boot.goto(cursor)
     values = [value for _, value, _ in ask(boot, 6)]
     # cleared with all of .bss; then scheduling, freeing initmem, running, then power off: enum system_states
     assert values[0] == 0
