@@ -107,6 +107,16 @@ def test_a_reader_finds_pages_that_a_recorder_has_moved(tmp_path: Path) -> None:
         writer.close(20)
 
 
+def assert_refused(path: Path, damage: str, says: str) -> None:
+    """Damage a trace by an SQL statement, and see that its verification tells in one line."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(damage)
+        db.commit()
+    with TraceReader.open(path) as trace, pytest.raises(TraceError, match=says) as caught:
+        trace.verify()
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -126,12 +136,7 @@ def test_damaged_pages_are_told(damage: str, says: str, tmp_path: Path) -> None:
     with TraceWriter.create(path) as writer:
         checkpoint(writer, 10, checkpoint(writer, 0, None, {}), {index: page(index) for index in range(10)})
         writer.close(10)
-    with closing(sqlite3.connect(path)) as db:
-        db.execute(damage)
-        db.commit()
-    with TraceReader.open(path) as trace, pytest.raises(TraceError, match=says) as caught:
-        trace.verify()
-    assert "\n" not in str(caught.value)
+    assert_refused(path, damage, says)
 
 
 def test_a_set_of_too_many_pages_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -226,12 +231,7 @@ def test_a_copy_of_a_trace_keeps_them_so(tmp_path: Path) -> None:
 def test_damaged_differences_are_told(damage: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "t.trace"
     image_trace(path)
-    with closing(sqlite3.connect(path)) as db:
-        db.execute(damage)
-        db.commit()
-    with TraceReader.open(path) as trace, pytest.raises(TraceError, match=says) as caught:
-        trace.verify()
-    assert "\n" not in str(caught.value)
+    assert_refused(path, damage, says)
 
 
 def test_a_trace_whose_pages_are_blobs_is_read_and_brought_up_to_date(tmp_path: Path) -> None:

@@ -182,6 +182,18 @@ def test_library_calls_are_printed_instead_of_run(shell: Shell, session: Any) ->
         shell.run_line("si 0 --python")
 
 
+@pytest.mark.parametrize(
+    "line", ["syscalls who", "hart 9", "rwatch $a0", "watch", "delay-input 1", "delay-interrupt", "step 0"]
+)
+def test_library_calls_are_refused_where_the_command_would_be(shell: Shell, line: str) -> None:
+    """Each row took its line apart anew, and printed calls for what its command has no meaning for."""
+    with pytest.raises(CommandError) as refused:
+        shell.run_line(line)
+    with pytest.raises(CommandError) as printed:
+        shell.run_line(f"{line} --python")
+    assert str(printed.value) == str(refused.value)
+
+
 def test_apropos_finds_by_name_and_by_help(shell: Shell) -> None:
     text = shell.run_line("apropos WATCH")
     assert "rwatch" in text and "delete" in text

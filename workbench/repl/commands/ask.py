@@ -261,10 +261,17 @@ def traps(context: Context, arguments: str) -> Result:
     return _table(trace.traps.after(trace.cursor), columns, limit, name=True)
 
 
-def _syscalls_code(context: Context, arguments: str) -> str:
+def _task_and_count(arguments: str) -> tuple[int | None, int]:
+    """Return the pid, None for all tasks, and how many rows."""
     words = arguments.split()
-    rows = f"{ASK}.syscalls" + (f".where(pid={words[0]})" if words else "")
-    return limited(rows, int(words[1]) if len(words) == 2 else 20)
+    if not all(word.isdecimal() for word in words) or len(words) > 2:
+        raise CommandError("syscalls: a pid and a count, both numbers")
+    return int(words[0]) if words else None, int(words[1]) if len(words) == 2 else 20
+
+
+def _syscalls_code(context: Context, arguments: str) -> str:
+    pid, limit = _task_and_count(arguments)
+    return limited(f"{ASK}.syscalls" + ("" if pid is None else f".where(pid={pid})"), limit)
 
 
 @command("syscalls", group="trace", usage="[PID] [COUNT]", library=_syscalls_code)
@@ -273,14 +280,11 @@ def syscalls(context: Context, arguments: str) -> Result:
 
     Example: syscalls 1 10
     """
-    words = arguments.split()
-    if not all(word.isdecimal() for word in words) or len(words) > 2:
-        raise CommandError("syscalls: a pid and a count, both numbers")
+    pid, limit = _task_and_count(arguments)
     trace = _asking(context)
     rows = trace.syscalls.after(trace.cursor)
-    if words:
-        rows = rows.where(pid=int(words[0]))
-    limit = int(words[1]) if len(words) == 2 else 20
+    if pid is not None:
+        rows = rows.where(pid=pid)
     return _table(rows, ("icount", "pid", "comm", "name", "args", "ret", "ret_icount"), limit)
 
 

@@ -36,10 +36,9 @@ def _break_code(temporary: bool) -> Library:
 
 def _watch_code(access: str) -> Library:
     def library(context: Context, arguments: str) -> str:
-        rest, condition = _split_condition(arguments)
-        rest, physical = _take_physical(rest.removeprefix("-l ").removeprefix("-location "))
+        rest, condition, physical = _watched(arguments)
         if rest.startswith("$"):
-            kind, name = _register(rest)
+            kind, name = _register(rest, access)
             return call("session.add_catch", repr(kind), repr(name), condition=condition)
         address, size = _range(context, rest)
         shown = value_code(context, rest) if rest.isidentifier() else f"{address:#x}"
@@ -315,15 +314,10 @@ def place_code(context: Context, text: str) -> str:
 
 
 def _watch(context: Context, arguments: str, access: str) -> Result:
-    rest, condition = _split_condition(arguments)
-    rest, physical = _take_physical(rest.removeprefix("-l ").removeprefix("-location "))
-    if not rest:
-        raise CommandError("watch: a place is needed, as in 'watch jiffies' or 'watch 0x80400000 4'")
+    rest, condition, physical = _watched(arguments)
     session = context.session
     if rest.startswith("$"):
-        if access != "w":
-            raise CommandError(f"{rest}: only writes of a register can be watched; 'watch {rest}'")
-        kind, name = _register(rest)
+        kind, name = _register(rest, access)
         return _told(context, "Watchpoint", _add(lambda: session.add_catch(kind, name, condition)))
     address, size = _range(context, rest)
     point = _add(
@@ -332,7 +326,18 @@ def _watch(context: Context, arguments: str, access: str) -> Result:
     return _told(context, "Watchpoint", point)
 
 
-def _register(text: str) -> tuple[str, str]:
+def _watched(arguments: str) -> tuple[str, str | None, bool]:
+    """Return the place that is watched, the condition, and whether the place is a physical one."""
+    rest, condition = _split_condition(arguments)
+    rest, physical = _take_physical(rest.removeprefix("-l ").removeprefix("-location "))
+    if not rest:
+        raise CommandError("watch: a place is needed, as in 'watch jiffies' or 'watch 0x80400000 4'")
+    return rest, condition, physical
+
+
+def _register(text: str, access: str) -> tuple[str, str]:
+    if access != "w":
+        raise CommandError(f"{text}: only writes of a register can be watched; 'watch {text}'")
     name = canonical(text)
     return ("csr" if name in CSRS else "reg"), name
 

@@ -175,8 +175,16 @@ def drop_input(context: Context, arguments: str) -> Result:
     return _written(context, context.session.drop_input(_number(context, arguments, "drop-input")))
 
 
+def _delay(context: Context, arguments: str) -> tuple[int, int]:
+    """Return the number of an input, and the steps by which it is late."""
+    number, steps = split_word(arguments)
+    if not steps:
+        raise CommandError("delay-input: an input's number and steps are needed, as in 'delay-input 3 500'")
+    return _number(context, number, "delay-input"), context.count(steps)
+
+
 def _delay_code(context: Context, arguments: str) -> str:
-    return call("session.delay_input", *(str(context.count(word)) for word in arguments.split()))
+    return call("session.delay_input", *map(str, _delay(context, arguments)))
 
 
 @command("delay-input", group="changes", usage="NUMBER STEPS", library=_delay_code)
@@ -185,11 +193,7 @@ def delay_input(context: Context, arguments: str) -> Result:
 
     Example: delay-input 1 500
     """
-    number, steps = split_word(arguments)
-    if not steps:
-        raise CommandError("delay-input: an input's number and steps are needed, as in 'delay-input 3 500'")
-    written = context.session.delay_input(_number(context, number, "delay-input"), context.count(steps))
-    return _written(context, written)
+    return _written(context, context.session.delay_input(*_delay(context, arguments)))
 
 
 def _late(context: Context, arguments: str) -> int | None:

@@ -23,13 +23,18 @@ def _again(motion: str) -> Library:
     return library
 
 
-def _by_line(name: str) -> Library:
-    """Return the library's row of a step by lines, which is one by instructions where none are known."""
+def _unit(context: Context) -> str:
+    """Return what a step by lines goes by: instructions where no lines are known."""
+    return "insn" if context.session.lines.at(context.session.reg("pc")) is None else "line"
+
+
+def _stepping(name: str, by: str = "line") -> Library:
+    """Return the library's row of a step."""
 
     def library(context: Context, arguments: str) -> str:
-        by = "insn" if context.session.lines.at(context.session.reg("pc")) is None else "line"
-        count = context.count(arguments)
-        return call(f"session.{name}", *[str(count)] * (count > 1), by=by, into_traps=context.into_traps)
+        count = _steps(context, arguments)
+        unit = _unit(context) if by == "line" else by
+        return call(f"session.{name}", *[str(count)] * (count > 1), by=unit, into_traps=context.into_traps)
 
     return library
 
@@ -106,7 +111,7 @@ def reverse_stepi(context: Context, arguments: str) -> Result:
     return describe_stop(context, context.session.reverse_stepi(_steps(context, arguments)))
 
 
-@command("step", "s", group="motion", usage="[N]", repeat=True, library=_by_line("step"))
+@command("step", "s", group="motion", usage="[N]", repeat=True, library=_stepping("step"))
 def step(context: Context, arguments: str) -> Result:
     """Step forwards by a source line, or by N; into functions; where no lines are known, by an instruction.
 
@@ -118,7 +123,7 @@ def step(context: Context, arguments: str) -> Result:
     return _stepped(context, arguments, "step")
 
 
-@command("reverse-step", "rs", group="motion", usage="[N]", repeat=True, library=_by_line("reverse_step"))
+@command("reverse-step", "rs", group="motion", usage="[N]", repeat=True, library=_stepping("reverse_step"))
 def reverse_step(context: Context, arguments: str) -> Result:
     """Step backwards to the beginning of a source line, or by N; as ``step`` otherwise.
 
@@ -127,7 +132,7 @@ def reverse_step(context: Context, arguments: str) -> Result:
     return _stepped(context, arguments, "reverse_step")
 
 
-@command("next", "n", group="motion", usage="[N]", repeat=True, library=_by_line("next"))
+@command("next", "n", group="motion", usage="[N]", repeat=True, library=_stepping("next"))
 def next_(context: Context, arguments: str) -> Result:
     """Step forwards by a source line, or by N, past the functions that it calls; as ``step`` otherwise.
 
@@ -141,7 +146,7 @@ def next_(context: Context, arguments: str) -> Result:
     group="motion",
     usage="[N]",
     repeat=True,
-    library=_by_line("reverse_next"),
+    library=_stepping("reverse_next"),
 )
 def reverse_next(context: Context, arguments: str) -> Result:
     """Step backwards to the beginning of a source line, or by N, past the functions that it calls.
@@ -151,7 +156,7 @@ def reverse_next(context: Context, arguments: str) -> Result:
     return _stepped(context, arguments, "reverse_next")
 
 
-@command("nexti", "ni", group="motion", usage="[N]", repeat=True, library="session.next({count})")
+@command("nexti", "ni", group="motion", usage="[N]", repeat=True, library=_stepping("next", "insn"))
 def nexti(context: Context, arguments: str) -> Result:
     """Step forwards by one instruction, or by N; a call counts as one, and runs until it returns.
 
@@ -167,7 +172,7 @@ def nexti(context: Context, arguments: str) -> Result:
     group="motion",
     usage="[N]",
     repeat=True,
-    library="session.reverse_next({count})",
+    library=_stepping("reverse_next", "insn"),
 )
 def reverse_nexti(context: Context, arguments: str) -> Result:
     """Step backwards by one instruction, or by N; a call counts as one.
@@ -268,10 +273,8 @@ def _place(context: Context, text: str, name: str) -> int:
 
 def _stepped(context: Context, arguments: str, name: str, by: str = "line") -> Result:
     """Step in a context, by the session's method of this name; by instructions where no lines are known."""
-    session = context.session
-    if by == "line" and session.lines.at(session.reg("pc")) is None:
-        by = "insn"
-    move = getattr(session, name)
+    by = _unit(context) if by == "line" else by
+    move = getattr(context.session, name)
     return describe_stop(context, move(_steps(context, arguments), by=by, into_traps=context.into_traps))
 
 

@@ -102,12 +102,15 @@ def info_harts(context: Context, arguments: str) -> Result:
     return Table(("", "hart", "mode", "pc", "where"), rows, {"pc": "hex16"})
 
 
+def _hart_number(context: Context, text: str) -> int:
+    harts = context.session.harts
+    if not text.isdecimal() or int(text) >= harts:
+        raise CommandError(f"no hart {text}: this machine has harts 0 to {harts - 1}")
+    return int(text)
+
+
 def _hart_code(context: Context, arguments: str) -> str:
-    return (
-        f"session.hart = {context.count(arguments, 0) if arguments != '0' else 0}"
-        if arguments
-        else "session.hart"
-    )
+    return f"session.hart = {_hart_number(context, arguments)}" if arguments else "session.hart"
 
 
 @command("hart", "thread", group="state", usage="[NUMBER]", library=_hart_code)
@@ -118,9 +121,7 @@ def hart(context: Context, arguments: str) -> Result:
     """
     session = context.session
     if arguments:
-        if not arguments.isdecimal() or int(arguments) >= session.harts:
-            raise CommandError(f"no hart {arguments}: this machine has harts 0 to {session.harts - 1}")
-        session.hart = int(arguments)
+        session.hart = _hart_number(context, arguments)
     return Text(position_line(context), {"hart": session.hart}, kind="asm")
 
 
