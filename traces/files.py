@@ -94,7 +94,7 @@ def _size(path: Path) -> int:
 
 
 def _uri(path: Path, options: str) -> str:
-    return f"file:{quote(str(path.absolute()))}?{options}"
+    return f"file:{quote(os.fsencode(path.absolute()))}?{options}"
 
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:

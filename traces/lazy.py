@@ -207,7 +207,7 @@ class LazyStore:
         """Return the connection that reads: the trace, with the side database's tables in place of its own."""
         if self._reader is None:
             db = sqlite3.connect(
-                f"file:{quote(str(self.trace.absolute()))}?mode=ro",
+                f"file:{quote(os.fsencode(self.trace.absolute()))}?mode=ro",
                 uri=True,
                 isolation_level=None,
                 timeout=_BUSY_S,
@@ -215,7 +215,9 @@ class LazyStore:
             )
             try:
                 if self.side and self.path.exists():
-                    db.execute("ATTACH ? AS side", (f"file:{quote(str(self.path.absolute()))}?mode=ro",))
+                    db.execute(
+                        "ATTACH ? AS side", (f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro",)
+                    )
                     for name in (*LAZY_TABLES, *sorted(self._made), "coverage", "lazy_state", "lazy_cache"):
                         db.execute(f"CREATE TEMP VIEW {name} AS SELECT * FROM side.{name}")
                 db.execute("PRAGMA trusted_schema = OFF")
@@ -394,7 +396,7 @@ class LazyStore:
         if not self.path.exists():
             return
         try:
-            with sqlite3.connect(f"file:{quote(str(self.path.absolute()))}?mode=ro", uri=True) as db:
+            with sqlite3.connect(f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro", uri=True) as db:
                 row = db.execute("SELECT value FROM meta WHERE key = 'side_of'").fetchone()
                 if db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
                     row = None

@@ -66,13 +66,24 @@ def prepare_replacing(path: Path) -> None:
 
 def new_path(path: Path) -> Path:
     """Return where a trace is written before it gets its name; what killed recorders left there goes."""
+    _sweep(path)
+    return path.with_name(f".{path.name}.{os.getpid()}.{next(_NUMBERS)}.new")
+
+
+def remove_trace(path: Path) -> None:
+    """Remove a trace that nobody records any more, and what its recorder left beside it, if it was killed."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    _sweep(path)
+
+
+def _sweep(path: Path) -> None:
     mine = re.compile(re.escape(f".{path.name}.") + r"(\d+)\.\d+\.new(-journal)?")
     for each in path.parent.iterdir():
         left = mine.fullmatch(each.name)
         if left is not None and not _is_running(int(left[1])):
             with suppress(OSError):
                 each.unlink()
-    return path.with_name(f".{path.name}.{os.getpid()}.{next(_NUMBERS)}.new")
 
 
 def _is_running(pid: int) -> bool:

@@ -49,6 +49,15 @@ class InputError(WorkbenchError):
     exit_code = EXIT_INPUT
 
 
+class OutputError(WorkbenchError):
+    """Standard output takes nothing more: a full disk, or closed from the start."""
+
+    exit_code = EXIT_INPUT
+
+    def __init__(self, why: OSError) -> None:
+        super().__init__(f"standard output: can't be written: {why.strerror}; send it elsewhere")
+
+
 class DivergenceError(WorkbenchError):
     """A replay met another state or asked for another input than the recording."""
 

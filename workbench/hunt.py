@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from machine.config import Images, MachineConfig
+from traces.newfile import remove_trace
 from workbench.errors import InputError
 from workbench.minimise import Choice, Placed, StrikePlan, choices_of, minimise, placed, strikes_of
 
@@ -83,11 +85,23 @@ def hunt(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: can't be made: {error.strerror}; choose another -o") from None
-    found = []
-    for run in _runs(_Job(config, images, folder, ends), seeds, jobs):
-        if run is not None:
-            progress(f"seed {run.seed} failed ({run.reason}) at {run.icount:_}: {run.trace}")
-            found.append(run)
+    found: list[HuntRun] = []
+    begun: list[int] = []
+
+    def asked() -> Iterator[int]:
+        for seed in seeds:
+            begun.append(seed)
+            yield seed
+
+    try:
+        for run in _runs(_Job(config, images, folder, ends), asked(), jobs):
+            if run is not None:
+                progress(f"seed {run.seed} failed ({run.reason}) at {run.icount:_}: {run.trace}")
+                found.append(run)
+    except BaseException:
+        for seed in {*begun} - {run.seed for run in found}:
+            remove_trace(_trace_of(folder, seed))
+        raise
     return found
 
 
@@ -162,18 +176,22 @@ def _machine(options: dict[str, Any]) -> tuple[MachineConfig, Images, dict[str, 
     return config, images, {key: options[key] for key in ("until", "fail", "steps", "timeout")}
 
 
-def _runs(job: _Job, seeds: Sequence[int], jobs: int) -> Iterator[HuntRun | None]:
+def _trace_of(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}.trace"
+
+
+def _runs(job: _Job, seeds: Iterable[int], jobs: int) -> Iterator[HuntRun | None]:
     with _Pool(jobs) as pool:
         yield from pool.map(partial(_hunt_one, job), seeds)
 
 
 def _hunt_one(job: _Job, seed: int) -> HuntRun | None:
     """Record one run; its trace goes unless it failed."""
-    path = job.folder / f"seed-{seed}.trace"
+    path = _trace_of(job.folder, seed)
     result = _record(replace(job, config=replace(job.config, seed=seed)), path, f"hunt, seed {seed}")
     if result.reason in FAILED:
         return HuntRun(seed, result.reason, result.icount, path)
-    path.unlink(missing_ok=True)
+    remove_trace(path)
     return None
 
 
@@ -196,16 +214,23 @@ class _Pool:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
         self._pool: ProcessPoolExecutor | None = None
+        self._others: Sequence[BaseProcess] = ()
 
     def __enter__(self) -> Self:
         if self._jobs > 1:
             context = multiprocessing.get_context("spawn")
+            self._others = multiprocessing.active_children()
             self._pool = ProcessPoolExecutor(self._jobs, mp_context=context)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:  # nobody wants what still runs
+            for process in multiprocessing.active_children():
+                if process not in self._others:
+                    process.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield results in order. Whoever stops asking leaves at most ``jobs`` runs to end for nothing."""

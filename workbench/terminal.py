@@ -12,6 +12,8 @@ from enum import Enum
 from types import TracebackType
 from typing import Any
 
+from workbench.errors import OutputError
+
 ESCAPE = 0x01  # Ctrl-A
 MAX_READ = 4096
 #: Bytes of a pipe that wait for the guest; more is read when it has taken some.
@@ -126,3 +128,6 @@ class HostConsole:
                 select.select([], [self._out], [])
             except BrokenPipeError:  # the reader has gone; what is recorded stays whole
                 self._out = -1
+            except OSError as error:
+                self._out = -1
+                raise OutputError(error) from None

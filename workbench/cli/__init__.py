@@ -9,19 +9,24 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
 
 import click
 
 from workbench import __version__
+from workbench.cli import stdio
 from workbench.cli.group import WorkbenchGroup
 from workbench.errors import (
     EXIT_BUG,
     EXIT_DONE,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
+    OutputError,
     exit_code_of,
     one_line,
 )
@@ -62,11 +67,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         _show_traceback()
         return _fail(_usage_text(error), EXIT_USAGE)
-    except BrokenPipeError:
-        return _broken_pipe()
+    except BrokenPipeError:  # the reader of our output went away (``| head``): end quietly
+        stdio.drop_output()
+        return EXIT_DONE
     # the end of the line for every error: expected ones carry their exit code, others are our bugs
     except Exception as error:  # noqa: BLE001
         _show_traceback()
+        if isinstance(error, OutputError):
+            stdio.drop_output()
         code = exit_code_of(error)
         if code is not None:
             return _fail(one_line(error), code)
@@ -82,6 +90,10 @@ def main() -> None:
     functions have run and its output is out, unless threads, a debugger or a profiler still want something.
     """
     gc.set_threshold(_GC_ALLOCATIONS, *gc.get_threshold()[1:])
+    stdio.prepare()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _unwind)
     code = run()
     if threading.active_count() > 1 or sys.gettrace() or sys.getprofile() or sys.flags.interactive:
         sys.exit(code)
@@ -89,9 +101,14 @@ def main() -> None:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
+    except (OSError, OutputError):
         code = code or EXIT_BUG  # what the interpreter's own last flush would have said
     os._exit(code)
+
+
+def _unwind(number: int, frame: FrameType | None) -> NoReturn:
+    """A plain kill ends the process in order: what is half done is put away."""
+    raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _fail(text: str, code: int) -> int:
@@ -111,12 +128,6 @@ def _show_traceback() -> None:
         import traceback
 
         traceback.print_exc()
-
-
-def _broken_pipe() -> int:
-    """The reader of our output went away (``| head``): end quietly, also in Python's own last flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_DONE
 
 
 #: Commands by the module that has them, in the order in which ``--help`` tells of them.

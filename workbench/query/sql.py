@@ -34,6 +34,8 @@ ADDRESSES: Final = frozenset("pc target epc tval vaddr paddr address".split())
 _FOLLOWED: Final = frozenset(("calls", "traps", "syscalls"))
 _BLOCKED_PRAGMAS: Final = frozenset(("query_only", "writable_schema", "trusted_schema"))
 _FAR: Final = 1 << 62
+#: Operations of SQLite after which it looks whether it is interrupted: a millisecond or so.
+_OPCODES_A_LOOK: Final = 20_000
 
 Machine = Callable[[], Any]
 
@@ -63,6 +65,10 @@ class Sql:
         Raises:
             QueryError: it is wrong SQL, or writes. QueryRefused: it would need absurdly many rows.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise QueryError("sql: the statement is not UTF-8; is the terminal's locale?") from None
         tables, functions = self._reads(text, args)
         lazy = tables & set(declared())
         limits = find_limits(text, self.address, args) if len(lazy) == 1 else Limits()
@@ -73,13 +79,18 @@ class Sql:
         return self.run_ready(text, args)
 
     def run_ready(self, text: str, args: Args = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Return columns and rows of a statement whose tables are filled already. Raises QueryError."""
+        """Return columns and rows of a statement whose tables are filled already. Raises QueryError.
+
+        Ctrl-C ends it with KeyboardInterrupt.
+        """
         db = self._connection()
         db.set_authorizer(_authorise)
         try:
             cursor = db.execute(text, args)
             return [d[0] for d in cursor.description or ()], cursor.fetchall()
         except (sqlite3.Error, sqlite3.Warning) as e:
+            if getattr(e, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise KeyboardInterrupt from None
             why, self._why = self._why or str(e), ""
             raise QueryError(f"sql: {why}") from None
         finally:
@@ -175,6 +186,8 @@ class Sql:
         db = self.filler.store.reader()
         if db is not self._prepared:
             self._prepared = db
+            # in the call, Python runs the signals' handlers; what they raise makes SQLite stop
+            db.set_progress_handler(lambda: 0, _OPCODES_A_LOOK)
             for name, count, function in (
                 ("sym", 1, self._sym),
                 ("addr", 1, self._addr),
