@@ -111,6 +111,15 @@ class Symbols:
             return None
         return None
 
+    def stretch_at(self, address: int) -> tuple[Symbol | None, int]:
+        """Return what ``symbol_at`` does, and the next address for which it may return something else."""
+        symbol = self.symbol_at(address)
+        after = bisect_right(self._starts, address)
+        end = self._starts[after] if after < len(self._starts) else 1 << 64
+        if symbol is not None:
+            end = min(end, symbol.address + (symbol.size or MAX_OFFSET))
+        return symbol, end
+
     def _reach(self, at: int) -> int:
         """Return how far a symbol of unknown size may reach: to the next one, at most MAX_OFFSET."""
         end = bisect_right(self._starts, self._starts[at])

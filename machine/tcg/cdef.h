@@ -108,8 +108,8 @@ void wb_probe_skip(Machine *m, uint64_t icount);
 int wb_probe_stopped(Machine *m); /* which probe stopped the last run; -1: none */
 uint64_t wb_probe_hits(Machine *m, uint32_t probe);
 uint64_t wb_probe_last(Machine *m, uint32_t probe);
-/* What probes that count have counted: pairs of pc and count, some of them 0; valid until the next run. lost:
- * not counted. */
+/* What probes that count have counted: pairs of pc and count, by pc; valid until the next call. lost: not
+ * counted. */
 const uint64_t *wb_probe_counts(Machine *m, uint32_t *n, uint64_t *lost);
 const void *wb_probe_records(Machine *m,
                              uint32_t *n); /* takes them: valid until the next run; 128 bytes each */
@@ -127,6 +127,17 @@ uint32_t wb_callpairs_open(const WbCallPairs *p);                        /* how 
 void wb_callpairs_save(const WbCallPairs *p, uint64_t *out);
 int wb_callpairs_load(WbCallPairs *p, const uint64_t *in, uint32_t n); /* -1: too many, or no memory */
 void wb_callpairs_clear(WbCallPairs *p); /* forgets rows and returns, not what is open */
+
+/* steps by stack of calls (core/stacktree.h): needs no machine. It begins at a position, in a hart's turn, in
+ * user mode or not; feed takes probes' records in the run's order, -1: no memory. nodes: counts up to a
+ * position, and gives 3 words for each node (target; steps; below and depth, of 32 bits), and how many frames
+ * were forgotten. */
+typedef struct WbStackTree WbStackTree;
+WbStackTree *wb_stacktree_create(uint64_t icount, uint32_t hart,
+                                 int user); /* NULL: no memory, or no such hart */
+void wb_stacktree_destroy(WbStackTree *t);
+int wb_stacktree_feed(WbStackTree *t, const void *records, uint32_t n);
+const uint64_t *wb_stacktree_nodes(WbStackTree *t, uint64_t end, uint32_t *n, uint64_t *forgotten);
 
 /* rows as pages of an SQLite table (core/rowimage.h): kinds and words are of the columns, of which the first
  * is the key; gate is the word that says whether LATE columns are there. What is returned is valid until

@@ -50,6 +50,7 @@ class ProbeKind(IntEnum):
     CSR = 7
     MMIO = 8
     REG = 9
+    TURN = 10
 
 
 class ProbeAction(IntEnum):
@@ -83,6 +84,8 @@ class Probe:
 
 #: A record: icount, pc, probe, kind, hart, size, op, priv, a, b, value, old, context, a0..a7 (probe.h, ProbeRecord).
 RECORD = struct.Struct("<QQHBBBBBxQQQQQ8Q")
+#: A count: a pc and how often it was met.
+COUNT = struct.Struct("<QQ")
 
 
 def _join(words: Iterable[int]) -> int:
@@ -475,7 +478,7 @@ class Engine:
         The same probes again, with other actions too, keep translated code: a search sets them once for each interval.
 
         Raises:
-            ValueError: more than 256 probes or 4096 bytes of conditions, or a range that is none.
+            ValueError: more than 256 probes or 4096 bytes of conditions, a range that is none, or a stop at a TURN.
 
         Replay: a probe changes nothing that a guest can see.
         """
@@ -487,7 +490,7 @@ class Engine:
             spec.code, spec.code_len = len(code), len(probe.condition)
             code += probe.condition
         if lib.wb_probes_set(self._m, specs, len(probes), code, len(code)):
-            raise ValueError("too many probes or conditions, or an empty range")
+            raise ValueError("too many probes or conditions, an empty range, or a stop where none can be")
 
     def skip_probes_at(self, icount: int | None) -> None:
         """Ignore EXEC hits at this position: the one stood on."""
@@ -525,12 +528,19 @@ class Engine:
         Raises:
             MemoryError: the host had no memory for all of them.
         """
+        return dict(COUNT.iter_unpack(self.view_counts()))
+
+    def view_counts(self) -> memoryview:
+        """Return what ``take_counts`` does as entries of ``COUNT.size`` bytes by pc: valid until it is called again.
+
+        Raises:
+            MemoryError: the host had no memory for all of them.
+        """
         n, lost = ffi.new("uint32_t *"), ffi.new("uint64_t *")
         counts = lib.wb_probe_counts(self._m, n, lost)
         if lost[0]:
             raise MemoryError(f"{lost[0]} instructions were not counted: no memory")
-        words = ffi.unpack(counts, 2 * n[0]) if n[0] else []
-        return {pc: count for pc, count in zip(words[::2], words[1::2], strict=True) if count}
+        return memoryview(ffi.buffer(counts, n[0] * COUNT.size) if n[0] else b"")
 
     # -- breakpoints: EXEC probes at single addresses
 

@@ -28,7 +28,10 @@ REGIMES = [
                                      Probe(ProbeKind.READ, ProbeAction.LAST, *EVERYTHING))),
     Regime("probes of control", probes=tuple(
         Probe(kind, ProbeAction.LAST, *EVERYTHING)
-        for kind in (ProbeKind.TRAP, ProbeKind.XRET, ProbeKind.CALL, ProbeKind.RET, ProbeKind.CSR, ProbeKind.MMIO))),
+        for kind in (ProbeKind.TRAP, ProbeKind.XRET, ProbeKind.CALL, ProbeKind.RET, ProbeKind.CSR, ProbeKind.MMIO,
+                     ProbeKind.TURN))),
+    Regime("every instruction counted", probes=(Probe(ProbeKind.EXEC, ProbeAction.COUNT, *EVERYTHING),),
+           seed=6, longest=500, cuts=True),
     Regime("stopping probes", probes=(Probe(ProbeKind.TRAP, ProbeAction.STOP, *EVERYTHING),
                                       Probe(ProbeKind.CSR, ProbeAction.RECORD, *EVERYTHING))),
 ]  # fmt: skip

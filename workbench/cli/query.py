@@ -61,11 +61,13 @@ def profile(trace: str, low: str, high: str, folded: bool, flame: Path | None, f
         span = opened.parse_position(low), opened.parse_position(high)
         if folded or flame is not None:
             stacks = costs.folded(opened, *span)
+            for line in stacks.notes:
+                output.note(f"workbench: {line}")
             if flame is not None:
                 _write(flame, svg(stacks, f"{Path(trace).name}: steps {span[0]:,} to {span[1]:,}"))
             if folded:
                 text = "".join(f"{s} {n}\n" for s, n in sorted(stacks.items()))
-                output.emit(output.Text(text, stacks), fmt)
+                output.emit(output.Text(text, dict(stacks)), fmt)
             return
         rows = [(c.symbol, c.steps, c.share) for c in costs.profile(opened, *span)]
         output.emit(output.Table(("symbol", "steps", "share"), rows), fmt)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from traces.lazy import CONTENT_INDEXES, LazyStore, Part, Want
-from traces.queries import Query, find_query
+from traces.queries import ProbeNeed, Query, find_query
 from traces.reader import TraceReader
 from workbench.kernel.btf import Btf
 from workbench.kernel.errors import KernelError
@@ -45,8 +45,8 @@ _SYMBOLS: Final = (
 )
 
 _DMA: Final = Want("dma")
-#: Tables that are filled on the way, as they need all that the table needs, and no more that costs anything.
-_BESIDE: Final = {"syscalls": Want("traps", follows=True)}
+#: Tables that are filled on the way: the first needs all that the table needs, and none of them costs anything.
+_BESIDE: Final = {"syscalls": (Want("traps", follows=True), Want("switches"))}
 
 #: Told how far a fill is: (table, steps done, steps in all).
 Progress = Callable[[str, int, int], None]
@@ -149,10 +149,8 @@ class Filler:
         total = sum(b - a for a, b in gaps)
         self._refuse(query, want, total)
         stretches = [s for gap in gaps for s in self._cut(query, want, *gap)]
-        # what another table needs beside is asked for where it lacks the same
-        beside = _BESIDE.get(want.table)
-        if beside is not None and self.store.missing(beside, low, high) != gaps:
-            beside = None
+        # what other tables need beside is asked for where they lack the same
+        beside = [each for each in _BESIDE.get(want.table, ()) if self.store.missing(each, low, high) == gaps]
         filled = self._fill(query, want, stretches, total, beside)
         self._index(want, seek)
         return filled
@@ -185,7 +183,7 @@ class Filler:
         return [(a, b) for a, b in out if a < b]
 
     def _fill(
-        self, query: Query, want: Want, stretches: list[tuple[int, int]], total: int, beside: Want | None
+        self, query: Query, want: Want, stretches: list[tuple[int, int]], total: int, beside: list[Want]
     ) -> Filled:
         job = self._job(query, want, beside)
         # what ends a call is seen by the replay that saw it begin
@@ -201,7 +199,7 @@ class Filler:
         # millions of rows are made and none of them is in a cycle: looking for cycles would cost a third of the time
         collecting = gc.isenabled()
         gc.disable()
-        makers = [make_rows(each, self.store, names) for each in (want, beside) if each is not None]
+        makers = [make_rows(each, self.store, names) for each in (want, *beside)]
 
         def begin(low: int) -> None:
             nonlocal at
@@ -237,15 +235,19 @@ class Filler:
             parts.append(Part(_DMA, find_query("dma").columns, harvest.dma))
         return self.store.write_stretch(harvest.low, harvest.high, parts)
 
-    def _job(self, query: Query, want: Want, beside: Want | None) -> Job:
-        asked = want if beside is None else beside
-        needs = tuple(find_query(asked.table).probes(dict(asked.filter)))
+    def _job(self, query: Query, want: Want, beside: list[Want]) -> Job:
+        """Return what is to be brought home; tables that it can't be brought for are taken out of ``beside``."""
+        needs = _needs(want)
         addresses = {}
         if query.names or any(need.symbol for need in needs):
             for name in _SYMBOLS:
                 found = self.symbols.lookup(name)
                 if found is not None:
                     addresses[name] = found
+        beside[:] = [each for each in beside if all(need.symbol in ("", *addresses) for need in _needs(each))]
+        for each in beside:
+            more = _needs(each)
+            needs = more if {need.kind for need in needs} <= {need.kind for need in more} else needs + more
         return Job(str(self.trace.path), self.backend, needs, query.names, addresses)
 
     def _devices(self, job: Job, query: Query) -> list[tuple[int, int, str]]:
@@ -253,3 +255,7 @@ class Filler:
             return []
         with Harvester(job) as harvester:
             return harvester.devices
+
+
+def _needs(want: Want) -> tuple[ProbeNeed, ...]:
+    return tuple(find_query(want.table).probes(dict(want.filter)))

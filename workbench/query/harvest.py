@@ -140,6 +140,12 @@ class Harvester:
             raise QueryRefused(f"this table needs the kernel's function {symbol}, which no symbol names")
         return self.job.addresses[symbol]
 
+    def begin(self, low: int) -> tuple[int, bool]:
+        """Go to a position; return the hart whose turn it is there, and whether it is in user mode."""
+        self._go(low)
+        engine = self._playback.board.engine
+        return engine.current_hart, engine.get_reg(engine.current_hart, "priv") == 0
+
     def harvest(self, low: int, high: int) -> Iterator[Harvest]:
         """Yield the stretches that make up ``low..high``, in order: one, or more where there are many records."""
         playback = self._playback

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any, Final
 
 from machine.tcg.callpairs import RETURN_WORDS, ROW, ROW_WORDS, CallPairs
+from machine.tcg.engine import ProbeKind
 from machine.tcg.rowimage import Column, Kind, RowImage
 from traces.errors import TraceError
 from traces.lazy import LazyStore, Part, Want
 from traces.queries import Query, find_query
-from traces.queries.base import RECORD, Names, signed
+from traces.queries.base import KIND, RECORD, Names, signed
 
 #: Words of a call that are not there before its return.
 _LATE: Final = ("ret_icount", "ret")
@@ -27,6 +27,7 @@ class RowMaker:
     def __init__(self, want: Want) -> None:
         self.want = want
         self.query: Query = find_query(want.table)
+        self._kinds = {ProbeKind[need.kind] for need in self.query.probes(dict(want.filter))}
         self._state: dict[str, Any] = {}
         self._taken: list[bytes] = []
 
@@ -42,7 +43,8 @@ class RowMaker:
         """Return the rows of the stretch whose records were taken, with all that is stored with them."""
         assert self.query.run is not None
         taken, self._taken = self._taken, []
-        records = chain.from_iterable(map(RECORD.iter_unpack, taken))
+        # of a replay for several tables, those that are for this one
+        records = (r for data in taken for r in RECORD.iter_unpack(data) if r[KIND] in self._kinds)
         stretch = self.query.run(records, self._state, names)
         updates = (self.query.complete, stretch.completions) if self.query.complete else None
         return Part(self.want, self.query.columns, stretch.rows, updates, self.state)

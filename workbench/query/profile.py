@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from machine.tcg.engine import NEVER, Probe, ProbeAction, ProbeKind
-from traces.queries.base import RECORD, ProbeNeed, Record
+from machine.tcg import stacktree
+from machine.tcg.engine import COUNT, NEVER, Probe, ProbeAction, ProbeKind
+from traces.errors import TraceError
+from traces.queries.base import ProbeNeed
 from workbench.replay.playback import Playback
 
 from .errors import QueryRefused
-from .harvest import Job, harvest_here
+from .harvest import Harvester, Job
 
 if TYPE_CHECKING:
     from .api import Trace
 
 #: Longest stretch whose stacks are followed, in steps.
 MAX_STACK_STEPS: Final = 2_000_000_000
-_CUT: Final = 1 << 25
-_USER: Final = 0
-_KERNEL: Final = -1
-_DEEPEST: Final = 200
+#: What runs with no call open, and what there was no room to tell apart (machine.tcg.stacktree).
+_USER: Final = "[user]"
+_KERNEL: Final = "[kernel]"
+_MORE: Final = "[other calls]"
+_DEEPER: Final = "[deeper calls]"
+#: Where the kernel's half of the addresses begins.
+_HALF: Final = 1 << 63
 
 
 class Cost(NamedTuple):
@@ -45,23 +51,36 @@ def profile(trace: Trace, low: int, high: int) -> list[Cost]:
     """
     if low >= high:
         raise QueryRefused(f"no steps lie between {low} and {high}")
-    key = f"profile {low} {high}"
-    kept = trace.filler.store.get_cache(key)
-    if kept is None:
-        counts = _count(trace, low, high)
-        trace.filler.store.put_cache(key, zlib.compress(json.dumps(sorted(counts.items())).encode()))
-    else:
-        counts = dict(json.loads(zlib.decompress(kept)))
     steps: Counter[str] = Counter()
-    for pc, count in counts.items():
-        steps[_name(trace, pc)] += count
+    name, end = "", 0
+    for pc, count in _counts(trace, low, high):
+        if pc >= end:
+            symbol, end = trace.symbols.stretch_at(pc)
+            name = _nameless(pc) if symbol is None else symbol.name
+            if pc < _HALF:
+                end = min(end, _HALF)
+        steps[name] += count
     total = sum(steps.values()) or 1
     return [
         Cost(name, n, n / total) for name, n in sorted(steps.items(), key=lambda item: (-item[1], item[0]))
     ]
 
 
-def _count(trace: Trace, low: int, high: int) -> dict[int, int]:
+def _counts(trace: Trace, low: int, high: int) -> Iterator[tuple[int, ...]]:
+    """Return each pc that was met, in order, and how often: what the trace keeps, else what a replay counts."""
+    key = f"counts {low} {high}"
+    kept = trace.filler.store.get_cache(key)
+    if kept is None:
+        counts = _count(trace, low, high)
+        trace.filler.store.put_cache(key, zlib.compress(counts, 1))
+        return COUNT.iter_unpack(counts)
+    try:
+        return COUNT.iter_unpack(zlib.decompress(kept))
+    except (zlib.error, struct.error) as error:
+        raise TraceError(f"lazy_cache: {key}: damaged: {error}; delete its row") from None
+
+
+def _count(trace: Trace, low: int, high: int) -> bytes:
     playback = Playback(trace.trace)
     try:
         playback.restore(playback.tree.nearest(low))
@@ -69,8 +88,7 @@ def _count(trace: Trace, low: int, high: int) -> dict[int, int]:
         engine = playback.board.engine
         engine.set_probes([Probe(ProbeKind.EXEC, ProbeAction.COUNT, 0, NEVER)])
         playback.run_to(high)
-        found: dict[int, int] = engine.take_counts()
-        return found
+        return bytes(engine.view_counts())
     finally:
         playback.close()
 
@@ -79,98 +97,98 @@ def _name(trace: Trace, pc: int) -> str:
     found = trace.symbols.find(pc)
     if found is not None:
         return found[0]
-    return "[user]" if pc < 1 << 63 else "[kernel]"
+    return _nameless(pc)
 
 
-def folded(trace: Trace, low: int, high: int) -> dict[str, int]:
-    """Return steps by stack, as flame graphs want it: ``outermost;…;innermost``.
+def _nameless(pc: int) -> str:
+    return _USER if pc < _HALF else _KERNEL
+
+
+@dataclass(frozen=True)
+class Folded(Mapping[str, int]):
+    """Steps by stack, as flame graphs want it: ``outermost;…;innermost``.
+
+    Args:
+        steps: by stack. notes: lines that tell what the stacks do not show, for a guest that calls without end.
+    """
+
+    steps: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, stack: str) -> int:
+        return self.steps[stack]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def folded(trace: Trace, low: int, high: int) -> Folded:
+    """Return the steps of a stretch by stack.
 
     Stacks are followed by calls and returns from ``low`` on, so a function that was called before that is not in
-    them. Steps between two events belong to the stack between them; user mode is ``[user]``.
+    them. User mode begins with ``[user]``; ``[kernel]`` is what runs there with no call open.
+
+    Raises:
+        QueryRefused: the stretch is empty or too long. Diverged, TraceError.
     """
     if not 0 < high - low <= MAX_STACK_STEPS:
         raise QueryRefused(
             f"stacks of {high - low:_} steps: between 1 and {MAX_STACK_STEPS:_} can be followed"
         )
-    needs = tuple(ProbeNeed(kind) for kind in ("CALL", "RET", "TRAP", "XRET"))
+    needs = tuple(ProbeNeed(kind) for kind in stacktree.PROBES)
     job = Job(str(trace.trace.path), trace.filler.backend, needs)
-    stretches = [(at, min(at + _CUT, high)) for at in range(low, high, _CUT)]
-    records = (r for h in harvest_here(job, stretches) for r in RECORD.iter_unpack(h.records))
-    tree = _Tree()
-    steps: Counter[tuple[int, bool]] = Counter()
-    for node, user, count in _stacks(records, low, high, tree):
-        steps[node, user] += count
-    names: dict[int, str] = {_USER: "[user]", _KERNEL: "[kernel]"}
+    tree: stacktree.StackTree | None = None
+
+    def take(_: int, records: bytes | memoryview) -> None:
+        assert tree is not None
+        tree.feed(records)
+
+    with Harvester(job, take=take) as harvester:
+        hart, user = harvester.begin(low)
+        with stacktree.StackTree(low, hart, user) as tree:
+            for _ in harvester.harvest(low, high):
+                pass
+            nodes = tree.nodes(high)
+            forgotten = tree.forgotten
+    return _fold(nodes, forgotten, _namer(trace))
+
+
+def _namer(trace: Trace) -> Callable[[int], str]:
+    names = {stacktree.DEEPER: _DEEPER}
 
     def name(target: int) -> str:
-        if target not in names:
-            names[target] = _name(trace, target & NEVER)
-        return names[target]
+        found = names.get(target)
+        if found is None:
+            found = names[target] = _name(trace, target)
+        return found
 
-    out: Counter[str] = Counter()
-    for (node, user), count in steps.items():
-        stack = [_USER] * user + tree.stack(node) or [_KERNEL]
-        out[";".join(name(target) for target in stack)] += count
-    return dict(out)
+    return name
 
 
-class _Tree:
-    """Stacks that were seen: a node is a call's target on top of another node; 0 is no call."""
-
-    def __init__(self) -> None:
-        self._nodes: dict[tuple[int, int], int] = {}
-        self._places: list[tuple[int, int]] = [(0, 0)]
-
-    def on(self, below: int, target: int) -> int:
-        """Return the node of a call on top of a node."""
-        place = below, target
-        node = self._nodes.get(place)
-        if node is None:
-            node = self._nodes[place] = len(self._places)
-            self._places.append(place)
-        return node
-
-    def stack(self, node: int) -> list[int]:
-        """Return the targets down to a node, the innermost ones where they are very many."""
-        out: list[int] = []
-        while node and len(out) < _DEEPEST:
-            node, target = self._places[node]
-            out.append(target)
-        return out[::-1]
-
-
-def _stacks(records: Iterable[Record], low: int, high: int, tree: _Tree) -> Iterator[tuple[int, bool, int]]:
-    """Yield (node of the open calls, whether user mode, steps) between events."""
-    frames: dict[object, list[tuple[int, int, int]]] = {}
-    current = 0, False
-    at, hart_at = low, 0
-    of_hart: dict[int, tuple[int, bool]] = {}
-    call, trap, xret = (int(kind) for kind in (ProbeKind.CALL, ProbeKind.TRAP, ProbeKind.XRET))
-    for icount, _, _, kind, hart, _, mode, priv, a, b, sp, old, context, *_ in records:
-        if icount >= at:
-            yield *current, icount + 1 - at
-            at = icount + 1
-        if hart != hart_at:
-            of_hart[hart_at] = current
-            hart_at = hart
-            current = of_hart.get(hart, (0, False))
-        if kind in (trap, xret):
-            if mode == _USER:
-                current = 0, True
-            elif old == _USER:
-                current = 0, False
-            continue
-        key = (sp - 1) >> 14 if sp < 0 else (context, priv)
-        stack = frames.setdefault(key, [])
-        while stack and stack[-1][0] < sp:
-            stack.pop()
-        if kind == call:
-            stack.append((sp, b, tree.on(stack[-1][2] if stack else 0, a)))
-        else:
-            for index in range(len(stack) - 1, -1, -1):
-                if stack[index][1] == a:
-                    del stack[index:]
-                    break
-        current = stack[-1][2] if stack else 0, priv == _USER
-    if high > at:
-        yield *current, high - at
+def _fold(nodes: list[stacktree.Node], forgotten: int, name: Callable[[int], str]) -> Folded:
+    """Return the steps of a tree's nodes; nodes whose stacks have the same names are put together."""
+    prefixes = {stacktree.KERNEL: "", stacktree.USER: _USER, stacktree.MORE: _MORE}
+    stacks: list[str] = [prefixes[root] for root in range(stacktree.ROOTS)]
+    for target, below, _ in nodes[stacktree.ROOTS :]:
+        under = stacks[below]
+        stacks.append(f"{under};{name(target)}" if under else name(target))
+    steps: Counter[str] = Counter()
+    deeper = 0
+    for stack, node in zip(stacks, nodes, strict=True):
+        if node.steps:
+            steps[stack or _KERNEL] += node.steps
+        if node.target == stacktree.DEEPER:
+            deeper += node.steps
+    notes = []
+    if deeper:
+        notes.append(f"{deeper:_} steps are in calls deeper than {stacktree.MAX_DEPTH}: {_DEEPER}")
+    if more := nodes[stacktree.MORE].steps:
+        notes.append(
+            f"{more:_} steps are in calls for which {stacktree.MAX_NODES:_} stacks were too few: {_MORE}"
+        )
+    if forgotten:
+        notes.append(f"{forgotten:_} calls were open at once and forgotten: later stacks begin without them")
+    return Folded(dict(steps), tuple(notes))

@@ -41,6 +41,8 @@ def html(trace: Trace, low: int = 0, high: int | None = None) -> str:
     """
     end = trace.end if high is None else high
     title = str(trace.trace.meta.get("title") or trace.trace.path.name)
+    # system calls first: the replay for them finds traps and switches as well
+    trace.syscalls.between(low, end).first()
     parts = [
         ("Run", _facts(trace, low, end)),
         ("Timeline", _timeline(trace, low, end)),

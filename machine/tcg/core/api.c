@@ -217,6 +217,7 @@ uint64_t wb_icount(Machine *m)
 
 void wb_set_icount(Machine *m, uint64_t icount)
 {
+    probe_block_left(m);
     m->icount_end = icount;
     m->stop_request = m->host_error = 0;
     m->probes->stopped = -1;
@@ -554,10 +555,12 @@ uint64_t wb_probe_last(Machine *m, uint32_t probe)
 
 const uint64_t *wb_probe_counts(Machine *m, uint32_t *n, uint64_t *lost)
 {
-    const Histogram *t = &m->probes->counts;
-    *n = t->size;
+    Histogram *t = &m->probes->counts;
+    probe_block_left(m);
+    blockcounts_fold(&m->probes->blocks, t);
+    const HistogramEntry *entry = histogram_sorted(t, n);
     *lost = t->lost;
-    return t->entry ? &t->entry[0].pc : NULL;
+    return entry ? &entry->pc : NULL;
 }
 
 const void *wb_probe_records(Machine *m, uint32_t *n)

@@ -13,6 +13,7 @@ bool probe_init(Machine *m)
         return false;
     m->probes->stopped = -1;
     m->probes->skip = ~UINT64_C(0);
+    m->probes->blocks.running = BLOCKCOUNTS_NO_BLOCK;
     return true;
 }
 
@@ -23,6 +24,7 @@ void probe_deinit(Machine *m)
     free(m->probes->code);
     free(m->probes->record);
     histogram_clear(&m->probes->counts);
+    blockcounts_deinit(&m->probes->blocks);
     free(m->probes);
     m->probes = NULL;
 }
@@ -49,7 +51,7 @@ bool probe_covers_slot(const Machine *m, uint32_t slot)
 
 bool probe_covers_insn(const Machine *m, uint64_t pc, uint64_t paddr)
 {
-    return covers(m, PROBE_EXEC, pc, paddr);
+    return !m->probes->by_block && covers(m, PROBE_EXEC, pc, paddr);
 }
 
 bool probe_covers_page(const Machine *m, ProbeKind kind, uint64_t vpage, uint64_t ppage)
@@ -117,7 +119,7 @@ void probe_tell(Hart *h, const Happening *what)
         }
         if (p->code_len && !agent_eval(h, what, s->code + p->code, p->code_len))
             continue;
-        const uint64_t last = what->kind == PROBE_EXEC ? here : here + 1;
+        const uint64_t last = what->kind == PROBE_EXEC || what->kind == PROBE_TURN ? here : here + 1;
         /* Once a position: an instruction that is run again alone passes its EXEC probe twice. */
         if (what->kind == PROBE_EXEC && p->last == last && p->action != PROBE_STOP)
             continue;
@@ -126,7 +128,7 @@ void probe_tell(Hart *h, const Happening *what)
         if (p->action == PROBE_RECORD)
             probe_record(h, i, what);
         else if (p->action == PROBE_COUNT)
-            histogram_add(&s->counts, what->at);
+            histogram_add(&s->counts, what->at, 1);
         else if (p->action == PROBE_STOP && s->stopped < 0)
             s->stopped = (int32_t)i;
     }
@@ -155,16 +157,6 @@ uint64_t helper_probe_exec(Hart *h, uint64_t pc, uint64_t b, uint64_t c)
         h->leave = LEAVE_BEFORE;
         return 0;
     }
-    ProbeSet *s = h->m->probes;
-    if (s->n == 1 && s->probe[0].action == PROBE_COUNT && !s->probe[0].flags &&
-        !s->probe[0].code_len) { /* a profile: nothing else to look at */
-        const uint64_t here = mach_icount(h->m) + 1;
-        if (here != s->counted && pc >= s->probe[0].lo && pc <= s->probe[0].hi) {
-            s->counted = here;
-            histogram_add(&s->counts, pc);
-        }
-        return 0;
-    }
     /* a block's instructions begin in one virtual page, so in one physical page */
     const uint64_t paddr = (h->cur_tb->paddr & WB_PAGE_MASK) | (pc & ~WB_PAGE_MASK);
     const Happening what = {.kind = PROBE_EXEC, .at = pc, .paddr = paddr, .a = pc, .b = paddr};
@@ -172,6 +164,50 @@ uint64_t helper_probe_exec(Hart *h, uint64_t pc, uint64_t b, uint64_t c)
     if (probe_stopping(h->m))
         h->leave = LEAVE_BEFORE;
     return 0;
+}
+
+/* ---- every instruction, counted by blocks ---- */
+
+static bool wants_blocks(const ProbeSpec *spec, uint32_t n)
+{
+    return n == 1 && spec->kind == PROBE_EXEC && spec->action == PROBE_COUNT && !spec->flags &&
+           !spec->code_len && spec->lo == 0 && spec->hi == ~UINT64_C(0);
+}
+
+uint64_t helper_probe_block(Hart *h, uint64_t first, uint64_t b, uint64_t c);
+uint64_t helper_probe_block(Hart *h, uint64_t first, uint64_t b, uint64_t c)
+{
+    (void)b, (void)c;
+    BlockCounts *counts = &h->m->probes->blocks;
+    const uint64_t here = mach_icount(h->m);
+    blockcounts_settle(counts, here);
+    counts->running = (uint32_t)first;
+    counts->since = here;
+    return 0;
+}
+
+void probe_block_made(Machine *m, const TB *tb)
+{
+    BlockCounts *b = &m->probes->blocks;
+    for (uint32_t i = 0; i < tb->n_insns; i++)
+        if (!blockcounts_add(b, tb_insn_pc(tb, i), i == 0))
+            abort(); /* as without memory for the block itself */
+    m->flush_wanted |= b->n >= BLOCKCOUNTS_MAX;
+}
+
+void probe_block_left(Machine *m)
+{
+    blockcounts_settle(&m->probes->blocks, mach_icount(m));
+}
+
+void probe_blocks_gone(Machine *m)
+{
+    ProbeSet *s = m->probes;
+    if (!s->blocks.n)
+        return;
+    probe_block_left(m);
+    blockcounts_fold(&s->blocks, &s->counts);
+    s->blocks.n = 0;
 }
 
 uint64_t helper_probe_call(Hart *h, uint64_t target, uint64_t ret, uint64_t sp);
@@ -258,7 +294,8 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
         return false;
     for (uint32_t i = 0; i < n; i++)
         if (spec[i].kind >= N_PROBE_KINDS || spec[i].action > PROBE_COUNT ||
-            (spec[i].action == PROBE_COUNT && spec[i].kind != PROBE_EXEC) || spec[i].lo > spec[i].hi ||
+            (spec[i].action == PROBE_COUNT && spec[i].kind != PROBE_EXEC) ||
+            (spec[i].action == PROBE_STOP && spec[i].kind == PROBE_TURN) || spec[i].lo > spec[i].hi ||
             spec[i].code > code_len || spec[i].code_len > code_len - spec[i].code)
             return false;
     if (n && !s->record && !(s->record = malloc(PROBE_RECORDS * sizeof(*s->record))))
@@ -266,7 +303,7 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
     uint8_t *copy = code_len ? malloc(code_len) : NULL;
     if (code_len && !copy)
         return false;
-    const bool same = same_set(s, spec, n, code, code_len);
+    const bool same = same_set(s, spec, n, code, code_len) && s->by_block == wants_blocks(spec, n);
     if (!same)
         drop_translations(m);
     if (code_len)
@@ -278,7 +315,8 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
     s->kinds = s->stop_kinds = s->n_records = 0;
     s->stopped = -1;
     s->paired = false;
-    s->counted = 0;
+    s->by_block = wants_blocks(spec, n);
+    blockcounts_clear(&s->blocks);
     histogram_clear(&s->counts);
     memset(s->open, 0, sizeof(s->open));
     for (uint32_t i = 0; i < n; i++) {

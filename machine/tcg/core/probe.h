@@ -5,12 +5,13 @@
  * Conditions are programs for the small stack machine of gdb's agent expressions, evaluated here, beside the
  * translated code. SPEC: gdb manual, appendix "Agent Expressions"
  *
- * Position of a hit: a stop is before the instruction for EXEC, and after the step for all the others.
- * Records and conditions see the position of the step itself, before it.
+ * Position of a hit: a stop is before the instruction for EXEC, and after the step for all the others; a
+ * turn's is that of its first step. Records and conditions see the position of the step itself, before it.
  */
 #ifndef WB_PROBE_H
 #define WB_PROBE_H
 
+#include "blockcounts.h"
 #include "histogram.h"
 #include "machine.h"
 
@@ -25,7 +26,8 @@
     X(XRET, "target", "a return from a trap")                                                                \
     X(CSR, "CSR number", "a write to a CSR by an instruction")                                               \
     X(MMIO, "paddr", "an access to a device")                                                                \
-    X(REG, "slot", "an instruction that writes a guest register")
+    X(REG, "slot", "an instruction that writes a guest register")                                            \
+    X(TURN, "hart", "another hart's turn begins; it can't stop there")
 typedef enum {
 #define X(name, range, text) PROBE_##name,
     WB_PROBE_KINDS(X)
@@ -53,7 +55,7 @@ enum {
  *   READ, WRITE, MMIO  a = vaddr (MMIO: paddr), b = paddr, value, old = value before (WRITE to RAM), op: 0
  * read, 1 write, 2 atomic CALL, RET          a = target, b = return address (CALL), value = stack pointer
  *   TRAP               a = cause, b = epc, value = tval, old = priv before, op = priv after
- *   XRET               a = target, old = priv before, op = priv after
+ *   XRET               a = target, b = stack pointer, value = priv after, old = priv before, op = priv after
  *   CSR                a = number, value, old
  *   REG                a = slot, value = before
  * extra = the guest's context (task or address space); args = the argument registers. */
@@ -95,7 +97,8 @@ typedef struct ProbeSet {
     ProbeRecord *record;
     uint32_t n_records;
     Histogram counts;
-    uint64_t counted;                    /* the position last counted, plus 1 */
+    bool by_block;                       /* every instruction is counted, and nothing else asked */
+    BlockCounts blocks;                  /* what of it is not in `counts` yet */
     bool paired;                         /* keep `open` */
     uint64_t open[PROBE_OPEN_BITS / 64]; /* by return address and stack pointer of recorded calls */
 } ProbeSet;
@@ -123,10 +126,21 @@ static inline bool probe_wants(const Machine *m, ProbeKind kind)
 bool probe_ready(Hart *h, ProbeKind kind);
 /* Does a REG probe ask about this slot? */
 bool probe_covers_slot(const Machine *m, uint32_t slot);
-/* Is an instruction within the range of an EXEC probe? */
+/* Is an instruction within the range of an EXEC probe, which must be told of it? */
 bool probe_covers_insn(const Machine *m, uint64_t pc, uint64_t paddr);
 /* Must loads (stores) of this page take the slow path? */
 bool probe_covers_page(const Machine *m, ProbeKind kind, uint64_t vpage, uint64_t ppage);
+
+/* Where every instruction is counted: tells that a block has been translated, of which the translation began
+ * with a CALL of probe_block; that what comes next is a step of no block, or another position; that no block
+ * is left. */
+static inline bool probe_counts_blocks(const Machine *m)
+{
+    return m->probes->by_block;
+}
+void probe_block_made(Machine *m, const TB *tb);
+void probe_block_left(Machine *m);
+void probe_blocks_gone(Machine *m);
 
 /* agent.c: does a condition hold? A program that fails (bad memory, stack, op) does not. */
 bool agent_eval(Hart *h, const Happening *what, const uint8_t *code, uint32_t len);

@@ -45,6 +45,10 @@ static Hart *schedule(Machine *m)
         turn_end(m);
         m->cur_hart = next;
         m->quantum_end = m->icount_end + m->quantum;
+        if (probe_wants(m, PROBE_TURN)) {
+            const Happening what = {.kind = PROBE_TURN, .at = next, .a = next};
+            probe_tell(m->hart[next], &what);
+        }
         return m->hart[next];
     }
     return NULL;
@@ -89,6 +93,8 @@ static Leave settle(Hart *h)
     h->cur_tb = NULL;
     h->exit_tb = NULL;
     if (!tb) {
+        if (probe_counts_blocks(h->m))
+            probe_block_left(h->m);
         h->budget -= leave == LEAVE_JUMP; /* a fetch that trapped is a step */
         return leave;
     }
@@ -155,6 +161,8 @@ static void run_slice(Hart *h)
 
 static void take_interrupt(Hart *h, int irq)
 {
+    if (probe_counts_blocks(h->m))
+        probe_block_left(h->m);
     h->m->guest->take_irq(h, irq);
     h->leave = LEAVE_NONE;
     h->m->icount_end++;

@@ -7,6 +7,7 @@
  */
 #include "softmmu.h"
 #include "mach_priv.h"
+#include "probe.h"
 #include "../guest/guest.h"
 #include "../host/host.h"
 
@@ -83,6 +84,7 @@ static uint32_t tb_hash(uint64_t paddr, uint64_t pc, uint32_t flags, bool single
 void tb_flush_all(Machine *m)
 {
     TbCache *c = m->tbs;
+    probe_blocks_gone(m);
     memset(c->hash, 0, sizeof(c->hash));
     chunks_free(c);
     for (uint64_t i = 0; i < m->ram_pages; i++) {
@@ -288,6 +290,8 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
         page_watch_code(m, ram_page(m, paddr2), tb, 1);
     tb->valid = 1;
     m->stat_tb_translated++;
+    if (probe_counts_blocks(m))
+        probe_block_made(m, tb);
     return tb;
 }
 

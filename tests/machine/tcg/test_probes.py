@@ -59,7 +59,7 @@ def plain() -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("action", [ProbeAction.STOP, ProbeAction.LAST, ProbeAction.RECORD])
-@pytest.mark.parametrize("kind", list(ProbeKind))
+@pytest.mark.parametrize("kind", [k for k in ProbeKind if k is not ProbeKind.TURN])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_guest_can_tell(
     kind: ProbeKind, action: ProbeAction, backend: str, plain: tuple[object, ...]
@@ -295,3 +295,18 @@ def test_counts_are_those_of_the_records(backend: str) -> None:
     assert counted[bare.labels["store"]] == 100
     with pytest.raises(ValueError, match="too many"):
         bare.engine.set_probes([everywhere(ProbeKind.CALL, ProbeAction.COUNT)])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_turns_are_recorded_where_they_begin(backend: str) -> None:
+    bare = Bare("loop: addi a0, a0, 1; j loop", backend=backend, harts=3, quantum=100)
+    bare.engine.set_probes([everywhere(ProbeKind.TURN)])
+    bare.run(1050)
+    rows = list(RECORD.iter_unpack(bare.engine.take_records()))
+    assert [(row[0], row[4], row[8]) for row in rows] == [(100 * i, i % 3, i % 3) for i in range(1, 11)]
+
+
+def test_no_probe_stops_where_a_turn_begins() -> None:
+    """The machine there would have another state than one that has run to the same position."""
+    with pytest.raises(ValueError, match="where none can be"):
+        Bare(PROGRAM).engine.set_probes([everywhere(ProbeKind.TURN, ProbeAction.STOP)])

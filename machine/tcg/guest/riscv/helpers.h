@@ -28,7 +28,7 @@
     X(fcvt_##s##_w, 0) X(fcvt_##s##_wu, 0) X(fcvt_##s##_l, 0) X(fcvt_##s##_lu, 0)
 
 #define RISCV_HELPERS(X)                                                                           \
-    X(probe_exec, 0) X(probe_call, 0) X(probe_ret, 0) X(probe_reg, 0) X(csr, 0) X(illegal, 0) X(trigger, 0) X(sfence, 0) X(sfence_inval, 0)                                           \
+    X(probe_exec, 0) X(probe_block, 0) X(probe_call, 0) X(probe_ret, 0) X(probe_reg, 0) X(csr, 0) X(illegal, 0) X(trigger, 0) X(sfence, 0) X(sfence_inval, 0)                                           \
     X(sret, 0) X(mret, 0) X(wfi, 0) X(ecall, 0) X(ebreak, 0)                                       \
     X(lr_w, 0) X(lr_d, 0) X(sc_w, 0) X(sc_d, 0) X(amo_w, 0) X(amo_d, 0)                            \
     RISCV_HELPERS_FMT(X, s) RISCV_HELPERS_FMT(X, d) X(fcvt_s_d, 0) X(fcvt_d_s, 0)                  \

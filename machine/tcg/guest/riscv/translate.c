@@ -198,6 +198,8 @@ static void translate_insn(Ctx *ctx, uint32_t len)
 {
     ctx->ir->n_temps = 0; /* no temporary outlives its instruction */
     ir_insn(ctx->ir, ctx->pc, (int)len);
+    if (ctx->ir->n_insns == 1 && probe_counts_blocks(ctx->m))
+        ir_call(ctx->ir, HELP_probe_block, IR_NONE, IR_CONST, IR_NONE, IR_NONE, ctx->m->probes->blocks.n);
     if (probe_covers_insn(ctx->m, ctx->pc, ctx->ppage | (ctx->pc & ~WB_PAGE_MASK)))
         ir_call(ctx->ir, HELP_probe_exec, IR_NONE, IR_CONST, IR_NONE, IR_NONE, (int64_t)ctx->pc);
     if (riscv_trigger_covers(ctx->m, ctx->pc))

@@ -242,8 +242,13 @@ static void return_to(Hart *h, uint64_t priv, uint64_t pc)
 {
     GuestHart *g = h->g;
     if (probe_wants(h->m, PROBE_XRET)) {
-        const Happening what = {
-            .kind = PROBE_XRET, .op = (uint8_t)priv, .at = pc, .a = pc, .value = priv, .old = g->priv};
+        const Happening what = {.kind = PROBE_XRET,
+                                .op = (uint8_t)priv,
+                                .at = pc,
+                                .a = pc,
+                                .b = h->slot[SLOT_X + 2],
+                                .value = priv,
+                                .old = g->priv};
         probe_tell(h, &what);
     }
     /* SPEC: 3.1.6.3: leaving M-mode clears MPRV. */

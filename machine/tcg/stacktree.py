@@ -1,0 +1,86 @@
+"""Counts steps by stack of calls, in C: from the records of probes to a tree of stacks (core/stacktree.h)."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final, NamedTuple
+
+from machine.tcg._core import ffi, lib
+from machine.tcg.engine import RECORD
+
+#: The first nodes: what runs with no call open in the kernel, in user mode; and all calls that there was no room for.
+KERNEL, USER, MORE = range(3)
+ROOTS: Final = 3
+#: The target of a node that stands for all calls deeper than MAX_DEPTH.
+DEEPER: Final = (1 << 64) - 1
+MAX_DEPTH: Final = 512
+MAX_NODES: Final = 1 << 21
+#: The probes whose records are wanted, by the names of their kinds.
+PROBES: Final = ("CALL", "RET", "TRAP", "XRET", "TURN")
+_NODE_WORDS: Final = 3
+_LOW: Final = (1 << 32) - 1
+
+
+class Node(NamedTuple):
+    """A call of ``target`` on top of the node ``below``, and the steps with it on top; roots have no target."""
+
+    target: int
+    below: int
+    steps: int
+
+
+class StackTree:
+    """Steps by stack, from a position on. A context manager.
+
+    Args:
+        icount: the first step. hart: whose turn it is there. user: whether it is in user mode.
+
+    Raises:
+        MemoryError: the host has none.
+    """
+
+    def __init__(self, icount: int, hart: int = 0, user: bool = False) -> None:
+        self._p = lib.wb_stacktree_create(icount, hart, user)
+        if not self._p:
+            raise MemoryError("no memory for the stacks of a stretch")
+        #: open calls that were forgotten as there were too many: what they called is shown without them
+        self.forgotten = 0
+
+    def close(self) -> None:
+        """Free it; safe to call twice."""
+        if self._p:
+            lib.wb_stacktree_destroy(self._p)
+            self._p = None
+
+    def __enter__(self) -> StackTree:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def feed(self, records: bytes | memoryview) -> None:
+        """Take records of ``PROBES``, in the run's order.
+
+        Raises:
+            ValueError: the bytes are not whole records. MemoryError: the host has none; close this object then.
+        """
+        count, odd = divmod(len(records), RECORD.size)
+        if odd:
+            raise ValueError(f"{len(records)} bytes are not whole records of {RECORD.size}")
+        if lib.wb_stacktree_feed(self._p, ffi.from_buffer(records), count):
+            raise MemoryError("no memory for the stacks of this stretch")
+
+    def nodes(self, end: int) -> list[Node]:
+        """Return the nodes, each behind the one below it; roots are below themselves.
+
+        Args:
+            end: steps before it are counted.
+        """
+        n, forgotten = ffi.new("uint32_t *"), ffi.new("uint64_t *")
+        data = lib.wb_stacktree_nodes(self._p, end, n, forgotten)
+        words = memoryview(ffi.buffer(data, 8 * _NODE_WORDS * n[0])).cast("Q").tolist()
+        self.forgotten = int(forgotten[0])
+        below = [*range(ROOTS), *(word & _LOW for word in words[_NODE_WORDS * ROOTS + 2 :: _NODE_WORDS])]
+        return list(map(Node, words[::_NODE_WORDS], below, words[1::_NODE_WORDS]))
