@@ -14,9 +14,23 @@ from machine.values import valueclass
 
 ELF_MAGIC = b"\x7fELF"
 EM_RISCV = 243
+ET_DYN = 3
 PT_LOAD = 1
 PF_W, PF_R = 2, 4
 UNPACKED_MAX = 1 << 30
+#: How files begin that are given for a kernel by mistake.
+_NO_CODE = (
+    (b"\x27\x05\x19\x56", "a U-Boot image; give what it was made of"),
+    (b"\xd0\x0d\xfe\xed", "a device tree, or a FIT image; give --dtb FILE, or what it was made of"),
+    (b"BZh", "bzip2 data; unpack it first"),
+    (b"\xfd7zXZ\0", "xz data; unpack it first"),
+    (b"\x04\x22\x4d\x18", "lz4 data; unpack it first"),
+    (b"\x02\x21\x4c\x18", "lz4 data; unpack it first"),
+    (b"QFI\xfb", "a disk image; give --drive file=FILE"),
+    (b"SQLite format 3\0", "a trace, or another database"),
+    (b"07070", "a cpio archive; give --initrd FILE"),
+    (b"MZ", "a program for UEFI, or a kernel of another architecture"),
+)
 
 
 @valueclass(frozen=True, slots=True)
@@ -131,6 +145,8 @@ def _unzstd(data: bytes, what: str) -> bytes:
 def parse_elf(data: bytes, what: str) -> Program:
     """Return the loadable segments of a 64-bit RISC-V executable, at their physical addresses.
 
+    One that relocates itself and is linked at 0, as OpenSBI is, goes where its kind goes.
+
     Raises:
         ImageError: it is another kind of ELF, or damaged.
     """
@@ -171,7 +187,8 @@ def parse_elf(data: bytes, what: str) -> Program:
             start = entry - vaddr + paddr
     if not segments:
         raise ImageError(f"{what}: the ELF file has nothing to load")
-    return Program(tuple(segments), start, True, "ELF")
+    fixed = kind != ET_DYN or min(segment.paddr for segment in segments) != 0
+    return Program(tuple(segments), start, fixed, "ELF")
 
 
 def is_image(data: bytes) -> bool:
@@ -179,14 +196,13 @@ def is_image(data: bytes) -> bool:
     return len(data) >= 64 and data[48:56] == b"RISCV\0\0\0" and data[56:60] == b"RSC\x05"
 
 
-def parse_kernel(data: bytes, what: str = "kernel", *, raw: bool = False) -> Program:
-    """Return a kernel: an ELF file or a RISC-V Image, gzip, zstd or EFI zboot wrapped or not.
+def parse_kernel(data: bytes, what: str = "kernel") -> Program:
+    """Return a kernel: an ELF file, a RISC-V Image, or else a raw binary entered at its beginning.
 
-    Args:
-        raw: take anything else as a raw binary, entered at its beginning.
+    ELF files and Images may be gzip, zstd or EFI zboot wrapped.
 
     Raises:
-        ImageError: it is none of these.
+        ImageError: it is damaged, or no program: text, another kind of file, or not an instruction at its start.
 
     Spec: Linux, Documentation/arch/riscv/boot-image-header.rst
     """
@@ -198,9 +214,32 @@ def parse_kernel(data: bytes, what: str = "kernel", *, raw: bool = False) -> Pro
         if size >= 1 << 40:
             raise ImageError(f"{what}: its header says that it needs {size} bytes; it is damaged")
         return Program((Segment(0, data, max(size, len(data))),), 0, False, "Image")
-    if raw:
-        return Program((Segment(0, data, len(data)),), 0, False, "raw")
-    raise ImageError(f"{what}: not a kernel; expected a RISC-V ELF file or a Linux Image (gzip or zstd too)")
+    if mistake := _no_code(data):
+        raise ImageError(
+            f"{what}: not a kernel but {mistake}; expected a RISC-V ELF file, a Linux Image (gzip or zstd too) or a "
+            "raw binary"
+        )
+    return Program((Segment(0, data, len(data)),), 0, False, "raw")
+
+
+def _no_code(data: bytes) -> str:
+    """Return what a file is whose beginning can't be a program's; empty: it may be one."""
+    for magic, kind in _NO_CODE:
+        if data.startswith(magic):
+            return kind
+    head = data[:512]
+    if len(head) < 2 or head[:2] in (b"\0\0", b"\xff\xff"):
+        return "data that begin with no instruction"
+    return "text" if _is_text(head) else ""
+
+
+def _is_text(head: bytes) -> bool:
+    """Tell whether a file's first bytes are UTF-8 text; its last character may be cut off."""
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        text = head[: error.start].decode() if error.start > len(head) - 4 else "\0"
+    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def parse_firmware(data: bytes, what: str = "bios") -> Program:

@@ -154,7 +154,7 @@ def plan(config: MachineConfig, images: Images, ram_base: int, dtb_bytes: int) -
             "there is no kernel to start; give --kernel FILE, or --bios FILE of firmware that needs none"
         )
     firmware = parse_firmware(images.bios) if config.bios == "file" else None
-    kernel = parse_kernel(images.kernel, raw=config.bios == "none") if images.kernel else None
+    kernel = parse_kernel(images.kernel) if images.kernel else None
 
     def attempt(memory_bytes: int) -> Plan:
         sized = replace(config, memory_bytes=memory_bytes)

@@ -179,12 +179,30 @@ def test_headers_before_the_text_of_a_segment_are_cut_off_below_ram() -> None:
         place(Images(kernel=bytes(data)), bios="none")
 
 
-def test_raw_binary_is_a_kernel_in_machine_mode_alone() -> None:
-    """Whoever has no firmware gives what objcopy made; below an SBI, what is no kernel is more likely a slip."""
-    made = place(Images(kernel=b"\x13\0\0\0"), bios="none")
-    assert [(s.paddr, s.data) for s in made.segments] == [(RAM, b"\x13\0\0\0")] and made.entry.pc == RAM
-    with pytest.raises(ImageError, match="not a kernel"):
-        place(Images(kernel=b"\x13\0\0\0"))
+@pytest.mark.parametrize(("bios", "paddr"), [("none", RAM), ("builtin", RAM + 0x20_0000)])
+def test_raw_binary_is_a_kernel_where_its_firmware_enters_it(bios: str, paddr: int) -> None:
+    """What objcopy made was refused below an SBI, where QEMU takes it: U-Boot's u-boot.bin, teaching kernels."""
+    made = place(Images(kernel=b"\x13\0\0\0"), bios=bios)
+    assert [(s.paddr, s.data) for s in made.segments] == [(paddr, b"\x13\0\0\0")] and made.entry.pc == paddr
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"#!/bin/sh\nexec qemu-system-riscv64\n", "text"),
+        ("é".encode() * 300, "text"),
+        (b"MZ\x90\0" + bytes(500), "another architecture"),
+        (b"\xd0\x0d\xfe\xed" + bytes(64), "give --dtb FILE"),
+        (b"QFI\xfb\0\0\0\3", "give --drive"),
+        (b"070701" + b"0" * 104, "give --initrd"),
+        (bytes(4096), "begin with no instruction"),
+        (b"\xfd7zXZ\0\0\4", "unpack it first"),
+    ],
+)
+@pytest.mark.parametrize("bios", ["none", "builtin"])
+def test_slips_are_no_raw_binaries(data: bytes, text: str, bios: str) -> None:
+    with pytest.raises(ImageError, match=f"not a kernel but .*{text}"):
+        place(Images(kernel=data), bios=bios)
 
 
 def test_missing_images_are_named() -> None:
@@ -201,6 +219,14 @@ def test_firmware_may_be_elf_or_raw() -> None:
     assert parse_firmware(b"\x13\0\0\0").kind == "raw"
     with pytest.raises(ImageError, match="empty"):
         parse_firmware(b"")
+
+
+def test_firmware_that_relocates_itself_goes_to_the_start_of_ram() -> None:
+    """OpenSBI 1.9's fw_jump.elf is linked at 0, where there is no RAM, and was refused."""
+    data = bytearray(elf(0, b"code"))
+    data[16:18] = struct.pack("<H", 3)
+    made = place(Images(bios=bytes(data)), bios="file")
+    assert (made.segments[0].paddr, made.entry.pc) == (RAM, RAM)
 
 
 def test_segment_of_zeros_alone_takes_room_but_no_data() -> None:

@@ -42,7 +42,7 @@ def machine_options(function: F) -> F:
 
 
 _OPTIONS: tuple[Callable[[F], F], ...] = (
-    click.option("--kernel", metavar="FILE", help="ELF or RISC-V Image; gzip or zstd too."),
+    click.option("--kernel", metavar="FILE", help="ELF or RISC-V Image, gzip or zstd too; or a raw binary."),
     click.option("--initrd", metavar="FILE", help="Initial RAM disk."),
     click.option("--append", metavar="TEXT", default="", help="Kernel command line."),
     click.option(
