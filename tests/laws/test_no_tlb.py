@@ -128,6 +128,67 @@ def test_unmapping_the_page_that_is_being_executed_faults_on_the_next_fetch(back
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_code_at_virtual_address_0_is_found_like_any_other(backend: str) -> None:
+    """An empty entry of the jump cache is all zero, and so would be one for pc 0."""
+    bare = paged(
+        """
+        la t0, low_mid; la t1, low_leaf; la t2, low_code; ld s6, 0(s0)
+        srli t2, t2, 2; ori t2, t2, 0xcf; sd t2, 0(t1)
+        srli t1, t1, 2; ori t1, t1, 1; sd t1, 0(t0)
+        srli t0, t0, 2; ori t0, t0, 1; sd t0, 0(s0)
+        li s5, 50
+        again:
+        la t0, zero_address; ld t0, 0(t0); jalr ra, 0(t0)
+        addi s5, s5, -1; bnez s5, again
+        sd s6, 0(s0)
+        """
+        + STOP
+        + """
+        .align 4096
+        low_code: addi a2, a2, 1; ret
+        zero_address: .dword 0
+        .align 4096
+        low_mid: .dword 0
+        .align 4096
+        low_leaf: .dword 0
+        """,
+        backend,
+    )
+    assert bare.reg("x12") == 50
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_remapped_code_is_seen_after_other_code_took_its_place_in_the_caches(backend: str) -> None:
+    """4 MiB apart, two pages share an entry of the fetch TLB; what one loses must not be found by the jump cache."""
+    bare = paged(
+        """
+        la t0, near_a; srli t1, t0, 2; ori t1, t1, 0xcf
+        la t0, near_b; srli t2, t0, 2; ori t2, t2, 0xcf
+        la t0, far_code; srli t3, t0, 2; ori t3, t3, 0xcf
+        la t0, far_leaf; sd t3, 0(t0); srli t0, t0, 2; ori t0, t0, 1; sd t0, 16(s1)
+        li s7, 0x40400000; li s5, 50
+        again:
+        sd t1, 0(s2); jalr ra, 0(s4); jalr ra, 0(s7)
+        sd t2, 0(s2); jalr ra, 0(s4); jalr ra, 0(s7); jalr ra, 0(s4)
+        addi s5, s5, -1; bnez s5, again
+        """
+        + STOP
+        + """
+        .align 4096
+        near_a: addi a2, a2, 1; ret
+        .align 4096
+        near_b: addi a3, a3, 1; ret
+        .align 4096
+        far_code: addi a4, a4, 1; ret
+        .align 4096
+        far_leaf: .dword 0
+        """,
+        backend,
+    )
+    assert (bare.reg("x12"), bare.reg("x13"), bare.reg("x14")) == (50, 100, 100)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_store_to_code_takes_effect_on_the_next_instruction(backend: str) -> None:
     # patches the immediate of the instruction right behind the store, in its own block, in a hot loop
     source = """

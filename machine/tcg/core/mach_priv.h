@@ -38,6 +38,8 @@ void softmmu_page_watched(Machine *m, uint64_t page);
 bool softmmu_translate(Hart *h, uint64_t vaddr, uint32_t size, Access acc, uint64_t *paddr);
 /* Before bytes of a watched page change. Returns whether the present fetch translation went. */
 bool softmmu_page_will_change(Machine *m, const Hart *cur, uint64_t page, uint32_t offset, uint32_t size);
+/* Puts a block into the jump cache of the hart's present context, where its pages' translations are. */
+void softmmu_remember_tb(Hart *h, TB *tb);
 void softmmu_forget_tb(Machine *m, const TB *tb);
 void softmmu_clear_jump_caches(Machine *m);
 /* Takes the dirty bits: page indexes in ascending order. */

@@ -64,9 +64,25 @@ static void dctx_clear(DataCtx *c)
     memset(c->slow_wr, 0xff, sizeof(c->slow_wr));
 }
 
+static void jc_clear_line(FetchCtx *c, uint32_t line)
+{
+    if (!c->jc_lines[line])
+        return;
+    memset(&c->jc[line << JC_PAGE_BITS], 0, sizeof(JumpEntry) << JC_PAGE_BITS);
+    c->jc[0].pc = EMPTY;
+    c->jc_lines[line] = 0;
+}
+
+static void jc_clear(FetchCtx *c)
+{
+    c->jc[0].pc = EMPTY; /* the first time */
+    for (uint32_t line = 0; line < JC_LINES; line++)
+        jc_clear_line(c, line);
+}
+
 static void fctx_clear(FetchCtx *c)
 {
-    memset(c->jc, 0xff, sizeof(c->jc));
+    jc_clear(c);
     memset(c->it, 0xff, sizeof(c->it));
 }
 
@@ -141,7 +157,15 @@ void softmmu_clear_jump_caches(Machine *m)
 {
     for (uint32_t i = 0; i < m->n_harts; i++)
         for (uint32_t k = 0; k < N_FCTX; k++)
-            memset(m->hart[i]->fctxs[k].jc, 0xff, sizeof(m->hart[i]->fctxs[k].jc));
+            jc_clear(&m->hart[i]->fctxs[k]);
+}
+
+void softmmu_remember_tb(Hart *h, TB *tb)
+{
+    JumpEntry *e = &h->fctx->jc[jc_index(tb->pc)];
+    e->pc = tb->pc;
+    e->tb = tb;
+    h->fctx->jc_lines[jc_line(tb->pc)] = 1;
 }
 
 void softmmu_forget_tb(Machine *m, const TB *tb)
@@ -241,9 +265,8 @@ uint64_t softmmu_dirty(Machine *m, uint32_t *out, uint64_t max, bool clear)
  * are here; a block that begins on the page before may end on this one. */
 static void fetch_forget(FetchCtx *c, uint32_t i)
 {
-    const uint32_t at = jc_page(c->it[i].tag), before = jc_page(c->it[i].tag - WB_PAGE_SIZE);
-    memset(&c->jc[at], 0xff, sizeof(JumpEntry) << JC_PAGE_BITS);
-    memset(&c->jc[before], 0xff, sizeof(JumpEntry) << JC_PAGE_BITS);
+    jc_clear_line(c, jc_line(c->it[i].tag));
+    jc_clear_line(c, jc_line(c->it[i].tag - WB_PAGE_SIZE));
     c->it[i].tag = EMPTY;
 }
 
@@ -259,14 +282,16 @@ static bool drop_range(Machine *m, const Hart *cur, uint64_t va, uint8_t va_bits
 {
     const bool one = va_bits <= WB_PAGE_BITS;
     const uint64_t mask = va_bits >= 64 ? 0 : ~((UINT64_C(1) << va_bits) - 1);
-    const uint32_t index = (va >> WB_PAGE_BITS) & (TLB_SIZE - 1);
-    const uint32_t first = one ? index : 0, last = one ? index : TLB_SIZE - 1;
+    const uint32_t page = (uint32_t)(va >> WB_PAGE_BITS);
+    const uint32_t first = one ? page & (TLB_SIZE - 1) : 0, last = one ? first : TLB_SIZE - 1;
+    const uint32_t fetch_first = one ? page & (FETCH_TLB_SIZE - 1) : 0;
+    const uint32_t fetch_last = one ? fetch_first : FETCH_TLB_SIZE - 1;
     bool fetch = false;
     m->stat_pt_drops++;
     for (uint32_t i = 0; i < m->n_harts; i++) {
         Hart *h = m->hart[i];
         for (uint32_t k = 0; k < N_DCTX; k++)
-            for (uint32_t j = first; j <= last; j++) {
+            for (uint32_t j = first; h->dctxs[k].key && j <= last; j++) {
                 DataCtx *c = &h->dctxs[k];
                 entry_drop(&c->slow_rd[j], mask, va);
                 entry_drop(&c->slow_wr[j], mask, va);
@@ -274,7 +299,7 @@ static bool drop_range(Machine *m, const Hart *cur, uint64_t va, uint8_t va_bits
                 entry_drop(&c->wr[j], mask, va);
             }
         for (uint32_t k = 0; k < N_FCTX; k++)
-            for (uint32_t j = first; j <= last; j++)
+            for (uint32_t j = fetch_first; h->fctxs[k].key && j <= fetch_last; j++)
                 if (h->fctxs[k].it[j].tag != EMPTY && (h->fctxs[k].it[j].tag & mask) == va) {
                     fetch_forget(&h->fctxs[k], j);
                     fetch |= h == cur && &h->fctxs[k] == h->fctx;
@@ -403,7 +428,7 @@ bool softmmu_fetch(Hart *h, uint64_t vaddr, uint64_t *paddr, bool *whole)
     Machine *m = h->m;
     const uint64_t vpage = vaddr & WB_PAGE_MASK;
     FetchCtx *c = h->fctx;
-    const uint32_t i = (vaddr >> WB_PAGE_BITS) & (TLB_SIZE - 1);
+    const uint32_t i = (vaddr >> WB_PAGE_BITS) & (FETCH_TLB_SIZE - 1);
     *whole = true;
     if (c->it[i].tag == vpage) {
         *paddr = c->it[i].page | (vaddr & ~WB_PAGE_MASK);

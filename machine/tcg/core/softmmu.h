@@ -17,14 +17,17 @@
 #include "machine.h"
 
 enum {
-    TLB_BITS = 8,
+    TLB_BITS = 9,
     TLB_SIZE = 1 << TLB_BITS,
+    FETCH_TLB_SIZE = 1 << 10, /* an entry that makes room takes its page's jumps along: see fetch_forget() */
     N_DCTX = 24,
     N_FCTX = 12,
-    JC_PAGE_BITS = 7, /* jump cache: entries of one virtual page lie together */
-    JC_BITS = 12,
+    JC_PAGE_BITS = 7, /* jump cache: entries of one virtual page lie together, in a line */
+    JC_LINE_SIZE = 1 << JC_PAGE_BITS,
+    JC_BITS = 14,
     JC_FOLD = 5,
     JC_SIZE = 1 << JC_BITS,
+    JC_LINES = JC_SIZE / JC_LINE_SIZE,
 };
 
 typedef struct {
@@ -42,17 +45,19 @@ struct DataCtx {
     uint64_t used;
 };
 
+/* All zero is empty: what is looked for is at its own index, and entry 0, which 0 has, never is all zero. */
 typedef struct {
-    uint64_t pc; /* ~0 = empty */
+    uint64_t pc; /* odd: empty */
     TB *tb;
 } JumpEntry;
 _Static_assert(sizeof(JumpEntry) == 16, "generated code indexes by 16");
 
 struct FetchCtx {
-    JumpEntry jc[JC_SIZE]; /* valid in this context only */
+    JumpEntry jc[JC_SIZE];      /* valid in this context only */
+    uint8_t jc_lines[JC_LINES]; /* 1: something may be in this line */
     struct {
         uint64_t tag, page; /* vaddr of the page, paddr of the page */
-    } it[TLB_SIZE];
+    } it[FETCH_TLB_SIZE];
     uint64_t key;
     uint64_t used;
 };
@@ -63,12 +68,12 @@ static inline uint32_t jc_index(uint64_t pc)
 {
     pc ^= pc >> JC_FOLD;
     return (uint32_t)((((pc >> WB_PAGE_BITS) << JC_PAGE_BITS) & (JC_SIZE - 1)) |
-                      ((pc >> 1) & ((1 << JC_PAGE_BITS) - 1)));
+                      ((pc >> 1) & (JC_LINE_SIZE - 1)));
 }
-/* The first entry of a page's. */
-static inline uint32_t jc_page(uint64_t vpage)
+/* The line of a page's entries. */
+static inline uint32_t jc_line(uint64_t vaddr)
 {
-    return jc_index(vpage) & ~((1u << JC_PAGE_BITS) - 1);
+    return jc_index(vaddr) >> JC_PAGE_BITS;
 }
 
 typedef enum { ACC_READ, ACC_WRITE, ACC_EXEC } Access;

@@ -335,7 +335,7 @@ TB *tb_find(Hart *h, bool single)
     const uint64_t pc = h->pc;
     if (m->flush_wanted)
         tb_flush_all(m);
-    JumpEntry *e = &h->fctx->jc[jc_index(pc)];
+    const JumpEntry *e = &h->fctx->jc[jc_index(pc)];
     if (!single && e->pc == pc)
         return e->tb;
     uint64_t paddr, paddr2 = ~UINT64_C(0);
@@ -360,10 +360,7 @@ TB *tb_find(Hart *h, bool single)
         tb = tb->hash_next;
     if (!tb)
         tb = tb_translate(h, paddr, paddr2, flags, alone);
-    if (!alone) {
-        e = &h->fctx->jc[jc_index(pc)];
-        e->pc = pc;
-        e->tb = tb;
-    }
+    if (!alone)
+        softmmu_remember_tb(h, tb);
     return tb;
 }
