@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from machine.tcg import decodetree
 from machine.tcg.decodetree import DecodeError, Field, Parser, Pattern, Segment
+from machine.tcg.engine import Engine
 
 TCG = Path(decodetree.__file__).resolve().parent
 TABLES = sorted((TCG / "guest" / "riscv").glob("*.decode"))
@@ -93,6 +94,8 @@ def test_tables_are_the_same_in_any_order() -> None:
         (NAMES + ADDI.replace("0010011", "001001"), 7, "31 bits"),
         (NAMES + ADDI.replace("{imm}", "{shamt}"), 7, "{shamt} in the template is no argument"),
         (NAMES + ADDI.replace("\n", " rs2!=0\n"), 7, "'rs2!=0' is not arg!=constant"),
+        (NAMES + ADDI.replace("\n", " imm!=200\n"), 7, "'imm!=200': the constant is not in -128..127"),
+        (NAMES + ADDI.replace("\n", " rd!=0 rs1!=0 imm!=0\n"), 7, "at most 2 conditions"),
         (NAMES.replace("[I]", "") + ADDI, 7, "[Extension]"),
         (NAMES + "{\n" + ADDI + ADDI + "}\n", 9, "never reached"),
         (NAMES + "{\n" + ADDI, 8, "not closed"),
@@ -152,12 +155,17 @@ def test_generated_tree_finds_what_a_plain_search_finds(tmp_path: Path) -> None:
     words += [p.match | rng.getrandbits(32) & ~p.mask for p in patterns if p.width == 32 for _ in range(8)]
     for name, text in decodetree.generate(TABLES).items():
         (tmp_path / name).write_text(text)
+    place = {id(p): i for i, p in enumerate(patterns)}
+    finders = ""
+    for table in parser.tables:
+        body = "\n".join(decodetree._tree(table.units, 0, lambda p: f"return {place[id(p)]};"))
+        finders += f"static int find_{table.stem}(uint32_t insn)\n{{\n{body}\n    return -1;\n}}\n"
     wide = [t.stem for t in parser.tables if t.width == 32]
     chain = "".join(f" if ((w & 3) == 3 && i < 0) i = find_{stem}(w);" for stem in wide)
     (tmp_path / "t.c").write_text(
         "#include <stdint.h>\n#include <stdio.h>\n"
-        '#include "decode_fields.inc"\n#include "disasm_tables.inc"\n'
-        "int main(void) { uint32_t w; (void)disasm_insns; (void)disasm_field;\n"
+        f'#include "decode_fields.inc"\n{finders}'
+        "int main(void) { uint32_t w;\n"
         "while (fread(&w, 4, 1, stdin) == 1) {\n"
         f"int i = -1; if ((w & 3) != 3) i = find_insn16(w);{chain}\n"
         'printf("%d\\n", i); } return 0; }\n'
@@ -175,6 +183,28 @@ def test_generated_tree_finds_what_a_plain_search_finds(tmp_path: Path) -> None:
     for word, index in zip(words, map(int, found), strict=True):
         expected = find(parser32 if word & 3 == 3 else parser16, word)
         assert (patterns[index] if index >= 0 else None) is expected, hex(word)
+
+
+@pytest.mark.parametrize("width", (16, 32))
+def test_the_disassembler_finds_what_a_plain_search_finds(width: int, engine: Engine) -> None:
+    parser = decodetree.parse_files(TABLES)
+    parser.tables = [t for t in parser.tables if t.width == width]
+    rng = random.Random(6)
+    if width == 16:
+        words = [w for w in range(0, 1 << 16, 5) if w & 3 != 3]
+    else:
+        patterns = [p for t in parser.tables for p in t.patterns()]
+        words = [p.match | rng.getrandbits(32) & ~p.mask for p in patterns for _ in range(3)]
+        words += [rng.getrandbits(32) | 3 for _ in range(500)]
+    known = 0
+    for word in words:
+        length, text = engine.disasm(word.to_bytes(width // 8, "little"), 0x1000)
+        pattern = find(parser, word)
+        wanted = f".{width // 8}byte {{}}" if pattern is None else pattern.template
+        known += pattern is not None
+        regex = ".*".join(map(re.escape, re.split(r"\{[^}]*\}", wanted)))
+        assert length == width // 8 and re.fullmatch(regex, text), hex(word)
+    assert known > len(words) // 2
 
 
 def test_the_list_has_every_instruction() -> None:

@@ -136,13 +136,23 @@ uint32_t riscv_insn_bytes(uint16_t low)
     return (low & 3) == 3 ? 4 : 2;
 }
 
-/* The instruction's place in the tables, or -1. */
-static int find(uint32_t insn, uint32_t len)
+static bool is_insn(const DisInsn *d, uint32_t insn)
 {
-    if (len == 2)
-        return find_insn16(insn);
-    const int scalar = find_insn32(insn), vector = scalar < 0 ? find_rvv(insn) : scalar;
-    return vector < 0 ? find_rvv_mem(insn) : vector;
+    if ((insn & d->mask) != d->match)
+        return false;
+    for (uint32_t i = 0; i < d->conditions; i++)
+        if (disasm_field(d->field_not[i], insn) == d->value_not[i])
+            return false;
+    return true;
+}
+
+/* The instruction's row, or NULL. Every pattern fixes the bits that tell 16 from 32. */
+static const DisInsn *find(uint32_t insn)
+{
+    for (size_t i = 0; i < sizeof disasm_insns / sizeof *disasm_insns; i++)
+        if (is_insn(&disasm_insns[i], insn))
+            return &disasm_insns[i];
+    return NULL;
 }
 
 uint32_t riscv_disasm(const uint8_t *code, uint32_t avail, uint64_t pc, char *out, size_t size)
@@ -157,12 +167,11 @@ uint32_t riscv_disasm(const uint8_t *code, uint32_t avail, uint64_t pc, char *ou
         insn |= (uint32_t)code[2] << 16 | (uint32_t)code[3] << 24;
     Text t = {out, size, 0};
     out[0] = 0;
-    const int index = find(insn, len);
-    if (index < 0) {
+    const DisInsn *d = find(insn);
+    if (!d) {
         text_put(&t, len == 4 ? ".4byte 0x%08" PRIx32 : ".2byte 0x%04" PRIx32, insn);
         return len;
     }
-    const DisInsn *d = &disasm_insns[index];
     uint32_t operand = 0;
     for (const char *p = d->text; *p; p++) {
         if (*p != '%') {

@@ -99,29 +99,28 @@ INLINE Wide shift_jam_wide(Wide x, int n)
     return n < 128 ? x >> n | ((x << (128 - n)) != 0) : x != 0;
 }
 
-/* What rounding adds below: sig's bits under `bits` are the remainder. Returns whether to go up by one unit.
- */
-INLINE bool rounds_up(uint64_t rest, uint64_t half, bool odd, bool sign, SfRound rm)
+/* Added to a number before its low `bits` are dropped, this rounds it. Odd: the lowest bit that is kept. */
+INLINE uint64_t round_term(int bits, bool odd, bool sign, SfRound rm)
 {
+    const uint64_t half = 1ull << (bits - 1), all = half | (half - 1);
     switch (rm) {
     case SF_RNE:
-        return rest > half || (rest == half && odd);
+        return half - 1 + odd;
     case SF_RDN:
-        return sign && rest;
+        return sign ? all : 0;
     case SF_RUP:
-        return !sign && rest;
+        return sign ? 0 : all;
     case SF_RMM:
-        return rest >= half;
+        return half;
     default:
-        return false;
+        return 0;
     }
 }
 
 /* sig without its low `bits`, rounded; in units of them. */
 INLINE uint64_t round_bits(uint64_t sig, int bits, bool sign, SfRound rm)
 {
-    const uint64_t rest = sig & ((1ull << bits) - 1), kept = sig >> bits;
-    return kept + rounds_up(rest, 1ull << (bits - 1), kept & 1, sign, rm);
+    return (sig + round_term(bits, sig >> bits & 1, sign, rm)) >> bits;
 }
 
 static uint64_t pack_overflow(Format f, bool sign, SfRound rm, uint32_t *flags)
@@ -175,12 +174,11 @@ INLINE bool zero_sum_sign(bool a, bool b, SfRound rm)
     return a == b ? a : rm == SF_RDN;
 }
 
-INLINE uint64_t add(Format f, uint64_t a_bits, uint64_t b_bits, bool negate_b, SfRound rm, uint32_t *flags)
+INLINE uint64_t add(Format f, uint64_t a_bits, uint64_t b_bits, SfRound rm, uint32_t *flags)
 {
     Number a = unpack(f, a_bits), b = unpack(f, b_bits);
     if (is_nan(a) || is_nan(b))
         return nan_result(f, a.kind == SF_SNAN || b.kind == SF_SNAN, flags);
-    b.sign ^= negate_b;
     if (a.kind == SF_INF || b.kind == SF_INF) {
         if (a.kind == b.kind && a.sign != b.sign)
             return invalid(f, flags);
@@ -188,27 +186,24 @@ INLINE uint64_t add(Format f, uint64_t a_bits, uint64_t b_bits, bool negate_b, S
     }
     if (a.kind == SF_ZERO && b.kind == SF_ZERO)
         return pack_zero(f, zero_sum_sign(a.sign, b.sign, rm));
-    if (a.kind == SF_ZERO)
-        return round_pack(f, b.sign, b.exp, b.sig, rm, flags);
-    if (b.kind == SF_ZERO)
-        return round_pack(f, a.sign, a.exp, a.sig, rm, flags);
-    if (a.exp < b.exp || (a.exp == b.exp && a.sig < b.sig)) {
+    const bool a_less = a.exp < b.exp || (a.exp == b.exp && a.sig < b.sig);
+    if (a.kind == SF_ZERO || (b.kind != SF_ZERO && a_less)) {
         const Number t = a;
         a = b;
         b = t;
     }
+    /* b may be zero, whose significand is. */
     const uint64_t low = shift_jam(b.sig, a.exp - b.exp > 64 ? 64 : a.exp - b.exp);
-    if (a.sign == b.sign) {
-        const uint64_t sum = a.sig + low;
-        return sum >> (LEAD + 1) ? round_pack(f, a.sign, a.exp + 1, shift_jam(sum, 1), rm, flags)
-                                 : round_pack(f, a.sign, a.exp, sum, rm, flags);
+    uint64_t sig = a.sig + low;
+    int up = -(int)(sig >> (LEAD + 1));
+    if (a.sign != b.sign) {
+        /* Jammed bits mean that the exponents differ by ten or more: then at most one bit cancels. */
+        sig = a.sig - low;
+        if (!sig)
+            return pack_zero(f, rm == SF_RDN);
+        up = __builtin_clzll(sig) - (63 - LEAD);
     }
-    /* Jammed bits mean that the exponents differ by ten or more: then at most one bit cancels. */
-    const uint64_t diff = a.sig - low;
-    if (!diff)
-        return pack_zero(f, rm == SF_RDN);
-    const int up = __builtin_clzll(diff) - (63 - LEAD);
-    return round_pack(f, a.sign, a.exp - up, diff << up, rm, flags);
+    return round_pack(f, a.sign, a.exp - up, up < 0 ? shift_jam(sig, 1) : sig << up, rm, flags);
 }
 
 INLINE uint64_t mul(Format f, uint64_t a_bits, uint64_t b_bits, SfRound rm, uint32_t *flags)
@@ -292,27 +287,28 @@ INLINE uint64_t fused(Format f, uint64_t a_bits, uint64_t b_bits, uint64_t c_bit
     if (a.kind == SF_ZERO || b.kind == SF_ZERO) {
         if (c.kind == SF_ZERO)
             return pack_zero(f, zero_sum_sign(sign, c.sign, rm));
-        return round_pack(f, c.sign, c.exp, c.sig, rm, flags);
+        return neg & SF_NEG_ADDEND ? c_bits ^ sign_bit(f) : c_bits;
     }
-    Wide big = (Wide)a.sig * b.sig;
+    /* Both in units of 2^(exp - 124); the product below 2^126, the addend, which may be zero, below 2^125.
+     * Twenty low bits of the product are zero, so jamming it means that the addend is far larger, and the
+     * other way round. */
+    Wide sum = (Wide)a.sig * b.sig, addend = (Wide)c.sig << LEAD;
     int32_t exp = a.exp + b.exp;
-    if (c.kind == SF_ZERO)
-        return round_pack_wide(f, sign, exp, big, rm, flags);
-    /* Both in units of 2^(exp - 124); the product below 2^126, the addend below 2^125. Twenty low bits of the
-     * product are zero, so jamming it means that the addend is far larger, and the other way round. */
-    Wide small = (Wide)c.sig << LEAD;
-    if (exp >= c.exp) {
-        small = shift_jam_wide(small, exp - c.exp);
+    if (c.kind == SF_ZERO || exp >= c.exp) {
+        addend = shift_jam_wide(addend, exp - c.exp);
     } else {
-        big = shift_jam_wide(big, c.exp - exp);
+        sum = shift_jam_wide(sum, c.exp - exp);
         exp = c.exp;
     }
-    if (sign == c.sign)
-        return round_pack_wide(f, sign, exp, big + small, rm, flags);
-    if (big == small)
+    if (sign == c.sign) {
+        sum += addend;
+    } else if (sum == addend) {
         return pack_zero(f, rm == SF_RDN);
-    return big > small ? round_pack_wide(f, sign, exp, big - small, rm, flags)
-                       : round_pack_wide(f, c.sign, exp, small - big, rm, flags);
+    } else {
+        sign = sum > addend ? sign : c.sign;
+        sum = sum > addend ? sum - addend : addend - sum;
+    }
+    return round_pack_wide(f, sign, exp, sum, rm, flags);
 }
 
 /* ---- order ---- */
@@ -380,7 +376,7 @@ INLINE uint64_t to_int(Format f, uint64_t a, SfInt type, SfRound rm, uint32_t *f
         const Wide x = up >= 0 ? (Wide)n.sig << up : shift_jam_wide(n.sig, up < -127 ? 127 : -up);
         whole = (uint64_t)(x >> 64);
         rest = (uint64_t)x;
-        if (rounds_up(rest, 1ull << 63, whole & 1, sign, rm))
+        if (__builtin_add_overflow(rest, round_term(64, whole & 1, sign, rm), &(uint64_t){0}))
             out_of_range = ++whole == 0;
         out_of_range |= whole > (sign ? min_size : max);
     }
@@ -425,11 +421,11 @@ INLINE uint64_t convert(Format to, Format from, uint64_t a, SfRound rm, uint32_t
     static const Format fmt_##f = {frac, exp};                                                               \
     uint64_t f##_add(uint64_t a, uint64_t b, SfRound rm, uint32_t *flags)                                    \
     {                                                                                                        \
-        return add(fmt_##f, a, b, false, rm, flags);                                                         \
+        return add(fmt_##f, a, b, rm, flags);                                                                \
     }                                                                                                        \
     uint64_t f##_sub(uint64_t a, uint64_t b, SfRound rm, uint32_t *flags)                                    \
     {                                                                                                        \
-        return add(fmt_##f, a, b, true, rm, flags);                                                          \
+        return f##_add(a, b ^ sign_bit(fmt_##f), rm, flags);                                                 \
     }                                                                                                        \
     uint64_t f##_mul(uint64_t a, uint64_t b, SfRound rm, uint32_t *flags)                                    \
     {                                                                                                        \
