@@ -27,8 +27,8 @@ from .pagesets import Based, PageWriter
 from .rows import InputRow
 from .schema import FORMAT, migrate
 
-#: Longest time between commits, in seconds of host time.
-COMMIT_S: Final = 0.2
+#: Time between commits, in seconds of host time; whoever calls ``tick`` adds what lies between two calls.
+COMMIT_S: Final = 0.15
 #: Of the database: blobs are large, and a write costs by the page.
 _DB_PAGE_BYTES: Final = 16384
 #: Of memory for the database's pages: what one checkpoint changes is written once, at its commit.

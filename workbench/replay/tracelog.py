@@ -4,6 +4,9 @@ The recorder copies pages and puts rows into a queue; this thread owns the SQLit
 order, so when ``progress`` is written, every input before that position is in the file. When writing fails the
 first error is kept and raised at the recorder's next call; what was committed before stays.
 
+Rows do not wake the thread: it looks for them every ``_LOOK_S``, so that many cost one change of threads. A
+checkpoint's pages, and whoever waits, ring for it.
+
 Pages travel in buffers of a fixed size that go around: so what waits for a slow disk is bounded, whatever the
 guest writes between two checkpoints, and the host's memory is touched for the first time but once.
 """
@@ -13,6 +16,8 @@ from __future__ import annotations
 import mmap
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -23,7 +28,7 @@ from machine.tcg.ramfold import RamFold, buffer_address
 from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
 from traces.pagesets import Based
-from traces.writer import COMMIT_S, TraceWriter
+from traces.writer import TraceWriter
 
 from .digest import canonical_json, whole_digest
 from .parts import PAGE_BYTES
@@ -35,6 +40,17 @@ _MAX_WAITING: Final = 3
 _BUFFER_PAGES: Final = 512
 _MAX_BUFFERS: Final = 16
 
+#: Rows that may wait to be written, and how many of them the thread is woken for.
+_MAX_ROWS: Final = 1 << 14
+_MANY_ROWS: Final = 1 << 10
+#: How often the thread looks for rows, in seconds; ``COMMIT_S`` is a little less than two of these.
+_LOOK_S: Final = 0.1
+
+#: How long the recorder sleeps while the thread has too much to do, in seconds.
+_WAIT_S: Final = 0.005
+
+#: One thing to do for the writer's thread.
+_Item = tuple[Callable[..., Any], tuple[Any, ...]]
 #: Copies RAM pages, one behind the other, into a buffer.
 CopyPages = Callable[[Sequence[int], memoryview], None]
 
@@ -66,9 +82,8 @@ class TraceLog:
         self._writer = writer
         self._budget_bytes = budget_bytes
         self._max_checkpoints = max_checkpoints
-        self._queue: queue.Queue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = queue.Queue(
-            maxsize=1 << 14
-        )
+        self._items: deque[_Item] = deque()
+        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: go on; False: no more will come
         self._room = threading.Semaphore(_MAX_WAITING)
         self._error: Exception | None = None
         #: the hash of an image in the trace, and the image that pages are kept as the difference from;
@@ -122,14 +137,17 @@ class TraceLog:
     def disk_read(self, drive: str, cluster: int, data: bytes) -> None:
         """Keep a cluster of a base image that the run touched."""
         self._put(self._writer.add_disk_read, drive, cluster, data)
+        self._ring()
 
     def head(self, write: Callable[[TraceWriter], None]) -> None:
         """Write what is known before the first step; it waits for ``publish``."""
         self._put(write, self._writer)
+        self._ring()
 
     def publish(self) -> None:
         """Give the trace its name: all that its replay begins with has been added."""
         self._put(self._writer.commit)
+        self._ring()
 
     def checkpoint(
         self,
@@ -145,6 +163,7 @@ class TraceLog:
             self._check()
         self._hand_over(pages, copy, self._take)
         self._put(self._checkpoint, icount, vtime_ns, state, next_input)
+        self._ring()
 
     def end_digest(self, state: dict[str, Any], pages: Iterable[int], copy: CopyPages) -> None:
         """Note the digest of the state in which the machine ended, behind its last position's own inputs."""
@@ -156,6 +175,7 @@ class TraceLog:
         done = threading.Event()
         self._put(self._writer.commit)
         self._put(done.set)
+        self._ring()
         while not done.wait(0.1):
             self._check()
 
@@ -182,6 +202,7 @@ class TraceLog:
         if name not in self._overlay:
             self._overlay[name] = b""
             self._put(self._writer.add_blob, data)
+            self._ring()
         return name
 
     def get(self, digest: bytes) -> bytes:
@@ -189,7 +210,7 @@ class TraceLog:
         raise KeyError(digest.hex())
 
     def _stop(self) -> None:
-        self._queue.put(None)
+        self._bell.put(False)
         self._thread.join()
 
     def _check(self) -> None:
@@ -197,8 +218,18 @@ class TraceLog:
             raise self._error
 
     def _put(self, function: Callable[..., Any], *args: Any) -> None:
+        """Leave something for the thread to do; waits for it if there is too much."""
         self._check()
-        self._queue.put((function, args))
+        self._items.append((function, args))
+        waiting = len(self._items)
+        if waiting % _MANY_ROWS == 0:
+            self._ring()
+        while len(self._items) > _MAX_ROWS:
+            time.sleep(_WAIT_S)
+            self._check()
+
+    def _ring(self) -> None:
+        self._bell.put(True)
 
     def _hand_over(
         self, pages: Iterable[int], copy: CopyPages, take: Callable[[list[int], memoryview], None]
@@ -209,6 +240,7 @@ class TraceLog:
             part, buffer = ordered[at : at + _BUFFER_PAGES], self._buffer()
             copy(part, buffer)
             self._put(take, part, buffer)
+            self._ring()
 
     def _buffer(self) -> memoryview:
         """Return a buffer that nobody uses; waits for one if all are on their way."""
@@ -223,22 +255,24 @@ class TraceLog:
     # in the writer's thread
 
     def _work(self) -> None:
-        while True:
-            try:
-                item = self._queue.get(timeout=COMMIT_S)
-            except queue.Empty:
-                item = (self._writer.tick, ())
-            if item is None:
-                return
-            if self._error is not None:
-                continue
-            try:
-                item[0](*item[1])
-                self._writer.tick()
-            except TraceError as e:
-                self._error = e
-            except Exception as e:  # noqa: BLE001 - handed to the recorder's thread, which raises it
-                self._error = TraceWriteError(f"{self._writer.path}: writing failed: {type(e).__name__}: {e}")
+        go_on = True
+        while go_on:
+            with suppress(queue.Empty):
+                go_on = self._bell.get(timeout=_LOOK_S)
+            while self._items:
+                self._do(*self._items.popleft())
+                self._do(self._writer.tick, ())
+            self._do(self._writer.tick, ())
+
+    def _do(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if self._error is not None:
+            return
+        try:
+            function(*args)
+        except TraceError as e:
+            self._error = e
+        except Exception as e:  # noqa: BLE001 - handed to the recorder's thread, which raises it
+            self._error = TraceWriteError(f"{self._writer.path}: writing failed: {type(e).__name__}: {e}")
 
     def _bookmark(self, name: str, icount: int, note: str) -> None:
         self._places.append(icount)
