@@ -41,11 +41,11 @@ class TraceWriter:
     """A trace that is being recorded. Make one with ``create``; a context manager that leaves an unclean trace."""
 
     def __init__(
-        self, db: sqlite3.Connection, path: Path, clock: Callable[[], float], new: Path | None = None
+        self, db: sqlite3.Connection | None, path: Path, clock: Callable[[], float], new: Path | None = None
     ) -> None:
         self.path = path
         self._new = new
-        self._db = db
+        self._made = db
         self._clock = clock
         self._packer = BlobPacker()
         self._committed_at = clock()
@@ -56,12 +56,15 @@ class TraceWriter:
         self._counted_bytes = 0
 
     @classmethod
-    def create(cls, path: str | Path, clock: Callable[[], float] = time.monotonic) -> TraceWriter:
+    def create(
+        cls, path: str | Path, clock: Callable[[], float] = time.monotonic, *, begin: bool = True
+    ) -> TraceWriter:
         """Make a new trace, which the first ``commit`` puts at its path in one step, in place of an old one.
 
         Args:
             path: where. An existing trace (or empty file) is replaced; any other file is refused.
             clock: seconds, for the commits' rhythm.
+            begin: make its tables; where not, ``begin`` is to be called before anything is added.
 
         Raises:
             TraceWriteError: the path can't be written, holds something else, or is in use.
@@ -70,21 +73,49 @@ class TraceWriter:
         with write_errors(path):
             prepare_replacing(path)
             new = new_path(path)
-            db = sqlite3.connect(new, isolation_level=None, check_same_thread=False)
+            new.touch()
+        writer = cls(None, path, clock, new)
+        if begin:
             try:
-                db.execute(f"PRAGMA page_size = {_DB_PAGE_BYTES}")
-                db.execute("PRAGMA journal_mode = OFF").fetchone()  # what is cut off here gets no name
-                db.execute("PRAGMA synchronous = OFF")
-                migrate(db)
-                db.execute("BEGIN IMMEDIATE")
-                db.execute(
-                    "INSERT INTO meta VALUES ('format', ?), ('clean', '0'), ('final_icount', '0')", (FORMAT,)
-                )
+                writer.begin()
             except BaseException:
-                db.close()
-                new.unlink(missing_ok=True)
+                writer.abandon()
                 raise
-        return cls(db, path, clock, new)
+        return writer
+
+    def begin(
+        self,
+        blobs: Sequence[Packed] = (),
+        like: bytes | memoryview | None = None,
+        keep: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Make the file's tables, with blobs in them that are known before all else.
+
+        Args:
+            blobs: their names and contents.
+            like: a file of tables with the same blobs, of which this one becomes a copy; no contents are looked at.
+            keep: takes the file as it is then, for other traces that begin so.
+        """
+        new = self._new
+        assert new is not None and self._made is None
+        with write_errors(self.path):
+            if like is not None:
+                new.write_bytes(like)
+            self._made = db = sqlite3.connect(new, isolation_level=None, check_same_thread=False)
+            db.execute(f"PRAGMA page_size = {_DB_PAGE_BYTES}")
+            db.execute("PRAGMA journal_mode = OFF").fetchone()  # what is cut off here gets no name
+            db.execute("PRAGMA synchronous = OFF")
+            migrate(db)
+            db.execute("BEGIN IMMEDIATE")
+            if like is not None:
+                self._known.update(packed.name for packed in blobs)
+            for packed in blobs:
+                self._insert(packed)
+            if keep is not None:
+                db.execute("COMMIT")
+                keep(new.read_bytes())
+                db.execute("BEGIN IMMEDIATE")
+        self._run("INSERT INTO meta VALUES ('format', ?), ('clean', '0'), ('final_icount', '0')", (FORMAT,))
 
     def _publish(self) -> None:
         """Put a file that holds all that is known before the first step at its path, and log from here on."""
@@ -93,6 +124,7 @@ class TraceWriter:
         with write_errors(path):
             self._db.execute("COMMIT")
             self._db.close()
+            self._made = None
             with new.open("rb") as file:
                 os.fsync(file.fileno())  # of what has the name nothing is missing, whenever the power is lost
             prepare_replacing(path)
@@ -100,7 +132,7 @@ class TraceWriter:
                 old.unlink(missing_ok=True)
             new.replace(path)
             self._new = None
-            self._db = db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
+            self._made = db = sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL").fetchone()
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA foreign_keys = OFF")  # they hold by construction; verify() checks them
@@ -351,10 +383,11 @@ class TraceWriter:
         """
         if self._open:
             self._open = False
-            with suppress(sqlite3.Error):
-                self._db.rollback()
-            with suppress(sqlite3.Error):
-                self._db.close()
+            if self._made is not None:
+                with suppress(sqlite3.Error):
+                    self._made.rollback()
+                with suppress(sqlite3.Error):
+                    self._made.close()
             if self._new is not None:
                 with suppress(OSError):
                     self._new.unlink()
@@ -364,6 +397,12 @@ class TraceWriter:
 
     def __exit__(self, *exc: object) -> None:
         self.abandon()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._made is None:
+            raise TraceWriteError(f"{self.path}: has not begun, or could not be put in place")
+        return self._made
 
     def _run(self, sql: str, args: tuple[Any, ...]) -> sqlite3.Cursor:
         with write_errors(self.path):

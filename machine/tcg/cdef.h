@@ -71,11 +71,14 @@ void wb_fold_destroy(RamFold *f);
  * are not what was taken last; of those, where they are in `pages`, and 32 bytes of BLAKE2b-256 each */
 uint64_t wb_fold_take(RamFold *f, const uint32_t *pages, uint64_t n, const uint8_t *data, int in_place,
                       uint32_t *changed, uint8_t *names);
+/* takes n pages from `first` on by the names of their contents, where these are known */
+void wb_fold_take_names(RamFold *f, uint32_t first, uint64_t n, const uint8_t *names);
 void wb_fold_name(const RamFold *f, uint32_t page, uint8_t *out);    /* BLAKE2b-256 as last taken */
 void wb_fold_value(const RamFold *f, uint8_t *out);                  /* 32 bytes, little endian */
 uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);             /* those that are not zeros, ascending */
 void wb_name_pages(const uint8_t *data, uint64_t n, uint8_t *names); /* n pages' BLAKE2b-256, in order */
 
+int wb_same_bytes(const uint8_t *a, const uint8_t *b, uint64_t n);
 /* XORs each page `at[i]` of `pages` with the bytes at places[i] of `base`, where that leaves most of it
  * zeros; otherwise places[i] becomes UINT64_MAX, which as an argument means that there are none */
 void wb_diff_pages(uint8_t *pages, const uint32_t *at, uint64_t n, const uint8_t *base, uint64_t *places);

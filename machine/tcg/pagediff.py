@@ -21,8 +21,8 @@ class LoadedImage:
 
     def __init__(self, data: bytes, first_page: int) -> None:
         self._data = data
-        self._first = first_page
-        self._pages = len(data) // PAGE_SIZE
+        #: those of RAM that it fills
+        self.pages = range(first_page, first_page + len(data) // PAGE_SIZE)
 
     def subtract(self, pages: Sequence[int], at: Sequence[int], copies: memoryview) -> list[int | None]:
         """Make copies of pages into what differs from the image (XOR), where that is mostly zeros.
@@ -37,7 +37,7 @@ class LoadedImage:
         """
         if at and (max(at) >= len(pages) or len(copies) < len(pages) * PAGE_SIZE):
             raise ValueError(f"{len(copies)} bytes for {len(pages)} pages: expected all of them")
-        first, most = self._first, self._pages
+        first, most = self.pages.start, len(self.pages)
         offsets = [
             (page - first) * PAGE_SIZE if 0 <= page - first < most else _NONE
             for page in map(pages.__getitem__, at)
@@ -51,7 +51,7 @@ class LoadedImage:
 def find_image(
     data: bytes, pages: Sequence[int], ram: memoryview, align: int = 2 << 20
 ) -> LoadedImage | None:
-    """Find where an image lies in RAM as it is in its file, None if it does not.
+    """Find where an image lies in RAM as it is in its file, to the last byte; None if it does not.
 
     Args:
         data: the image; one of less than a page lies nowhere.
@@ -61,6 +61,8 @@ def find_image(
     head = data[:PAGE_SIZE]
     for page in pages if len(head) == PAGE_SIZE else ():
         at = page * PAGE_SIZE
-        if at % align == 0 and ram[at : at + PAGE_SIZE] == head:
+        if at % align or len(ram) < at + len(data) or ram[at : at + PAGE_SIZE] != head:
+            continue
+        if lib.wb_same_bytes(ffi.from_buffer(ram[at : at + len(data)]), ffi.from_buffer(data), len(data)):
             return LoadedImage(data, page)
     return None

@@ -32,16 +32,25 @@ def buffer_address(data: bytes | bytearray | memoryview | mmap) -> int:
     return int(ffi.cast("uintptr_t", ffi.from_buffer(data)))
 
 
-def tree_hash(data: bytes | memoryview) -> bytes:
-    """Return 32 bytes that stand for contents: BLAKE2b-256 over the names of their pages, what is left, and the length.
+def page_names(data: bytes | memoryview) -> bytes:
+    """Return the BLAKE2b-256 of each whole page of some contents, one behind the other.
 
     Several pages at a time go through the host's vector unit, so it takes a third of what one hash of it all does.
     """
     n = len(data) // PAGE_SIZE
     names = ffi.new("uint8_t[]", n * _NAME_BYTES)
     lib.wb_name_pages(ffi.from_buffer(data), n, names)
-    root = hashlib.blake2b(ffi.buffer(names), digest_size=_NAME_BYTES)
-    root.update(data[n * PAGE_SIZE :])
+    return bytes(ffi.buffer(names))
+
+
+def tree_hash(data: bytes | memoryview, names: bytes | None = None) -> bytes:
+    """Return 32 bytes that stand for contents: BLAKE2b-256 over ``page_names``, what is left, and the length.
+
+    Args:
+        data: the contents. names: of their pages, where they are known.
+    """
+    root = hashlib.blake2b(page_names(data) if names is None else names, digest_size=_NAME_BYTES)
+    root.update(data[len(data) // PAGE_SIZE * PAGE_SIZE :])
     root.update(len(data).to_bytes(8, "little"))
     return root.digest()
 
@@ -87,6 +96,13 @@ class RamFold:
         if len(copies) < len(pages) * PAGE_SIZE:
             raise ValueError(f"{len(copies)} bytes: expected {len(pages)} pages")
         return self._take(pages, copies, in_place=False)
+
+    def take_names(self, first: int, names: bytes) -> None:
+        """Take contents of pages from ``first`` on whose ``page_names`` are known."""
+        n = len(names) // _NAME_BYTES
+        if len(names) % _NAME_BYTES or not 0 <= first <= first + n <= self.n_pages:
+            raise ValueError(f"{len(names)} bytes of names from page {first} on: there are {self.n_pages}")
+        lib.wb_fold_take_names(self._fold, first, n, ffi.from_buffer(names))
 
     def name(self, page: int) -> bytes:
         """Return the BLAKE2b-256 of a page's contents as last taken."""

@@ -1,79 +1,106 @@
-"""Images in the form that a trace stores, kept in the XDG cache folder: a kernel is hashed and compressed once.
+"""How traces begin, kept in the XDG cache folder: images are hashed, compressed and put into tables once.
 
-An entry is found by the contents themselves, never by a file's name or times, and is used only if what it holds is
-what was written: so it is as good as packing anew. What can't be read or written is packed anew.
+An entry is a trace's file as it is when it holds its images and nothing else. It is found by the images' contents,
+never by a file's name or times, and is used only if it is what was written: so it is as good as making it anew.
+What can't be read or written is made anew.
 
-workbench-image 1\\n      what it is, and its version
+workbench-begin 1\\n      what it is, and its version
 sum                     32 bytes: ``tree_hash`` of what follows
-size                    u64, little endian: bytes of the contents
-hash                    32 bytes: BLAKE2b-256 of the contents
-stored                  one zstd frame
+images                  for each of them 32 bytes, BLAKE2b-256 of its contents
+file                    a database
 """
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from machine.tcg.ramfold import tree_hash
 from traces.blobs import BlobPacker, Packed
+from traces.schema import FORMAT
+from traces.writer import TraceWriter
 
-_MAGIC: Final = b"workbench-image 1\n"
-_SUM, _SIZE, _HASH, _HEAD = (len(_MAGIC) + n for n in (0, 32, 40, 72))
-#: Smaller images are not worth a file.
+_MAGIC: Final = b"workbench-begin 1\n"
+_HASH: Final = 32
+_SUM: Final = len(_MAGIC)
+_HEAD: Final = _SUM + _HASH
+#: Fewer bytes of images are not worth a file.
 _LEAST_BYTES: Final = 1 << 20
-#: Images that are kept; the ones not used for longest go.
+#: Files that are kept; the ones not used for longest go.
 _MOST_FILES: Final = 16
 
 
-def packed_image(data: bytes) -> Packed:
-    """Return an image as a trace stores it, from the cache where it is there. Raises TraceError: it is too large."""
-    if len(data) < _LEAST_BYTES:
-        return BlobPacker().pack(data)
-    path = cache_path(tree_hash(data))
-    packed = load(path)
-    if packed is None or packed.size != len(data):
-        packed = BlobPacker().pack(data)
-        if packed.codec == "zstd":
-            save(path, packed)
+def begin_with(
+    writer: TraceWriter, images: Mapping[str, bytes], names: Mapping[str, bytes]
+) -> dict[str, Packed]:
+    """Begin a trace with its images' contents, as another one began where that is kept.
+
+    Args:
+        writer: of a trace that has not begun.
+        images: the contents, by role. names: ``page_names`` of each of them.
+
+    Returns:
+        the images by role, as which ``TraceWriter.add_packed_image`` knows them.
+
+    Raises:
+        TraceError: an image is too large.
+    """
+    path = cache_path(images, names) if sum(map(len, images.values())) >= _LEAST_BYTES else None
+    entry = None if path is None else load(path)
+    if entry is not None:
+        packed = {
+            role: Packed(bytes(entry[at * _HASH : (at + 1) * _HASH]), len(data), "", b"")
+            for at, (role, data) in enumerate(images.items())
+        }
+        writer.begin(list(packed.values()), entry[len(images) * _HASH :])
+        return packed
+    packed = {role: BlobPacker().pack(data) for role, data in images.items()}
+
+    def keep(file: bytes) -> None:
+        if path is not None:
+            save(path, b"".join([each.name for each in packed.values()]) + file)
+
+    writer.begin(list(packed.values()), keep=keep)
     return packed
 
 
-def cache_path(key: bytes) -> Path:
-    """Return where the image whose contents have this ``tree_hash`` is kept."""
+def cache_path(images: Mapping[str, bytes], names: Mapping[str, bytes]) -> Path:
+    """Return where the beginning of a trace is kept that holds these images, in this order."""
+    key = hashlib.blake2b(f"{FORMAT} {len(images)}".encode(), digest_size=_HASH)
+    for role, data in images.items():
+        key.update(tree_hash(data, names[role]))
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "workbench" / "images" / f"{key.hex()}.image"
+    return Path(base) / "workbench" / "images" / f"{key.hexdigest()}.begin"
 
 
-def load(path: Path) -> Packed | None:
+def load(path: Path) -> memoryview | None:
     """Return what was kept, None where there is nothing or it is not what was written."""
     try:
-        data = memoryview(path.read_bytes())
+        with path.open("rb") as file:
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         os.utime(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it is empty
         return None
-    if (
-        len(data) < _HEAD
-        or bytes(data[:_SUM]) != _MAGIC
-        or bytes(data[_SUM:_SIZE]) != tree_hash(data[_SIZE:])
-    ):
+    if bytes(data[:_SUM]) != _MAGIC or bytes(data[_SUM:_HEAD]) != tree_hash(data[_HEAD:]):
         return None
-    size = int.from_bytes(data[_SIZE:_HASH], "little")
-    return Packed(bytes(data[_HASH:_HEAD]), size, "zstd", data[_HEAD:])
+    return data[_HEAD:]
 
 
-def save(path: Path, packed: Packed) -> None:
-    """Keep an image for the next recording; where that can't be done, the next one packs anew."""
-    body = b"".join((packed.size.to_bytes(8, "little"), packed.name, packed.stored))
+def save(path: Path, body: bytes) -> None:
+    """Keep something for the next recording; where that can't be done, the next one begins anew."""
     import tempfile
 
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
-                file.write(_MAGIC + tree_hash(body) + body)
+                file.write(_MAGIC + tree_hash(body))
+                file.write(body)
                 file.flush()
                 Path(file.name).replace(path)
             except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +14,13 @@ from typing import Final
 from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
 from machine.tcg.pagediff import LoadedImage, find_image
-from machine.tcg.ramfold import RamFold
+from machine.tcg.ramfold import RamFold, page_names
 from traces.writer import TraceWriter
 from workbench.errors import UsageError
 
 from .digest import rolling_digest
 from .gates import ConsoleSource, RecordGate
-from .imagecache import packed_image
+from .imagecache import begin_with
 from .interventions import Origin, apply_write
 from .parts import BoardFactory, BoardStop, build_board, open_drives, reason_name
 from .settings import fitted
@@ -393,14 +393,15 @@ class Recorder:
     def _start_trace(self) -> TraceLog:
         """Make the file, with all that is known before the first step."""
         board, limits = self.board, self._limits
-        writer = TraceWriter.create(self.path)
-        fold = RamFold(board.engine.ram_pages)
+        writer = TraceWriter.create(self.path, begin=False)
         pages = board.engine.dirty_pages()
-        fold.take(pages, board.engine.ram)
+        fold = RamFold(board.engine.ram_pages)
         log = TraceLog(writer, fold, limits.budget_bytes, limits.max_checkpoints)
         self._log = log
-        loaded = find_image(self._images.kernel, pages, board.engine.ram)
+        loaded = {role: find_image(data, pages, board.engine.ram) for role, data in self._roles().items()}
+        filled = {page for image in loaded.values() if image is not None for page in image.pages}
         log.head(lambda writer: self._write_head(writer, log, loaded))
+        log.after_reset([page for page in pages if page not in filled], board.engine.copy_pages)
         for icount, vtime_ns, given, asked in self._early:
             log.input(icount, vtime_ns, given, asked)
         for read in self._early_reads:
@@ -425,7 +426,14 @@ class Recorder:
         log.set_meta("start_icount", board.icount)
         self._checkpoint(log)
 
-    def _write_head(self, writer: TraceWriter, log: TraceLog, loaded: LoadedImage | None) -> None:
+    def _roles(self) -> dict[str, bytes]:
+        """Return the images by role."""
+        images = {field.name: getattr(self._images, field.name) for field in fields(self._images)}
+        return {role: data for role, data in images.items() if data}
+
+    def _write_head(
+        self, writer: TraceWriter, log: TraceLog, loaded: Mapping[str, LoadedImage | None]
+    ) -> None:
         from machine.drives import drive_name
         from workbench import __version__
 
@@ -438,17 +446,21 @@ class Recorder:
             "title": self._title,
             "rolling_steps": self._limits.rolling_steps,
         }
+        images = self._roles()
+        names = {role: page_names(data) for role, data in images.items()}
+        for role, image in loaded.items():
+            if image is not None:
+                log.fold.take_names(image.pages.start, names[role])
+        packed = begin_with(writer, images, names)
         for key, value in head.items():
             writer.set_meta(key, value)
         for name, value in self._config.to_json().items():
             writer.set_config(name, value)
-        for field in fields(self._images):
-            data = getattr(self._images, field.name)
-            if data:
-                packed = packed_image(data)
-                writer.add_packed_image(field.name, field.name, packed, self._paths.get(field.name, ""))
-                if field.name == "kernel" and loaded is not None:
-                    log.loaded = packed.name, loaded
+        for role, blob in packed.items():
+            writer.add_packed_image(role, role, blob, self._paths.get(role, ""))
+        kernel = loaded.get("kernel")
+        if kernel is not None:
+            log.loaded = packed["kernel"].name, kernel
         for index, drive in enumerate(self._config.drives):
             writer.add_image_hash(
                 drive_name(drive, index), "drive", bytes.fromhex(drive.hash), drive.size_bytes, drive.file

@@ -72,8 +72,8 @@ class TraceLog:
 
     Args:
         writer: a new trace; belongs to this object until ``close``.
-        fold: over RAM as it is after reset, which the first checkpoint's differences start from; belongs to this
-            object.
+        fold: over RAM of zeros; ``head`` and ``after_reset`` take what it holds after reset, which the first
+            checkpoint's differences start from. Belongs to this object.
         budget_bytes: most that RAM pages of checkpoints may take in the file.
         max_checkpoints: most checkpoints kept.
     """
@@ -89,7 +89,8 @@ class TraceLog:
         #: the hash of an image in the trace, and the image that pages are kept as the difference from;
         #: belongs to the writer's thread
         self.loaded: tuple[bytes, LoadedImage] | None = None
-        self._fold = fold
+        #: over RAM; belongs to the writer's thread
+        self.fold = fold
         self._buffers: queue.LifoQueue[memoryview] = queue.LifoQueue()
         self._unused = _buffers()
         self._changed: list[tuple[int, bytes]] = []
@@ -143,6 +144,10 @@ class TraceLog:
         """Write what is known before the first step; it waits for ``publish``."""
         self._put(write, self._writer)
         self._ring()
+
+    def after_reset(self, pages: Iterable[int], copy: CopyPages) -> None:
+        """Take what pages hold before the first step, but for those whose contents ``head`` knows."""
+        self._hand_over(pages, copy, self._fold_in)
 
     def publish(self) -> None:
         """Give the trace its name: all that its replay begins with has been added."""
@@ -280,7 +285,7 @@ class TraceLog:
 
     def _take(self, pages: list[int], buffer: memoryview) -> None:
         try:
-            taken = self._fold.take_copies(pages, buffer)
+            taken = self.fold.take_copies(pages, buffer)
             based = None
             if self.loaded is not None:
                 name, image = self.loaded
@@ -291,14 +296,14 @@ class TraceLog:
             self._buffers.put(buffer)
 
     def _fold_in(self, pages: list[int], buffer: memoryview) -> None:
-        self._fold.take_copies(pages, buffer)
+        self.fold.take_copies(pages, buffer)
         self._buffers.put(buffer)
 
     def _checkpoint(self, icount: int, vtime_ns: int, state: dict[str, Any], next_input: int) -> None:
         try:
             changed, self._changed = self._changed, []
             document = canonical_json(state)
-            digest = whole_digest(document, self._fold.value)
+            digest = whole_digest(document, self.fold.value)
             parent = self._kept[-1][1] if self._kept else None
             args = (icount, vtime_ns, parent, document, digest, changed, next_input)
             self._kept.append((icount, self._writer.add_checkpoint(*args)))
@@ -307,7 +312,7 @@ class TraceLog:
             self._room.release()
 
     def _end_digest(self, state: dict[str, Any]) -> None:
-        self._writer.set_meta("end_digest", whole_digest(canonical_json(state), self._fold.value).hex())
+        self._writer.set_meta("end_digest", whole_digest(canonical_json(state), self.fold.value).hex())
 
     def _thin(self) -> None:
         while len(self._kept) > self._max_checkpoints or self._writer.checkpoint_bytes > self._budget_bytes:

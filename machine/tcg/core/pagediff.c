@@ -7,6 +7,11 @@
 /* A page that differs in more of its 512 words is stored as it is. */
 enum { WORDS = WB_PAGE_SIZE / 8, MOST_DIFFERENT = WORDS / 2 };
 
+int wb_same_bytes(const uint8_t *a, const uint8_t *b, uint64_t n)
+{
+    return memcmp(a, b, n) == 0;
+}
+
 void wb_diff_pages(uint8_t *pages, const uint32_t *at, uint64_t n, const uint8_t *base, uint64_t *places)
 {
     for (uint64_t i = 0; i < n; i++) {

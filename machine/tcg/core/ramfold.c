@@ -82,7 +82,7 @@ static void take_names(RamFold *f, const uint32_t *pages, const Name *names, uin
 {
     static const Name none;
     uint8_t text[BATCH][TERM_BYTES];
-    const uint8_t *msg[BATCH];
+    const uint8_t *msg[BATCH] = {0};
     Name digest[BATCH];
     for (uint64_t i = 0; i < n; i++) {
         const uint64_t page = pages[i];
@@ -137,6 +137,17 @@ uint64_t wb_fold_take(RamFold *f, const uint32_t *pages, uint64_t n, const uint8
         take_names(f, page, fresh, n_changed - first);
     }
     return n_changed;
+}
+
+void wb_fold_take_names(RamFold *f, uint32_t first, uint64_t n, const uint8_t *names)
+{
+    for (uint64_t at = 0; at < n; at += BATCH) {
+        const uint64_t count = n - at < BATCH ? n - at : BATCH;
+        uint32_t page[BATCH];
+        for (uint64_t i = 0; i < count; i++)
+            page[i] = first + (uint32_t)(at + i);
+        take_names(f, page, (const Name *)(names + at * BLAKE2B_BYTES), count);
+    }
 }
 
 void wb_fold_value(const RamFold *f, uint8_t *out)

@@ -68,3 +68,16 @@ def test_an_image_is_found_where_it_is_aligned() -> None:
     assert find_image(IMAGE, pages[:11], memoryview(ram), align=16 * PAGE) is None
     assert find_image(IMAGE[1:], pages, memoryview(ram), align=PAGE) is None
     assert find_image(b"", pages, memoryview(ram), align=PAGE) is None
+    assert found.pages == range(32, 42)
+
+
+def test_an_image_of_which_a_byte_in_ram_differs_is_not_found() -> None:
+    """What is known of its pages by name is taken for what RAM holds."""
+    for at in (0, 5 * PAGE, len(IMAGE) - 1):
+        ram = bytearray(64 * PAGE)
+        ram[32 * PAGE : 32 * PAGE + len(IMAGE)] = IMAGE
+        assert find_image(IMAGE, range(32, 43), memoryview(ram), align=PAGE) is not None
+        ram[32 * PAGE + at] ^= 1
+        assert find_image(IMAGE, range(32, 43), memoryview(ram), align=PAGE) is None
+    cut = bytearray(32 * PAGE) + IMAGE[:-1]
+    assert find_image(IMAGE, [32], memoryview(cut), align=PAGE) is None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machine.tcg.engine import PAGE_SIZE, Engine
-from machine.tcg.ramfold import RamFold, tree_hash
+from machine.tcg.ramfold import RamFold, page_names, tree_hash
 from tests.machine.tcg.rvmodel import BASE
 
 PAGES = 40
@@ -49,6 +49,21 @@ def test_the_fold_is_its_definition_whatever_the_order_and_number_of_pages(
     assert fold.value == definition(contents)
     assert fold.pages() == [index for index, seed in final.items() if seed]
     assert [fold.name(index) for index in final] == [name(data) for data in contents.values()]
+
+
+@pytest.mark.parametrize("count", [1, 7, 64, 65, 130])
+def test_pages_whose_names_are_known_are_as_good_as_their_contents(count: int) -> None:
+    data = b"".join(page(i % 5) for i in range(count))
+    by_contents, by_names = RamFold(200), RamFold(200)
+    for fold in (by_contents, by_names):
+        fold.take_copies([30, 31], page(9) + page(8))
+    by_contents.take_copies(list(range(30, 30 + count)), data)
+    by_names.take_names(30, page_names(data + b"a tail is no page"))
+    assert by_names.value == by_contents.value
+    assert by_names.pages() == by_contents.pages()
+    for first, names in ((200 - count + 1, page_names(data)), (-1, bytes(32)), (0, bytes(33))):
+        with pytest.raises(ValueError, match="there are 200"):
+            by_names.take_names(first, names)
 
 
 @pytest.mark.parametrize("count", [*range(1, 18), PAGES])

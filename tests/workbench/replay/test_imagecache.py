@@ -1,20 +1,24 @@
-"""Packed images that are kept: found by contents alone, and never used when they are not what was written."""
+"""Beginnings of traces that are kept: found by the images alone, never used when they are not what was written."""
 
 from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from machine.tcg.ramfold import tree_hash
-from traces import blobs
-from traces.blobs import BlobPacker, Packed
+from machine.tcg.ramfold import page_names
+from traces.blobs import BlobPacker
+from traces.reader import TraceReader
+from traces.schema import FORMAT
+from traces.writer import TraceWriter
 from workbench.replay import imagecache
-from workbench.replay.imagecache import cache_path, load, packed_image, save
+from workbench.replay.imagecache import begin_with, cache_path, load, save
 
 IMAGE = b"".join(n.to_bytes(4, "little") * 8 for n in range(1 << 16)) + b"a tail"
+RANDOM = random.Random(1).randbytes(5000)
 
 
 @pytest.fixture(autouse=True)
@@ -23,36 +27,53 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "workbench" / "images"
 
 
-def held(packed: Packed) -> bytes:
-    return blobs.check(
-        blobs.unpack(packed.codec, bytes(packed.stored), packed.size, "here"), packed.name, "here"
-    )
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return tmp_path / "t.trace"
 
 
-def test_an_image_is_packed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = packed_image(IMAGE)
-    assert held(first) == IMAGE
-    assert len(list(cache.iterdir())) == 1
+def path_of(*images: bytes) -> Path:
+    return cache_path(*by_role(images))
+
+
+def by_role(images: Sequence[bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    roles = {f"role{n}": data for n, data in enumerate(images)}
+    return roles, {role: page_names(data) for role, data in roles.items()}
+
+
+def recorded(trace: Path, *images: bytes) -> list[bytes]:
+    """Make a trace of some images; return those that it holds, each held against its hash."""
+    writer = TraceWriter.create(trace, begin=False)
+    for role, each in begin_with(writer, *by_role(images)).items():
+        writer.add_packed_image(role, role, each)
+    writer.close(0)
+    with TraceReader.open(trace) as reader:
+        reader.verify()
+        assert [row.size for row in reader.images()] == [len(data) for data in images]
+        return [reader.image(f"role{n}") or b"" for n in range(len(images))]
+
+
+def test_images_are_packed_once(cache: Path, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recorded(trace, IMAGE, RANDOM) == [IMAGE, RANDOM]
+    made = trace.read_bytes()
     monkeypatch.setattr(BlobPacker, "pack", lambda *_: pytest.fail("packed once more"))
-    again = packed_image(IMAGE)
-    assert (again.name, again.size, again.codec, again.stored) == (
-        first.name,
-        first.size,
-        "zstd",
-        first.stored,
-    )
-    assert [each.name for each in cache.iterdir()] == [cache_path(tree_hash(IMAGE)).name]
+    assert recorded(trace, IMAGE, RANDOM) == [IMAGE, RANDOM]
+    assert trace.read_bytes() == made
+    assert [each.name for each in cache.iterdir()] == [path_of(IMAGE, RANDOM).name]
 
 
-def test_another_image_is_never_taken_for_it() -> None:
-    packed_image(IMAGE)
+def test_other_images_are_never_taken_for_them(trace: Path) -> None:
+    recorded(trace, IMAGE, RANDOM)
     for other in (IMAGE[:-1], IMAGE + b"\0", b"x" + IMAGE[1:], IMAGE[:-1] + b"x"):
-        assert held(packed_image(other)) == other
+        assert recorded(trace, other, RANDOM) == [other, RANDOM]
+    assert recorded(trace, IMAGE) == [IMAGE]
+    assert recorded(trace, RANDOM, IMAGE) == [RANDOM, IMAGE]
+    assert recorded(trace, IMAGE, RANDOM[1:]) == [IMAGE, RANDOM[1:]]
 
 
-def test_what_is_damaged_is_packed_anew(cache: Path) -> None:
-    whole = packed_image(IMAGE)
-    path = cache_path(tree_hash(IMAGE))
+def test_what_is_damaged_is_made_anew(trace: Path) -> None:
+    recorded(trace, IMAGE)
+    path = path_of(IMAGE)
     good = path.read_bytes()
     choose = random.Random(1)
     damaged = [b"", good[:50], good[:-1], good + b"\0", bytes(len(good))]
@@ -63,30 +84,37 @@ def test_what_is_damaged_is_packed_anew(cache: Path) -> None:
     for bad in damaged:
         path.write_bytes(bad)
         assert load(path) is None
-        assert held(packed_image(IMAGE)) == IMAGE
-        assert load(path) == whole
+        assert recorded(trace, IMAGE) == [IMAGE]
+        assert path.read_bytes() == good
+
+
+def test_a_trace_of_another_format_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path_of(IMAGE)
+    monkeypatch.setattr(imagecache, "FORMAT", FORMAT + 1)
+    assert path_of(IMAGE) != before
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert held(packed_image(IMAGE)) == IMAGE
+    assert recorded(trace, IMAGE) == [IMAGE]
 
 
-def test_the_images_not_used_for_longest_go(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_used_for_longest_goes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagecache, "_MOST_FILES", 3)
-    paths = [cache_path(bytes([n]) * 32) for n in range(5)]
+    cache.mkdir(parents=True)
+    paths = [cache / f"{n}.begin" for n in range(5)]
     for n, path in enumerate(paths):
-        save(path, BlobPacker().pack(bytes(4096)))
+        save(path, bytes(4096))
         os.utime(path, (n, n))
         if n == 2:
             assert load(paths[0]) is not None
     assert sorted(cache.iterdir()) == sorted([paths[0], *paths[3:]])
 
 
-def test_small_images_and_those_that_do_not_compress_are_not_kept(cache: Path) -> None:
-    for data in (b"", IMAGE[:1000], random.Random(1).randbytes(1 << 20)):
-        assert held(packed_image(data)) == data
+def test_small_images_are_not_kept(cache: Path, trace: Path) -> None:
+    for data in (b"x", IMAGE[:1000], RANDOM):
+        assert recorded(trace, data) == [data]
     assert not cache.exists()
