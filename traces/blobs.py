@@ -6,14 +6,13 @@ is decompressed, and contents that do not match their name are never returned.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import zstandard
 
+from .blake2 import blake2b
 from .errors import TraceError
 
 #: No blob is larger; a row that claims more is refused before anything is allocated.
@@ -28,7 +27,7 @@ _LOCAL: Final = threading.local()
 
 def blob_hash(data: bytes | memoryview) -> bytes:
     """Return the 32-byte BLAKE2b-256 of some contents: the name of a blob."""
-    return hashlib.blake2b(data, digest_size=32).digest()
+    return blake2b(data, digest_size=32).digest()
 
 
 def named_by(data: bytes) -> Iterator[bytes]:
@@ -38,8 +37,7 @@ def named_by(data: bytes) -> Iterator[bytes]:
             yield data[at + 8 : at + 40]
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(NamedTuple):
     """A blob as a trace stores it.
 
     Args:

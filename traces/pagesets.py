@@ -14,8 +14,7 @@ import threading
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import zstandard
 
@@ -43,8 +42,7 @@ Rows = Callable[[str, tuple[Any, ...]], list[Any]]
 _SET: Final = "SELECT * FROM page_sets WHERE id = ?"
 
 
-@dataclass(frozen=True, slots=True)
-class Based:
+class Based(NamedTuple):
     """What stored pages differ from: each is its contents XORed with bytes of an image.
 
     Args:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from mmap import mmap
 
 from machine.tcg._core import ffi, lib
+from machine.values import valueclass
 
 from .engine import PAGE_SIZE
 
 _NAME_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Taken:
     """The pages of a call whose contents are not what was taken last.
 
@@ -41,18 +40,6 @@ def page_names(data: bytes | memoryview) -> bytes:
     names = ffi.new("uint8_t[]", n * _NAME_BYTES)
     lib.wb_name_pages(ffi.from_buffer(data), n, names)
     return bytes(ffi.buffer(names))
-
-
-def tree_hash(data: bytes | memoryview, names: bytes | None = None) -> bytes:
-    """Return 32 bytes that stand for contents: BLAKE2b-256 over ``page_names``, what is left, and the length.
-
-    Args:
-        data: the contents. names: of their pages, where they are known.
-    """
-    root = hashlib.blake2b(page_names(data) if names is None else names, digest_size=_NAME_BYTES)
-    root.update(data[len(data) // PAGE_SIZE * PAGE_SIZE :])
-    root.update(len(data).to_bytes(8, "little"))
-    return root.digest()
 
 
 class RamFold:

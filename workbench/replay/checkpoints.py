@@ -10,9 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
+from machine.values import valueclass
 from traces.errors import TraceError
 from traces.reader import TraceReader
 from traces.rows import CheckpointRow
@@ -115,7 +115,7 @@ class MemoryNode(Node):
         return self.contents.get(index)
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Loose:
     """A checkpoint out of its tree, for another tree of the same trace.
 

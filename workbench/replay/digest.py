@@ -8,10 +8,11 @@ digest is BLAKE2b over the harts' registers and the engine's fast hash of the pa
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any
+
+from traces.blake2 import blake2b
 
 from .parts import EngineLike
 
@@ -28,7 +29,7 @@ def whole_digest(state: bytes, fold: int) -> bytes:
         state: ``canonical_json`` of the board's ``save_state()``.
         fold: ``RamFold.value`` over all of RAM.
     """
-    return hashlib.blake2b(state + b"\0" + fold.to_bytes(32, "little"), digest_size=32).digest()
+    return blake2b(state + b"\0" + fold.to_bytes(32, "little"), digest_size=32).digest()
 
 
 def hart_states(engine: EngineLike, harts: int) -> dict[str, Any]:
@@ -54,4 +55,4 @@ def rolling_digest(engine: EngineLike, harts: int, pages: Iterable[int]) -> tupl
     """
     ordered = sorted(pages)
     detail = canonical_json(hart_states(engine, harts) | {"pages": len(ordered)})
-    return hashlib.blake2b(detail + b"\0" + engine.hash_pages(ordered), digest_size=32).digest(), detail
+    return blake2b(detail + b"\0" + engine.hash_pages(ordered), digest_size=32).digest(), detail

@@ -252,11 +252,11 @@ class RecordGate:
 
     def _draw(self, what: str) -> bytes:
         """Return the generator's next 64 bytes."""
-        import hashlib  # loads a library of the host's that most runs do without
+        from traces.blake2 import blake2b  # a run without a seed does without
 
         text = f"{what} {self._seed} {self._drawn}".encode()
         self._drawn += 1
-        return hashlib.blake2b(text, digest_size=64).digest()
+        return blake2b(text, digest_size=64).digest()
 
     def _strike(self) -> bytes:
         """Choose what chaos does: machine/hw/chaos.py has the four choices. Sizes are even over their magnitudes."""

@@ -12,7 +12,6 @@ file                    a database
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from collections.abc import Mapping
@@ -20,10 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from machine.tcg.ramfold import tree_hash
+from machine.tcg.ramfold import page_names
+from traces.blake2 import blake2b
 from traces.blobs import BlobPacker, Packed
 from traces.schema import FORMAT
 from traces.writer import TraceWriter
+
+from .parts import PAGE_BYTES
 
 _MAGIC: Final = b"workbench-begin 1\n"
 _HASH: Final = 32
@@ -69,9 +71,21 @@ def begin_with(
     return packed
 
 
+def tree_hash(data: bytes | memoryview, names: bytes | None = None) -> bytes:
+    """Return 32 bytes that stand for contents: BLAKE2b-256 over the names of their pages, what is left, and the length.
+
+    Args:
+        data: the contents. names: ``page_names`` of it, where they are known.
+    """
+    root = blake2b(page_names(data) if names is None else names, digest_size=_HASH)
+    root.update(data[len(data) // PAGE_BYTES * PAGE_BYTES :])
+    root.update(len(data).to_bytes(8, "little"))
+    return root.digest()
+
+
 def cache_path(images: Mapping[str, bytes], names: Mapping[str, bytes]) -> Path:
     """Return where the beginning of a trace is kept that holds these images, in this order."""
-    key = hashlib.blake2b(f"{FORMAT} {len(images)}".encode(), digest_size=_HASH)
+    key = blake2b(f"{FORMAT} {len(images)}".encode(), digest_size=_HASH)
     for role, data in images.items():
         key.update(tree_hash(data, names[role]))
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
 from machine.tcg.pagediff import LoadedImage, find_image
 from machine.tcg.ramfold import RamFold, page_names
+from machine.values import valueclass
 from traces.writer import TraceWriter
 from workbench.errors import UsageError
 
@@ -35,7 +36,7 @@ _PRINTED_BYTES: Final = 4096
 _SWITCH_S: Final = 0.0005
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class RecordLimits:
     """What a recording spends on being replayed quickly.
 
@@ -52,7 +53,7 @@ class RecordLimits:
     max_checkpoints: int = 256
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class RecordResult:
     """How a recording ended.
 
@@ -437,10 +438,11 @@ class Recorder:
         from machine.drives import drive_name
         from workbench import __version__
 
+        host = os.uname()
         head: dict[str, str | int] = {
             "semantics": SEMANTICS,
             "version": __version__,
-            "host": f"{platform.system()} {platform.machine()}",
+            "host": f"{host.sysname} {host.machine}",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "arch": self._config.guest,
             "title": self._title,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from machine.values import valueclass
 from traces.errors import PositionError
 from traces.reader import TraceReader
 
@@ -13,7 +12,7 @@ from .parts import BoardFactory, build_board, reason_name
 from .playback import ConsoleListener, Playback
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class VerifyResult:
     """What a verification compared: ``digests`` of every kind, over ``steps``, up to ``icount``."""
 

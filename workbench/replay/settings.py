@@ -6,18 +6,19 @@ A branch with such a change goes on with the parent's inputs from there on, but 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from machine.config import MachineConfig
 from machine.inputs import Input
+from machine.values import valueclass
 from workbench.errors import CommandError
 
 _MAX_QUANTUM: Final = 1 << 40
 _MAX_SEED: Final = 1 << 63
 
 
-@dataclass(frozen=True, slots=True)
+@valueclass(frozen=True, slots=True)
 class Setting:
     """One line of the table.
 

@@ -14,7 +14,6 @@ guest writes between two checkpoints, and the host's memory is touched for the f
 from __future__ import annotations
 
 import mmap
-import queue
 import threading
 import time
 from collections import deque
@@ -83,7 +82,8 @@ class TraceLog:
         self._budget_bytes = budget_bytes
         self._max_checkpoints = max_checkpoints
         self._items: deque[_Item] = deque()
-        self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: go on; False: no more will come
+        self._bell = threading.Event()
+        self._closing = False
         self._room = threading.Semaphore(_MAX_WAITING)
         self._error: Exception | None = None
         #: the hash of an image in the trace, and the image that pages are kept as the difference from;
@@ -91,8 +91,8 @@ class TraceLog:
         self.loaded: tuple[bytes, LoadedImage] | None = None
         #: over RAM; belongs to the writer's thread
         self.fold = fold
-        self._buffers: queue.LifoQueue[memoryview] = queue.LifoQueue()
-        self._unused = _buffers()
+        self._buffers = deque(_buffers())  # those that are free, the one used last in front
+        self._free = threading.Semaphore(len(self._buffers))
         self._changed: list[tuple[int, bytes]] = []
         self._kept: list[tuple[int, int]] = []
         self._places: list[int] = []
@@ -215,7 +215,8 @@ class TraceLog:
         raise KeyError(digest.hex())
 
     def _stop(self) -> None:
-        self._bell.put(False)
+        self._closing = True
+        self._ring()
         self._thread.join()
 
     def _check(self) -> None:
@@ -234,7 +235,7 @@ class TraceLog:
             self._check()
 
     def _ring(self) -> None:
-        self._bell.put(True)
+        self._bell.set()
 
     def _hand_over(
         self, pages: Iterable[int], copy: CopyPages, take: Callable[[list[int], memoryview], None]
@@ -249,21 +250,22 @@ class TraceLog:
 
     def _buffer(self) -> memoryview:
         """Return a buffer that nobody uses; waits for one if all are on their way."""
-        if self._buffers.empty() and self._unused:
-            return self._unused.pop()
-        while True:
-            try:
-                return self._buffers.get(timeout=0.5)
-            except queue.Empty:
-                self._check()
+        while not self._free.acquire(timeout=0.5):
+            self._check()
+        return self._buffers.popleft()
+
+    def _give_back(self, buffer: memoryview) -> None:
+        self._buffers.appendleft(buffer)
+        self._free.release()
 
     # in the writer's thread
 
     def _work(self) -> None:
-        go_on = True
-        while go_on:
-            with suppress(queue.Empty):
-                go_on = self._bell.get(timeout=_LOOK_S)
+        closing = False
+        while not closing:
+            self._bell.wait(_LOOK_S)
+            self._bell.clear()
+            closing = self._closing  # nothing is left behind what has been asked for then
             while self._items:
                 self._do(*self._items.popleft())
                 self._do(self._writer.tick, ())
@@ -293,11 +295,11 @@ class TraceLog:
             self._writer.add_pages(taken.names, buffer, taken.at, based)
             self._changed += zip((pages[at] for at in taken.at), taken.names, strict=True)
         finally:
-            self._buffers.put(buffer)
+            self._give_back(buffer)
 
     def _fold_in(self, pages: list[int], buffer: memoryview) -> None:
         self.fold.take_copies(pages, buffer)
-        self._buffers.put(buffer)
+        self._give_back(buffer)
 
     def _checkpoint(self, icount: int, vtime_ns: int, state: dict[str, Any], next_input: int) -> None:
         try:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from machine.tcg.ramfold import page_names
-from traces.blobs import BlobPacker
+from traces.blobs import BlobPacker, blob_hash
 from traces.reader import TraceReader
 from traces.schema import FORMAT
 from traces.writer import TraceWriter
 from workbench.replay import imagecache
-from workbench.replay.imagecache import begin_with, cache_path, load, save
+from workbench.replay.imagecache import begin_with, cache_path, load, save, tree_hash
 
 IMAGE = b"".join(n.to_bytes(4, "little") * 8 for n in range(1 << 16)) + b"a tail"
 RANDOM = random.Random(1).randbytes(5000)
@@ -51,6 +51,13 @@ def recorded(trace: Path, *images: bytes) -> list[bytes]:
         reader.verify()
         assert [row.size for row in reader.images()] == [len(data) for data in images]
         return [reader.image(f"role{n}") or b"" for n in range(len(images))]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 65 * 4096 + 17, 130 * 4096])
+def test_the_tree_hash_is_over_the_names_of_pages_what_is_left_and_the_length(size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    text = page_names(data) + data[size - size % 4096 :] + size.to_bytes(8, "little")
+    assert tree_hash(data) == tree_hash(data, page_names(data)) == blob_hash(text)
 
 
 def test_images_are_packed_once(cache: Path, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
