@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, field
+from dataclasses import asdict, field, fields
 from typing import Any
 
 from machine.values import valueclass
@@ -99,3 +99,8 @@ class Images:
     initrd: bytes = b""
     bios: bytes = b""
     dtb: bytes = b""
+
+    def by_role(self) -> dict[str, bytes]:
+        """Return those that there are, by the fields' names."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {role: data for role, data in found.items() if data}

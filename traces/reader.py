@@ -116,8 +116,22 @@ class TraceReader:
     def _image(self, name: bytes) -> bytes:
         """Return an image by its hash; those that were asked for stay, as the machine needs them too."""
         if name not in self._images:
-            self._images[name] = self._unpacked([name])[name]
+            self._images[name] = self._large(name)
         return self._images[name]
+
+    def _large(self, name: bytes) -> bytes:
+        """Return a blob of many megabytes: it is read into one place, where a query copies it twice."""
+        where = str(self.path)
+        row = self._one("SELECT rowid, codec, size FROM blobs WHERE hash = ?", (name,))
+        if row is None:
+            raise self._missing(name)
+        with (
+            files.sqlite_errors(self.path),
+            self._lock,
+            self._db.blobopen("blobs", "data", row[0], readonly=True) as blob,
+        ):
+            stored = blob.read()
+        return blobs.check(blobs.unpack(row[1], stored, row[2], where), name, where)
 
     def blob(self, name: bytes) -> bytes:
         """Return a blob's contents, held against its hash. Raises TraceError if missing or damaged."""
@@ -144,8 +158,11 @@ class TraceReader:
                 out[name] = blobs.check(blobs.unpack(codec, stored, size, where), name, where)
         for name in names:
             if name not in out:
-                raise TraceError(f"{where}: damaged: blob {name.hex()[:16]}… is missing")
+                raise self._missing(name)
         return out
+
+    def _missing(self, name: bytes) -> TraceError:
+        return TraceError(f"{self.path}: damaged: blob {name.hex()[:16]}… is missing")
 
     def inputs(self, from_id: int = 0, count: int | None = None) -> Iterator[InputRow]:
         """Yield inputs in order, from an id on, at most ``count``; each is held against its checksum."""

@@ -24,6 +24,11 @@ class LoadedImage:
         #: those of RAM that it fills
         self.pages = range(first_page, first_page + len(data) // PAGE_SIZE)
 
+    def page(self, index: int) -> bytes:
+        """Return what a page of ``pages`` holds as it was loaded."""
+        at = (index - self.pages.start) * PAGE_SIZE
+        return self._data[at : at + PAGE_SIZE]
+
     def subtract(self, pages: Sequence[int], at: Sequence[int], copies: memoryview) -> list[int | None]:
         """Make copies of pages into what differs from the image (XOR), where that is mostly zeros.
 

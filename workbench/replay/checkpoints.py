@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from machine.values import valueclass
@@ -167,7 +167,7 @@ class CheckpointTree:
         budget_bytes: most that pages of nodes in memory may take.
     """
 
-    def __init__(self, initial: dict[int, bytes], root: MemoryNode, budget_bytes: int = 512 << 20) -> None:
+    def __init__(self, initial: Mapping[int, bytes], root: MemoryNode, budget_bytes: int = 512 << 20) -> None:
         self._initial = initial
         self.root = root
         self._budget = budget_bytes // PAGE_BYTES

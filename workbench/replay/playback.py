@@ -7,7 +7,7 @@ first arrival there, before the inputs and deadlines of that position, and nothi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from machine.config import SEMANTICS, Images, MachineConfig
@@ -26,6 +26,7 @@ from .gates import ReplayGate
 from .interventions import apply_write
 from .packed import Clusters, packed_clusters
 from .parts import PAGE_BYTES, BoardFactory, BoardLike, BoardStop, build_board, open_drives, reason_name
+from .resetpages import ResetPages
 
 #: Budgets of a twin: for pages of checkpoints in memory, in bytes, and of the trace, in pages.
 _TWINS_TREE: Final = (64 << 20,)
@@ -76,13 +77,13 @@ class Playback:
         )
         self.board.reset()
         dirty = self.board.engine.dirty_pages()
-        initial: dict[int, bytes] = (
-            {i: bytes(self.board.ram_page(i)) for i in dirty} if like is None else like._initial
+        #: RAM after reset
+        self._initial: Mapping[int, bytes] = (
+            ResetPages(self._images, dirty, self.board.engine.ram) if like is None else like._initial
         )
         self._digests = {row.icount: row for row in trace.digests() if row.icount <= self.end}
         self._stops = sorted(self._digests)
         self._root = MemoryNode(0, self.gate.next_id, None, frozenset(), self.board.save_state(), {})
-        self._initial: dict[int, bytes] = initial
         self.tree = self._new_tree()
         self._blobs = BlobCache(trace, *(_TWINS_PAGES if self._twin else ()))
         self.tree.add_file(self._blobs, set(self._digests))
@@ -91,7 +92,7 @@ class Playback:
         self._rolling: set[int] | None = set()
         #: over RAM, as of the last ``whole``
         self.fold = RamFold(self.board.engine.ram_pages)
-        self._stale: set[int] = set(initial)
+        self._stale: set[int] = set(self._initial)
         self._kept: dict[bytes, bytes] = {} if like is None else like._kept
         #: positions whose rolling digests are not compared: their rows are suspected themselves
         self.excused: set[int] = set()

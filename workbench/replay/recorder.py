@@ -6,14 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
-from machine.tcg.pagediff import LoadedImage, find_image
+from machine.tcg.pagediff import LoadedImage
 from machine.tcg.ramfold import RamFold, page_names
 from machine.values import valueclass
 from traces.writer import TraceWriter
@@ -24,6 +23,7 @@ from .gates import ConsoleSource, RecordGate
 from .imagecache import begin_with
 from .interventions import Origin, apply_write
 from .parts import BoardFactory, BoardStop, build_board, open_drives, reason_name
+from .resetpages import loaded_images
 from .settings import fitted
 from .tracelog import TraceLog
 from .watch import ConsoleWatch, compile_pattern
@@ -399,8 +399,8 @@ class Recorder:
         fold = RamFold(board.engine.ram_pages)
         log = TraceLog(writer, fold, limits.budget_bytes, limits.max_checkpoints)
         self._log = log
-        loaded = {role: find_image(data, pages, board.engine.ram) for role, data in self._roles().items()}
-        filled = {page for image in loaded.values() if image is not None for page in image.pages}
+        loaded = loaded_images(self._images, pages, board.engine.ram)
+        filled = {page for image in loaded.values() for page in image.pages}
         log.head(lambda writer: self._write_head(writer, log, loaded))
         log.after_reset([page for page in pages if page not in filled], board.engine.copy_pages)
         for icount, vtime_ns, given, asked in self._early:
@@ -427,14 +427,7 @@ class Recorder:
         log.set_meta("start_icount", board.icount)
         self._checkpoint(log)
 
-    def _roles(self) -> dict[str, bytes]:
-        """Return the images by role."""
-        images = {field.name: getattr(self._images, field.name) for field in fields(self._images)}
-        return {role: data for role, data in images.items() if data}
-
-    def _write_head(
-        self, writer: TraceWriter, log: TraceLog, loaded: Mapping[str, LoadedImage | None]
-    ) -> None:
+    def _write_head(self, writer: TraceWriter, log: TraceLog, loaded: Mapping[str, LoadedImage]) -> None:
         from machine.drives import drive_name
         from workbench import __version__
 
@@ -448,11 +441,10 @@ class Recorder:
             "title": self._title,
             "rolling_steps": self._limits.rolling_steps,
         }
-        images = self._roles()
+        images = self._images.by_role()
         names = {role: page_names(data) for role, data in images.items()}
         for role, image in loaded.items():
-            if image is not None:
-                log.fold.take_names(image.pages.start, names[role])
+            log.fold.take_names(image.pages.start, names[role])
         packed = begin_with(writer, images, names)
         for key, value in head.items():
             writer.set_meta(key, value)
@@ -460,9 +452,8 @@ class Recorder:
             writer.set_config(name, value)
         for role, blob in packed.items():
             writer.add_packed_image(role, role, blob, self._paths.get(role, ""))
-        kernel = loaded.get("kernel")
-        if kernel is not None:
-            log.loaded = packed["kernel"].name, kernel
+        if "kernel" in loaded:
+            log.loaded = packed["kernel"].name, loaded["kernel"]
         for index, drive in enumerate(self._config.drives):
             writer.add_image_hash(
                 drive_name(drive, index), "drive", bytes.fromhex(drive.hash), drive.size_bytes, drive.file

@@ -81,3 +81,8 @@ def test_an_image_of_which_a_byte_in_ram_differs_is_not_found() -> None:
         assert find_image(IMAGE, range(32, 43), memoryview(ram), align=PAGE) is None
     cut = bytearray(32 * PAGE) + IMAGE[:-1]
     assert find_image(IMAGE, [32], memoryview(cut), align=PAGE) is None
+
+
+def test_a_page_of_an_image_is_as_it_was_loaded() -> None:
+    image = LoadedImage(IMAGE, 100)
+    assert [image.page(page) for page in image.pages] == [image_page(n) for n in range(10)]
