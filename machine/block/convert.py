@@ -55,6 +55,8 @@ async def convert(
     copy_bitmaps: bool = False,
     skip_broken_bitmaps: bool = False,
     offload: bool = False,
+    cache: str = "unsafe",
+    source_cache: str = "writeback",
 ) -> None:
     """Copy one image, or several one behind the other, into a new one.
 
@@ -69,6 +71,7 @@ async def convert(
         copy_bitmaps: the persistent bitmaps of the (single) source go along, all that are whole.
         skip_broken_bitmaps: leave out those that are not, instead of failing.
         offload: let the host copy data where it can, without looking for zeroes in them.
+        cache, source_cache: of target and source, one of ``tools.CACHE_MODES``.
     """
     if offload and (compress or salvage is not None or sparse_bytes is not None):
         raise OptionError(
@@ -76,7 +79,10 @@ async def convert(
         )
     if not 1 <= coroutines <= MAX_COROUTINES:
         raise OptionError(f"{coroutines} coroutines: expected 1 to {MAX_COROUTINES}")
-    nodes = [await tools.open_image(graph, s, source_format, force_share=force_share) for s in sources]
+    nodes = [
+        await tools.open_image(graph, s, source_format, force_share=force_share, cache=source_cache)
+        for s in sources
+    ]
     if snapshot is not None:
         if len(nodes) != 1:
             raise OptionError("a snapshot can be converted from a single qcow2 image only")
@@ -94,7 +100,7 @@ async def convert(
             options=options,
         )
     out = await tools.open_image(
-        graph, target, target_format, writable=True, flush=False, discard="unmap",
+        graph, target, target_format, writable=True, cache=cache, discard="unmap",
     )  # fmt: skip
     if out.size_bytes < total:
         raise BlockError(errno.ENOSPC, f"'{target}' has {out.size_bytes} bytes, the source {total}")

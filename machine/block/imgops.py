@@ -43,7 +43,7 @@ async def dd(
     start = min(skip * block, node.size_bytes)
     size = node.size_bytes - start if count is None else min(count * block, node.size_bytes - start)
     await tools.create(graph, target, target_format, size)
-    out = await tools.open_image(graph, target, target_format, writable=True, flush=False)
+    out = await tools.open_image(graph, target, target_format, writable=True, cache="unsafe")
     step = max(block, 1 << 20) // block * block
     for at in range(0, size, step):
         await out.pwrite(at, await node.read(start + at, min(step, size - at)))

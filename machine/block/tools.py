@@ -19,10 +19,10 @@ from machine.block.flags import Perm
 from machine.block.graph import Graph
 from machine.block.jobs.chain import change_backing_file, copy_range
 from machine.block.node import Node, is_allocated_above, status_above
-from machine.block.options import parse_bool, parse_keyvals, parse_size, resolve_backing
+from machine.block.options import parse_keyvals, parse_size, resolve_backing
 from machine.block.qcow2 import check as qcow2_check
 from machine.block.qcow2 import layout, snapshots
-from machine.block.qcow2.create import CreateOptions
+from machine.block.qcow2.create import RAW_OPTIONS, CreateOptions, create_options
 from machine.block.qcow2.create import create as create_qcow2
 from machine.block.qcow2.node import Qcow2Node
 
@@ -30,14 +30,29 @@ STEP = 2 << 20
 Progress = Callable[[int, int], None]
 
 
+#: What qemu-img's cache modes mean here; in all but ``unsafe`` the data are on the disk when the command ends.
+CACHE_MODES: dict[str, dict[str, bool]] = {
+    "none": {"direct": True},
+    "directsync": {"direct": True},
+    "writethrough": {},
+    "writeback": {},
+    "unsafe": {"no-flush": True},
+}
+
+
 def _spec(
-    name: str, fmt: str | None, *, image_opts: bool = False, force_share: bool = False, flush: bool = True
+    name: str,
+    fmt: str | None,
+    *,
+    image_opts: bool = False,
+    force_share: bool = False,
+    cache: str = "writeback",
 ) -> Any:
     extra: dict[str, Any] = {}
     if force_share:
         extra["force-share"] = True
-    if not flush:
-        extra["cache"] = {"no-flush": True}
+    if CACHE_MODES[cache]:
+        extra["cache"] = CACHE_MODES[cache]
     if image_opts:
         return {**parse_keyvals(name), **extra}
     return (name, fmt, extra)
@@ -51,7 +66,7 @@ async def open_image(
     writable: bool = False,
     image_opts: bool = False,
     force_share: bool = False,
-    flush: bool = True,
+    cache: str = "writeback",
     **options: Any,
 ) -> Node:
     """Open an image as a tool does.
@@ -60,9 +75,9 @@ async def open_image(
         name: a file name, json: name or URI; with ``image_opts``, key=value options.
         fmt: format, probed if None.
         force_share: open beside a writer; what is read may be torn.
-        flush: False lets the tool skip host flushes (targets that are worthless until complete).
+        cache: one of ``CACHE_MODES``; ``unsafe`` skips host flushes (targets that are worthless until complete).
     """
-    spec = _spec(name, fmt, image_opts=image_opts, force_share=force_share, flush=flush)
+    spec = _spec(name, fmt, image_opts=image_opts, force_share=force_share, cache=cache)
     if isinstance(spec, dict):
         node = await graph.open({**spec, **options}, driver=fmt, read_only=not writable)
     else:
@@ -71,25 +86,6 @@ async def open_image(
     if writable:
         await graph.backend(node, name=f"tool on {name}")  # takes the file's locks
     return node
-
-
-def create_options(pairs: dict[str, Any], size: int) -> CreateOptions:
-    """Return creation options from qemu-img's ``-o`` names. Raises OptionError for unknown ones."""
-    result = CreateOptions(size=size)
-    for key, value in pairs.items():
-        if key in ("cluster_size", "refcount_bits"):
-            setattr(result, key, parse_size(value))
-        elif key in ("lazy_refcounts", "data_file_raw", "extended_l2"):
-            setattr(result, key, parse_bool(value, key))
-        elif key in ("compat", "backing_file", "preallocation", "data_file", "compression_type"):
-            setattr(result, key, str(value))
-        elif key in ("backing_fmt", "backing_format"):
-            result.backing_format = str(value)
-        elif key == "size":
-            result.size = parse_size(value)
-        else:
-            raise OptionError(f"unknown creation option '{key}'")
-    return result
 
 
 async def create(
@@ -131,7 +127,18 @@ async def create(
     if fmt == "raw":
         if wanted.backing_file is not None:
             raise OptionError("raw images have no backing file")
-        create_file(filename, wanted.size)
+        foreign = ", ".join(key for key in pairs if key not in RAW_OPTIONS)
+        if foreign:
+            raise OptionError(f"raw images have no option {foreign}: expected {', '.join(RAW_OPTIONS)}")
+        create_file(filename)
+        raw = await graph.open({"driver": "file", "filename": filename})
+        try:
+            await raw.truncate(wanted.size, wanted.preallocation)
+        except BlockError:
+            Path(filename).unlink(missing_ok=True)
+            raise
+        finally:
+            await graph.close_node(raw)
         return wanted
     if fmt != "qcow2":
         raise OptionError(f"can't create format '{fmt}': expected raw or qcow2")
@@ -165,7 +172,7 @@ async def open_beside(graph: Graph, name: str, fmt: str | None = None, **options
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
         place = str(Path(folder, "overlay.qcow2"))
         await create(graph, place, "qcow2", backing=below, backing_format=fmt)
-        return await open_image(graph, place, "qcow2", writable=True, flush=False, **options)
+        return await open_image(graph, place, "qcow2", writable=True, cache="unsafe", **options)
 
 
 def _disk_size(node: Node) -> int:
@@ -264,12 +271,18 @@ async def info(
 
 
 async def check(
-    graph: Graph, name: str, fmt: str | None = None, *, repair: str = ""
+    graph: Graph,
+    name: str,
+    fmt: str | None = None,
+    *,
+    repair: str = "",
+    force_share: bool = False,
+    cache: str | None = None,
 ) -> qcow2_check.CheckResult:
     """Check an image.
 
     Args:
-        repair: empty, ``leaks`` or ``all``.
+        repair: empty, ``leaks`` or ``all``. force_share, cache: as for ``open_image``.
 
     Raises:
         UnsupportedError: the format has no check.
@@ -289,14 +302,22 @@ async def check(
     await graph.close_node(probe)
     if driver != "qcow2":
         raise UnsupportedError(f"'{name}': format {driver} has no check")
-    spec["file"] = {"driver": "file", "filename": name}
+    spec["file"] = {"driver": "file", "filename": name, "cache": CACHE_MODES[cache or "writeback"]}
+    if force_share and not repair:
+        spec["force-share"] = True
     node = await graph.open(spec)
     assert isinstance(node, Qcow2Node)
     return await qcow2_check.check(node, fix_leaks=bool(repair), fix_errors=repair == "all")
 
 
-async def map_image(graph: Graph, name: str, fmt: str | None = None, **how: Any) -> list[dict[str, Any]]:
-    """Return qemu-img's ``map --output=json``: runs with start, length, depth, present, zero, data, offset."""
+async def map_image(
+    graph: Graph, name: str, fmt: str | None = None, *, start: int = 0, length: int | None = None, **how: Any
+) -> list[dict[str, Any]]:
+    """Return what qemu-img's ``map`` tells: runs with start, length, depth, present, zero, data, offset, filename.
+
+    Args:
+        start, length: bytes of the disk to map; all by default. how: as for ``open_image``.
+    """
     node = await open_image(graph, name, fmt, **how)
     layers: list[Node] = []
     here: Node | None = node
@@ -305,20 +326,26 @@ async def map_image(graph: Graph, name: str, fmt: str | None = None, **how: Any)
             layers.append(here)
         here = here.below
     runs: list[dict[str, Any]] = []
-    offset = 0
-    while offset < node.size_bytes:
-        status, layer = await status_above(node, None, offset, node.size_bytes - offset)
+    offset = start
+    end = node.size_bytes if length is None else min(node.size_bytes, start + length)
+    while offset < end:
+        status, layer = await status_above(node, None, offset, end - offset)
         depth = layers.index(layer) if layer in layers else len(layers) - 1
+        ended = (
+            offset >= layers[depth].size_bytes
+        )  # zeroes that the longer layer above shows, and does not hold
+        depth -= ended
         run: dict[str, Any] = {
             "start": offset,
             "length": status.length,
             "depth": depth,
-            "present": bool(status.flags & F.ST_ALLOCATED),
+            "present": bool(status.flags & F.ST_ALLOCATED) and not ended,
             "zero": bool(status.flags & F.ST_ZERO),
             "data": bool(status.flags & F.ST_DATA),
         }
         if status.flags & F.ST_OFFSET:
             run["offset"] = status.offset
+            run["filename"] = (status.node or layers[depth]).filename
         if runs and _continues(runs[-1], run):
             runs[-1]["length"] += run["length"]
         else:
@@ -336,13 +363,16 @@ def _continues(last: dict[str, Any], run: dict[str, Any]) -> bool:
 
 @dataclass(slots=True)
 class Comparison:
-    """``offset`` is where the images differ first, or None; the rest matters to strict callers only."""
+    """``offset`` is where the images differ first, or None; a ``strict`` comparison stops at another size, too."""
 
     offset: int | None
     sizes_differ: bool
     allocation_differs: bool = False
+    strict: bool = False
 
     def __str__(self) -> str:
+        if self.strict and self.sizes_differ:
+            return "Strict mode: Image size mismatch!"
         if self.allocation_differs:
             return f"Strict mode: Offset {self.offset} block status mismatch!"
         return (
@@ -363,7 +393,7 @@ async def compare(
     """
     sizes = sorted((first.size_bytes, second.size_bytes))
     if strict and sizes[0] != sizes[1]:
-        return Comparison(sizes[0], True)
+        return Comparison(sizes[0], True, strict=True)
     offset, total = 0, sizes[1]
     while offset < total:
         length = min(STEP, (sizes[0] if offset < sizes[0] else total) - offset)
@@ -387,7 +417,7 @@ async def compare(
             ]
             if parts[0] != parts[1]:
                 at = next(i for i, (a, b) in enumerate(zip(*parts, strict=True)) if a != b)
-                return Comparison(offset + at, sizes[0] != sizes[1])
+                return Comparison(offset + at, sizes[0] != sizes[1] and offset >= sizes[0])
         offset += length
         if progress is not None:
             progress(offset, total)
@@ -395,14 +425,22 @@ async def compare(
 
 
 async def snapshot(
-    graph: Graph, name: str, fmt: str | None, action: str, tag: str = "", *, sec: int = 0, nsec: int = 0
+    graph: Graph,
+    name: str,
+    fmt: str | None,
+    action: str,
+    tag: str = "",
+    *,
+    sec: int = 0,
+    nsec: int = 0,
+    force_share: bool = False,
 ) -> list[dict[str, Any]]:
     """List, create, apply or delete an internal snapshot.
 
     Args:
         action: list, create, apply or delete. sec, nsec: the date of a new one, as the caller's clock says.
     """
-    node = await open_image(graph, name, fmt, writable=action != "list")
+    node = await open_image(graph, name, fmt, writable=action != "list", force_share=force_share)
     if not isinstance(node, Qcow2Node):
         raise UnsupportedError(f"'{name}': format {node.driver} has no snapshots")
     if action == "create":
@@ -435,24 +473,35 @@ async def resize(
 
 
 async def rebase(
-    graph: Graph, name: str, fmt: str | None, new: str | None, new_fmt: str | None, *, unsafe: bool = False
-) -> None:
-    """Give an overlay another backing file. Safe mode first copies what differs into the overlay."""
+    graph: Graph, name: str, fmt: str | None, new: str | None, new_fmt: str | None, *, unsafe: bool = False,
+    force_share: bool = False, cache: str = "writeback", source_cache: str = "writeback",
+    progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Give an overlay another backing file. Safe mode first copies what differs into the overlay.
+
+    Args:
+        force_share: open the overlay beside a program that uses it. cache, source_cache: of ``CACHE_MODES``, for the
+            overlay and for the new backing file.
+    """
     options: dict[str, Any] = {"backing": None} if unsafe else {}
-    node = await open_image(graph, name, fmt, writable=True, **options)
+    node = await open_image(graph, name, fmt, writable=True, force_share=force_share, cache=cache, **options)
     if not isinstance(node, Qcow2Node):
         raise UnsupportedError(f"'{name}': format {node.driver} has no backing file")
     if not unsafe:
         below = (
-            await open_image(graph, resolve_backing(name, new), new_fmt, force_share=True) if new else None
+            await open_image(graph, resolve_backing(name, new), new_fmt, force_share=True, cache=source_cache)
+            if new
+            else None
         )
-        await _copy_differences(node, node.backing, below)
+        await _copy_differences(node, node.backing, below, progress)
         if below is not None:
             await graph.close_node(below)
     await change_backing_file(node, new, new_fmt)
 
 
-async def _copy_differences(node: Node, old: Node | None, new: Node | None) -> None:
+async def _copy_differences(
+    node: Node, old: Node | None, new: Node | None, progress: Progress | None
+) -> None:
     step = max(node.cluster_bytes(), 65536)
     for start in range(0, node.size_bytes, step):
         length = min(step, node.size_bytes - start)
@@ -470,6 +519,8 @@ async def _copy_differences(node: Node, old: Node | None, new: Node | None) -> N
                     else:
                         await node.pwrite(offset, was)
             offset += status.length
+        if progress is not None:
+            progress(offset, node.size_bytes)
 
 
 async def _content(node: Node | None, offset: int, length: int) -> bytes:
@@ -491,16 +542,16 @@ def _image_below(node: Node, name: str) -> Node:
 
 async def commit(
     graph: Graph, name: str, fmt: str | None = None, *, base_name: str | None = None, keep: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | None = None, cache: str = "writeback",
 ) -> None:  # fmt: skip
     """Write an overlay's data into its backing file, then empty the overlay.
 
     Args:
         base_name: commit to this image of the chain, with what lies between. The overlay keeps its data then; the
             images between show something else afterwards than before.
-        keep: don't empty the overlay.
+        keep: don't empty the overlay. cache: of the overlay, one of ``CACHE_MODES``.
     """
-    node = await open_image(graph, name, fmt, writable=True)
+    node = await open_image(graph, name, fmt, writable=True, cache=cache)
     base = node.backing if base_name is None else _image_below(node, base_name)
     if base is None:
         raise BlockError(errno.EINVAL, f"'{name}' has no backing file to commit to")

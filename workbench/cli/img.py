@@ -24,6 +24,11 @@ QUIET = click.option("-q", "quiet", is_flag=True, help="Print nothing but errors
 PROGRESS = click.option("-p", "progress", is_flag=True, help="Show progress on a terminal.")
 
 
+_CACHES = click.Choice(["none", "directsync", "writethrough", "writeback", "unsafe"])
+CACHE = click.option("-t", "cache", type=_CACHES, help="How the host caches what is written.")
+SOURCE_CACHE = click.option("-T", "source_cache", type=_CACHES, help="How the host caches what is read.")
+
+
 def run_on_graph(work: Callable[[Graph], Coroutine[Any, Any, Any]]) -> Any:
     """Do the work on a graph of its own and close everything."""
     from machine.block.graph import Graph
@@ -47,7 +52,7 @@ def pairs_of(options: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for text in options for key, value in parse_keyvals(text).items()}
 
 
-def _shower(wanted: bool) -> Callable[[int, int], None] | None:
+def shower(wanted: bool) -> Callable[[int, int], None] | None:
     from workbench import output
 
     show = output.progress_printer() if wanted else None
@@ -70,17 +75,23 @@ def img() -> None:
     "-o", "options", multiple=True, metavar="K=V,…", help="cluster_size, compat, refcount_bits and so on."
 )
 @QUIET
-@click.argument("filename")
+@click.argument("filename", required=False)
 @click.argument("size", required=False)
 def create(
     fmt: str, backing: str | None, backing_fmt: str | None, unsafe: bool, options: tuple[str, ...], quiet: bool,
-    filename: str, size: str | None,
+    filename: str | None, size: str | None,
 ) -> None:  # fmt: skip
-    """Make a new image of SIZE bytes (with suffixes k, M, G, T)."""
+    """Make a new image of SIZE bytes (with suffixes k, M, G, T). ``-o help`` lists the options of a format."""
     from machine.block import tools
     from machine.block.options import parse_size
     from workbench import output
+    from workbench.cli import imgtext
 
+    if "help" in options or "?" in options:
+        output.emit(output.Text(imgtext.options_text(fmt)))
+        return
+    if filename is None:
+        raise click.UsageError("the FILENAME of the image is missing")
     wanted = None if size is None else parse_size(size)
     made = run_on_graph(
         lambda graph: tools.create(
@@ -89,7 +100,7 @@ def create(
         )
     )  # fmt: skip
     if not quiet:
-        output.emit(output.Text(f"Formatting '{filename}', fmt={fmt} size={made.size}"))
+        output.emit(output.Text(imgtext.formatting_text(filename, fmt, made, pairs_of(options))))
 
 
 @img.command()
@@ -112,6 +123,7 @@ def info(
     """Tell what an image is."""
     from machine.block import tools
     from workbench import output
+    from workbench.cli import imgtext
 
     found = run_on_graph(
         lambda graph: tools.info(
@@ -121,6 +133,9 @@ def info(
     fmt = json_if(fmt, output_as)
     if fmt == "json":
         output.emit(output.Text("", found if chain else found[0]), fmt)
+        return
+    if fmt == "text":
+        output.emit(output.Text("\n\n".join(imgtext.info_text(one) for one in found)))
         return
     for one in found:
         output.emit(output.Record(_flat(one)), fmt)
@@ -139,19 +154,27 @@ def _flat(info: dict[str, Any]) -> dict[str, Any]:
 @FORMAT
 @OUTPUT
 @QUIET
+@SHARE
+@SOURCE_CACHE
 @click.option("-r", "repair", type=click.Choice(["leaks", "all"]), help="Repair leaks, or everything.")
 @click.argument("filename")
 @format_options
 def check(
-    image_format: str | None, output_as: str | None, quiet: bool, repair: str | None, filename: str, fmt: Fmt
-) -> None:
+    image_format: str | None, output_as: str | None, quiet: bool, share: bool, source_cache: str | None,
+    repair: str | None, filename: str, fmt: Fmt,
+) -> None:  # fmt: skip
     """Check an image: exit status 0 clean, 1 the check failed, 2 corrupt, 3 leaks, 63 the format has no check."""
     from machine.block import tools
     from machine.block.errors import UnsupportedError
     from workbench import output
+    from workbench.cli import imgtext
 
     try:
-        result = run_on_graph(lambda graph: tools.check(graph, filename, image_format, repair=repair or ""))
+        result = run_on_graph(
+            lambda graph: tools.check(
+                graph, filename, image_format, repair=repair or "", force_share=share, cache=source_cache
+            )
+        )
     except UnsupportedError as error:
         output.note(str(error))
         raise click.exceptions.Exit(63) from None
@@ -164,9 +187,12 @@ def check(
     if not quiet:
         for line in result.messages:
             output.note(line)
-        if fmt == "text" and not (result.corruptions or result.leaks or result.check_errors):
-            output.emit(output.Text("No errors were found on the image."))
-        output.emit(output.Record({"filename": filename, "format": "qcow2", **record}), fmt)
+        if fmt == "text":
+            if result.leaks_fixed or result.corruptions_fixed:
+                output.emit(output.Text(imgtext.repaired_text(result)))
+            output.emit(output.Text(imgtext.check_text(result)))
+        else:
+            output.emit(output.Record({"filename": filename, "format": "qcow2", **record}), fmt)
     code = 1 if result.check_errors else 2 if result.corruptions else 3 if result.leaks else 0
     raise click.exceptions.Exit(code)
 
@@ -195,14 +221,16 @@ def check(
 @SHARE
 @QUIET
 @PROGRESS
+@CACHE
+@SOURCE_CACHE
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("target")
 def convert(
     source_format: str | None, target_format: str, compress: bool, sparse: str | None, no_create: bool,
     target_is_zero: bool, backing: str | None, backing_fmt: str | None, snapshot: str | None,
     options: tuple[str, ...], coroutines: int, out_of_order: bool, offload: bool, salvage: bool,
-    bitmaps: bool, skip_broken_bitmaps: bool, share: bool, quiet: bool, progress: bool, sources: tuple[str, ...],
-    target: str,
+    bitmaps: bool, skip_broken_bitmaps: bool, share: bool, quiet: bool, progress: bool, cache: str | None,
+    source_cache: str | None, sources: tuple[str, ...], target: str,
 ) -> None:  # fmt: skip
     """Copy images, one behind the other, into a new one."""
     from machine.block import convert as converting
@@ -216,9 +244,10 @@ def convert(
             sparse_bytes=None if sparse is None else parse_size(sparse),
             target_is_zero=target_is_zero, backing=backing, backing_format=backing_fmt,
             snapshot=snapshot and snapshot.removeprefix("snapshot.name="), force_share=share,
-            progress=_shower(progress and not quiet), coroutines=coroutines, out_of_order=out_of_order,
+            progress=shower(progress and not quiet), coroutines=coroutines, out_of_order=out_of_order,
             salvage=(lambda text: output.note(f"warning: {text}")) if salvage else None,
             copy_bitmaps=bitmaps, skip_broken_bitmaps=skip_broken_bitmaps, offload=offload,
+            cache=cache or "unsafe", source_cache=source_cache or "writeback",
         )
     )  # fmt: skip
 
@@ -227,15 +256,32 @@ def convert(
 @FORMAT
 @SHARE
 @OUTPUT
+@click.option("-s", "--start-offset", "start", default="0", metavar="SIZE", help="Where to begin.")
+@click.option("-l", "--max-length", "length", metavar="SIZE", help="How much of the disk to map.")
 @click.argument("filename")
 @format_options
-def map_(image_format: str | None, share: bool, output_as: str | None, filename: str, fmt: Fmt) -> None:
+def map_(
+    image_format: str | None, share: bool, output_as: str | None, start: str, length: str | None, filename: str,
+    fmt: Fmt,
+) -> None:  # fmt: skip
     """List what is allocated where."""
     from machine.block import tools
+    from machine.block.options import parse_size
     from workbench import output
+    from workbench.cli import imgtext
 
-    runs = run_on_graph(lambda graph: tools.map_image(graph, filename, image_format, force_share=share))
+    runs = run_on_graph(
+        lambda graph: tools.map_image(
+            graph, filename, image_format, force_share=share, start=parse_size(start),
+            length=None if length is None else parse_size(length),
+        )
+    )  # fmt: skip
     fmt = json_if(fmt, output_as)
+    if fmt == "text":
+        output.emit(output.Text(imgtext.map_text(filename, runs)))
+        return
+    for run in runs:
+        run.pop("filename", None)
     if fmt == "json":
         output.emit(output.Text("", runs), fmt)
         return
@@ -250,11 +296,12 @@ def map_(image_format: str | None, share: bool, output_as: str | None, filename:
 @SHARE
 @QUIET
 @PROGRESS
+@SOURCE_CACHE
 @click.argument("first")
 @click.argument("second")
 def compare(
     first_format: str | None, second_format: str | None, strict: bool, share: bool, quiet: bool, progress: bool,
-    first: str, second: str,
+    source_cache: str | None, first: str, second: str,
 ) -> None:  # fmt: skip
     """Compare two images: exit status 0 the same, 1 different, 2 not opened, 3 no block status, 4 not read."""
     from machine.block import tools
@@ -265,12 +312,11 @@ def compare(
 
     async def work(graph: Graph) -> tools.Comparison:
         nonlocal opened
-        left = await tools.open_image(graph, first, first_format, force_share=share)
-        right = await tools.open_image(graph, second, second_format, force_share=share)
+        how: dict[str, Any] = {"force_share": share, "cache": source_cache or "writeback"}
+        left = await tools.open_image(graph, first, first_format, **how)
+        right = await tools.open_image(graph, second, second_format, **how)
         opened = True
-        return await tools.compare(
-            graph, left, right, strict=strict, progress=_shower(progress and not quiet)
-        )
+        return await tools.compare(graph, left, right, strict=strict, progress=shower(progress and not quiet))
 
     try:
         result = run_on_graph(work)
@@ -279,13 +325,15 @@ def compare(
         raise click.exceptions.Exit(3 if isinstance(error, StatusError) else 4 if opened else 2) from None
     if not quiet:
         if result.sizes_differ and not strict:
-            output.note("Warning: Image size mismatch!")
+            output.emit(output.Text("Warning: Image size mismatch!"))
         output.emit(output.Text(str(result)))
     raise click.exceptions.Exit(0 if result.offset is None else 1)
 
 
 @img.command()
 @FORMAT
+@SHARE
+@QUIET
 @click.option("-l", "listing", is_flag=True, help="List (the default).")
 @click.option("-c", "make", metavar="NAME", help="Create.")
 @click.option("-a", "use", metavar="NAME", help="Apply: go back to it.")
@@ -294,6 +342,8 @@ def compare(
 @format_options
 def snapshot(
     image_format: str | None,
+    share: bool,
+    quiet: bool,
     listing: bool,
     make: str | None,
     use: str | None,
@@ -304,6 +354,7 @@ def snapshot(
     """List, create, apply or delete internal snapshots."""
     from machine.block import tools
     from workbench import output
+    from workbench.cli import imgtext
 
     chosen = [(a, t) for a, t in (("create", make), ("apply", use), ("delete", drop)) if t is not None]
     if len(chosen) + listing > 1:
@@ -311,14 +362,18 @@ def snapshot(
     action, tag = chosen[0] if chosen else ("list", "")
     sec, nsec = divmod(time.time_ns(), 1_000_000_000)
     rows = run_on_graph(
-        lambda graph: tools.snapshot(graph, filename, image_format, action, tag, sec=sec, nsec=nsec)
+        lambda graph: tools.snapshot(
+            graph, filename, image_format, action, tag, sec=sec, nsec=nsec, force_share=share
+        )
     )
-    if action == "list":
+    if action == "list" and fmt == "text":
+        output.emit(output.Text(imgtext.snapshots_text(rows)))
+    elif action == "list":
         columns = ("id", "name", "vm-state-size", "date-sec", "icount")
         output.emit(output.Table(columns, [[row.get(c) for c in columns] for row in rows]), fmt)
 
 
-@img.command()
+@img.command(context_settings={"ignore_unknown_options": True})
 @FORMAT
 @QUIET
 @click.option("--shrink", is_flag=True, help="Allow a smaller size: what lies behind it is lost.")
@@ -328,7 +383,7 @@ def snapshot(
 def resize(
     image_format: str | None, quiet: bool, shrink: bool, preallocation: str, filename: str, size: str
 ) -> None:
-    """Set the size, or change it by +SIZE or -SIZE (behind ``--``)."""
+    """Set the size, or change it by +SIZE or -SIZE."""
     from machine.block import tools
     from workbench import output
 
@@ -337,58 +392,3 @@ def resize(
     )
     if not quiet:
         output.emit(output.Text("Image resized."))
-
-
-@img.command()
-@FORMAT
-@click.option("-b", "backing", default="", metavar="FILE", help="The new backing file; empty for none.")
-@click.option("-F", "backing_fmt", metavar="FORMAT", help="Its format.")
-@click.option("-u", "unsafe", is_flag=True, help="Only rewrite the name: the data must fit already.")
-@click.argument("filename")
-def rebase(
-    image_format: str | None, backing: str, backing_fmt: str | None, unsafe: bool, filename: str
-) -> None:
-    """Give an overlay another backing file; what differs is copied into the overlay."""
-    from machine.block import tools
-
-    run_on_graph(
-        lambda graph: tools.rebase(graph, filename, image_format, backing or None, backing_fmt, unsafe=unsafe)
-    )
-
-
-@img.command()
-@FORMAT
-@QUIET
-@PROGRESS
-@click.option("-b", "base", metavar="FILE", help="Commit to this image of the backing chain; implies -d.")
-@click.option("-d", "keep", is_flag=True, help="Don't empty the overlay afterwards.")
-@click.argument("filename")
-def commit(
-    image_format: str | None, quiet: bool, progress: bool, base: str | None, keep: bool, filename: str
-) -> None:
-    """Write an overlay's data into its backing file."""
-    from machine.block import tools
-    from workbench import output
-
-    shown = _shower(progress and not quiet)
-    run_on_graph(
-        lambda graph: tools.commit(graph, filename, image_format, base_name=base, keep=keep, progress=shown)
-    )
-    if not quiet:
-        output.emit(output.Text("Image committed."))
-
-
-@img.command("hash")
-@FORMAT
-@SHARE
-@click.argument("filename")
-def hash_(image_format: str | None, share: bool, filename: str) -> None:
-    """Print the content root: the same for the same disk in any format."""
-    from machine.block import tools
-    from machine.block.content import content_root
-    from workbench import output
-
-    async def work(graph: Graph) -> str:
-        return await content_root(await tools.open_image(graph, filename, image_format, force_share=share))
-
-    output.emit(output.Text(run_on_graph(work)))

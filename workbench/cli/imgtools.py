@@ -1,4 +1,4 @@
-"""``workbench img measure|dd|bitmap|amend|bench``: the rest of qemu-img's commands. Thin pairs of the library."""
+"""``workbench img rebase|commit|hash|measure|dd|bitmap|amend|bench``: the rest of qemu-img, on the library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from workbench.cli.formats import Fmt, format_options
-from workbench.cli.img import FORMAT, OUTPUT, QUIET, SHARE, img, json_if, pairs_of, run_on_graph
+from workbench.cli.img import (
+    CACHE,
+    FORMAT,
+    OUTPUT,
+    PROGRESS,
+    QUIET,
+    SHARE,
+    SOURCE_CACHE,
+    img,
+    json_if,
+    pairs_of,
+    run_on_graph,
+    shower,
+)
 
 if TYPE_CHECKING:
     from machine.block.graph import Graph
@@ -39,6 +52,7 @@ def measure(
     from machine.block import convert, tools
     from machine.block import measure as measuring
     from machine.block.options import parse_size
+    from machine.block.qcow2.create import create_options
     from workbench import output
 
     if (size is None) == (filename is None):
@@ -52,7 +66,7 @@ def measure(
             node = await tools.open_image(graph, filename, image_format, force_share=share)
             if snapshot is not None:
                 await convert.show_snapshot(node, snapshot.removeprefix("snapshot.name="))
-        wanted = tools.create_options(pairs_of(options), parse_size(size) if size else 0)
+        wanted = create_options(pairs_of(options), parse_size(size) if size else 0)
         return await measuring.measure(target_format, wanted, node)
 
     found = run_on_graph(work)
@@ -199,3 +213,78 @@ def bench(
     )  # fmt: skip
     if not quiet:
         output.emit(output.Text(f"Run completed in {time.monotonic() - began:.3f} seconds."))
+
+
+@img.command()
+@FORMAT
+@SHARE
+@QUIET
+@PROGRESS
+@CACHE
+@SOURCE_CACHE
+@click.option("-b", "backing", default="", metavar="FILE", help="The new backing file; empty for none.")
+@click.option("-F", "backing_fmt", metavar="FORMAT", help="Its format.")
+@click.option("-u", "unsafe", is_flag=True, help="Only rewrite the name: the data must fit already.")
+@click.argument("filename")
+def rebase(
+    image_format: str | None, share: bool, quiet: bool, progress: bool, cache: str | None,
+    source_cache: str | None, backing: str, backing_fmt: str | None, unsafe: bool, filename: str,
+) -> None:  # fmt: skip
+    """Give an overlay another backing file; what differs is copied into the overlay."""
+    from machine.block import tools
+
+    run_on_graph(
+        lambda graph: tools.rebase(
+            graph, filename, image_format, backing or None, backing_fmt, unsafe=unsafe, force_share=share,
+            cache=cache or "writeback", source_cache=source_cache or "writeback",
+            progress=shower(progress and not quiet),
+        )
+    )  # fmt: skip
+
+
+@img.command()
+@FORMAT
+@QUIET
+@PROGRESS
+@CACHE
+@click.option("-b", "base", metavar="FILE", help="Commit to this image of the backing chain; implies -d.")
+@click.option("-d", "keep", is_flag=True, help="Don't empty the overlay afterwards.")
+@click.argument("filename")
+def commit(
+    image_format: str | None, quiet: bool, progress: bool, cache: str | None, base: str | None, keep: bool,
+    filename: str,
+) -> None:  # fmt: skip
+    """Write an overlay's data into its backing file."""
+    from machine.block import tools
+    from workbench import output
+
+    shown = shower(progress and not quiet)
+    run_on_graph(
+        lambda graph: tools.commit(
+            graph,
+            filename,
+            image_format,
+            base_name=base,
+            keep=keep,
+            progress=shown,
+            cache=cache or "writeback",
+        )
+    )
+    if not quiet:
+        output.emit(output.Text("Image committed."))
+
+
+@img.command("hash")
+@FORMAT
+@SHARE
+@click.argument("filename")
+def hash_(image_format: str | None, share: bool, filename: str) -> None:
+    """Print the content root: the same for the same disk in any format."""
+    from machine.block import tools
+    from machine.block.content import content_root
+    from workbench import output
+
+    async def work(graph: Graph) -> str:
+        return await content_root(await tools.open_image(graph, filename, image_format, force_share=share))
+
+    output.emit(output.Text(run_on_graph(work)))

@@ -65,6 +65,7 @@ class Checker:
             raise BlockError(errno.EFBIG, f"{node.filename}: too many clusters to check ({self.clusters})")
         self.counts = array("I", bytes(4 * self.clusters))
         self.rebuild = False
+        self.last_leak = -1
         self.copied: list[tuple[int, int, int]] = []
 
     def bad(self, text: str) -> None:
@@ -256,6 +257,7 @@ class Checker:
                     result.corruptions_fixed += 1
             elif leak:
                 result.leaks += 1
+                self.last_leak = low + i
             else:
                 result.corruptions += 1
         if changed and not self.rebuild:
@@ -353,7 +355,7 @@ async def _one_pass(node: Qcow2Image, fix_leaks: bool, fix_errors: bool) -> Chec
     await checker.copied_flags()
     counts = checker.counts
     last = next((i for i in range(len(counts) - 1, -1, -1) if counts[i]), -1)
-    checker.result.image_end_offset = (last + 1) << checker.bits
+    checker.result.image_end_offset = (max(last, checker.last_leak) + 1) << checker.bits
     return checker
 
 

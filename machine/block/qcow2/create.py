@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import errno
 from array import array
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from machine.block.errors import BlockError, OptionError
 from machine.block.flags import MAX_SIZE
 from machine.block.graph import Graph
 from machine.block.node import Node
+from machine.block.options import parse_bool, parse_size
 from machine.block.qcow2 import layout
 from machine.block.qcow2.layout import Header
 from machine.block.qcow2.node import Qcow2Node
 from machine.block.qcow2.refcount import encode_block
+
+
+def _size(text: str, name: str) -> int:
+    return parse_size(text)
+
+
+def _text(text: str, name: str) -> str:
+    return str(text)
 
 
 @dataclass(slots=True)
@@ -87,6 +98,37 @@ class CreateOptions:
             compression_type=int(self.compression_type == "zstd"),
             data_file=self.data_file,
         )
+
+
+#: qemu-img's names of the options: the field, how its text is read, and what it is.
+OPTIONS: dict[str, tuple[str, Callable[[str, str], Any], str]] = {
+    "size": ("size", _size, "virtual size"),
+    "compat": ("compat", _text, "0.10 (version 2) or 1.1 (version 3)"),
+    "cluster_size": ("cluster_size", _size, "a power of two from 512 to 2M"),
+    "refcount_bits": ("refcount_bits", _size, "1, 2, 4, 8, 16, 32 or 64"),
+    "backing_file": ("backing_file", _text, "the image below"),
+    "backing_fmt": ("backing_format", _text, "its format"),
+    "backing_format": ("backing_format", _text, "the same"),
+    "lazy_refcounts": ("lazy_refcounts", parse_bool, "on or off"),
+    "preallocation": ("preallocation", _text, "off, metadata, falloc or full"),
+    "data_file": ("data_file", _text, "a raw file for the guest's data"),
+    "data_file_raw": ("data_file_raw", parse_bool, "on: the data file is a raw image all the time"),
+    "extended_l2": ("extended_l2", parse_bool, "on: clusters have 32 parts"),
+    "compression_type": ("compression_type", _text, "zlib or zstd"),
+}
+#: Those that a raw image has.
+RAW_OPTIONS = ("size", "preallocation")
+
+
+def create_options(pairs: Mapping[str, Any], size: int) -> CreateOptions:
+    """Return creation options from qemu-img's ``-o`` names. Raises OptionError for unknown ones."""
+    result = CreateOptions(size=size)
+    for key, value in pairs.items():
+        if key not in OPTIONS:
+            raise OptionError(f"unknown creation option '{key}': expected {', '.join(OPTIONS)}")
+        name, parse, _ = OPTIONS[key]
+        setattr(result, name, parse(value, key))
+    return result
 
 
 async def create(graph: Graph, file: Node, options: CreateOptions, data_file: Node | None = None) -> None:
