@@ -15,7 +15,7 @@ import pytest
 
 from machine.config import Images, MachineConfig
 from traces.reader import TraceReader
-from workbench.bench.bare import switch_names
+from workbench.bench.switches import switch_names
 from workbench.guests import builtin
 from workbench.replay.recorder import Recorder, RecordLimits
 from workbench.replay.replayer import Replayer

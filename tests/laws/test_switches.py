@@ -10,8 +10,8 @@ import pytest
 from machine.config import Images, MachineConfig
 from machine.tcg.engine import Engine
 from traces.reader import TraceReader
-from workbench.bench.bare import switch_names
 from workbench.bench.kernels import kernel_path
+from workbench.bench.switches import switch_names
 from workbench.guests import builtin
 from workbench.replay.recorder import Recorder, RecordLimits
 from workbench.replay.replayer import Replayer

@@ -1,4 +1,4 @@
-"""The bare-metal kernels: each a fresh process, ours and QEMU's in turn; and what each switch is worth."""
+"""The bare-metal kernels: each a fresh process, ours and QEMU's in turn."""
 
 from __future__ import annotations
 
@@ -64,33 +64,3 @@ def net_ratios(figures: dict[str, Any], start: dict[str, Any] | None) -> dict[st
         )
         ratios[peer] = round(theirs / ours, 2) if theirs > 0 and ours > 0 else None
     return ratios
-
-
-def run_switches(
-    names: Sequence[str], switches: Sequence[str], rounds: int, progress: Callable[[str], None]
-) -> dict[str, Any]:
-    """Measure these kernels with each switch off in turn; return how many times longer that takes.
-
-    Raises:
-        BenchError: a run failed.
-    """
-    table: dict[str, Any] = {}
-    for name in names:
-        expect = f"kernel {name} ".encode()
-        command = (sys.executable, "-m", "workbench.bench.child", str(kernel_path(name)))
-        ways = [Contender("all on", command, expect)]
-        ways += [Contender(s, (*command, s), expect) for s in switches]
-        found = interleave(ways, rounds, _labelled(progress, name))
-        cpu = {k: f.summary()["cpu_s"] for k, f in found.items()}
-        table[name] = {"cpu_s": cpu["all on"], "off": {s: round(cpu[s] / cpu["all on"], 2) for s in switches}}
-    return {"benchmark": "switches", "kernels": table}
-
-
-def switch_names() -> list[str]:
-    """Return the translator's switches, in their order."""
-    from machine.tcg._core import ffi, lib
-
-    names: list[str] = []
-    while (name := lib.wb_switch_name(len(names))) != ffi.NULL:
-        names.append(ffi.string(name).decode())
-    return names

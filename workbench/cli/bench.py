@@ -14,8 +14,8 @@ from workbench.bench.kernels import KERNELS
 LINUX = ("boot", "shell")
 COSTS = ("smp4", "start-up", "compile")
 SHELL_ROUNDS = 3
-BENCHMARKS = ("all", "kernels", *LINUX, *COSTS, "timetravel", "queries", "repl", "storage", *KERNELS)
-_COLUMNS = ("wall_s", "cpu_s", "spread", "peak_mib", "mips", "rounds")
+OTHERS = ("native", *COSTS, *LINUX, "timetravel", "queries", "repl", "storage")
+BENCHMARKS = ("all", "kernels", "switches", *OTHERS, *KERNELS)
 
 
 @click.command()
@@ -23,7 +23,11 @@ _COLUMNS = ("wall_s", "cpu_s", "spread", "peak_mib", "mips", "rounds")
 @click.option(
     "--rounds", type=click.IntRange(1, 100), default=5, show_default=True, help="Interleaved rounds."
 )
-@click.option("--switches", is_flag=True, help="What each switch of the translator is worth, on the kernels.")
+@click.option(
+    "--switches",
+    is_flag=True,
+    help="What each switch of the translator is worth on a kernel; NAME `switches` is all of them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
     """Run benchmarks, with QEMU beside where it is installed.
@@ -37,16 +41,19 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
     from workbench import output
     from workbench.bench.limits import judge
     from workbench.bench.measure import BenchError
+    from workbench.bench.tables import tables
 
-    kernels = list(KERNELS) if name in ("all", "kernels") else [k for k in KERNELS if k == name]
-    others = [k for k in (*COSTS, *LINUX, "timetravel", "queries", "repl", "storage") if name in ("all", k)]
-    if switches and not kernels:
-        raise click.UsageError("--switches goes with kernels")
+    switches = switches or name == "switches"
+    whole = ("all", "kernels", "switches")
+    kernels = list(KERNELS) if name in whole else [k for k in KERNELS if k == name]
+    others = [k for k in OTHERS if name in ("all", k)]
+    if switches and kernels in ([], ["start"]):
+        raise click.UsageError("--switches goes with a kernel that works, or with `kernels`")
     results, rows = [], []
     for result in _measure(kernels, [] if switches else others, rounds, switches):
         results.append(result)
         rows += [] if "error" in result else judge(result)
-        for table in [] if as_json else _tables(result):
+        for table in [] if as_json else tables(result):
             output.emit(table)
     if as_json:
         output.emit(output.Record({"results": results, "wanted": rows}), "json")
@@ -60,11 +67,13 @@ def bench(name: str, rounds: int, switches: bool, as_json: bool) -> None:
 def _measure(kernels: list[str], others: list[str], rounds: int, switches: bool) -> Iterator[dict[str, Any]]:
     """Yield each result when it is there: all of them take minutes."""
     from workbench import output
-    from workbench.bench import bare, boot, costs, count, queries, storage, timetravel, waiting
+    from workbench.bench import bare, boot, costs, count, native, queries, storage, timetravel, waiting
+    from workbench.bench import switches as switched
     from workbench.bench.measure import BenchError
 
     if kernels and switches:
-        yield bare.run_switches(kernels, bare.switch_names(), rounds, output.note)
+        worked = [k for k in kernels if k != "start"]
+        yield switched.run(worked, switched.switch_names(), rounds, output.note)
     elif kernels:
         result = bare.run(kernels, rounds, output.note)
         counted = count.run(kernels, output.note)
@@ -74,6 +83,7 @@ def _measure(kernels: list[str], others: list[str], rounds: int, switches: bool)
     with tempfile.TemporaryDirectory(prefix="workbench-bench-") as folder:
         work = Path(folder)
         runs: dict[str, Callable[[], dict[str, Any]]] = {
+            "native": lambda: native.run(list(KERNELS), rounds, output.note),
             "smp4": lambda: costs.run_smp(rounds, output.note),
             "start-up": lambda: costs.run_start(rounds, work, output.note),
             "compile": lambda: costs.run_compile(output.note),
@@ -103,52 +113,3 @@ def _conclude(rows: list[dict[str, Any]]) -> None:
     met = sum(row["met"] for row in rows)
     by_cpu = sum(row["met"] if row["met by cpu"] is None else row["met by cpu"] for row in rows)
     output.note(f"{met} of {len(rows)} figures are as wanted; {by_cpu} if times are of CPU")
-
-
-def _tables(result: dict[str, Any]) -> list[Any]:
-    """Return what a result looks like as text."""
-    from workbench.output import Table
-
-    if "error" in result:
-        return []
-    if result["benchmark"] == "storage":
-        columns = ("value", "is to be", "unit", "met")
-        shown = [(name, *(figure[c] for c in columns)) for name, figure in result["figures"].items()]
-        return [Table(("storage", *columns), shown)]
-    if result["benchmark"] in ("timetravel", "queries", "repl", *COSTS):
-        figures = [(k, v["value"], v["at_most"], v["unit"], v["met"]) for k, v in result["figures"].items()]
-        return [Table((result["benchmark"], "value", "at most", "unit", "met"), figures)]
-    if result["benchmark"] == "switches":
-        rows = [(k, v["cpu_s"], *v["off"].values()) for k, v in result["kernels"].items()]
-        names = next(iter(result["kernels"].values()))["off"]
-        return [Table(("kernel", "cpu_s", *(f"no {n}" for n in names)), rows)]
-    if result["benchmark"] == "kernels":
-        return [_kernel_table(result["kernels"])]
-    rows = [(k, *(v[c] for c in _COLUMNS)) for k, v in result["figures"].items()]
-    return [
-        Table((result["benchmark"], *_COLUMNS), rows),
-        Table(
-            ("ratio", "wall", "cpu"),
-            [(k, v, result["cpu_ratios"][k]) for k, v in result["ratios"].items()],
-        ),
-    ]
-
-
-def _kernel_table(kernels: dict[str, Any]) -> Any:
-    from workbench.output import Table
-
-    peers = list(next(iter(kernels.values()))["ratios"])
-    columns = ["kernel", "wall_s", "cpu_s", "spread", "cpu_mips", "host/guest"]
-    columns += [f"{p} {what}" for p in peers for what in ("wall_s", "cpu_s", "ratio", "cpu ratio", "net")]
-    rows = []
-    for name, found in kernels.items():
-        ours = found["figures"]["ours"]
-        row = [name, ours["wall_s"], ours["cpu_s"], ours["spread"], ours["cpu_mips"]]
-        row.append(found["host_per_guest"] if found["host_per_guest"] is not None else "-")
-        for peer in peers:
-            theirs = found["figures"][peer]
-            row += [theirs["wall_s"], theirs["cpu_s"], found["ratios"][peer], found["cpu_ratios"][peer]]
-            net = found["net_ratios"][peer]
-            row.append(net if net is not None else "-")
-        rows.append(tuple(row))
-    return Table(tuple(columns), rows)
