@@ -117,6 +117,13 @@ def _split(hashes: bytes) -> list[bytes]:
     return [hashes[at : at + _HASH] for at in range(0, len(hashes), _HASH)]
 
 
+def _cut(data: memoryview, at: Sequence[int]) -> bytes | memoryview:
+    """Return pages at some places of ``data``, one behind the other; most often they lie so already."""
+    if list(at) == list(range(at[0], at[0] + len(at))):
+        return data[at[0] * PAGE_BYTES : (at[-1] + 1) * PAGE_BYTES]
+    return b"".join([data[n * PAGE_BYTES : (n + 1) * PAGE_BYTES] for n in at])
+
+
 class PageWriter:
     """The pages of a trace that is being recorded; one thread uses it at a time.
 
@@ -150,9 +157,9 @@ class PageWriter:
         new = list(index.items())
         for start in range(0, len(new), SET_PAGES):
             part = new[start : start + SET_PAGES]
-            contents = [view[at[i] * PAGE_BYTES : (at[i] + 1) * PAGE_BYTES] for _, i in part]
+            contents = _cut(view, [at[i] for _, i in part])
             places = None if based is None else Based(based.image, [based.places[i] for _, i in part])
-            self._store([name for name, _ in part], b"".join(contents), places)
+            self._store([name for name, _ in part], contents, places)
 
     def add_list(self, checkpoint_id: int, pages: Sequence[tuple[int, bytes]]) -> None:
         """Say which pages a checkpoint differs in, and the hashes of their contents."""
@@ -204,7 +211,7 @@ class PageWriter:
                 places = None if based is None else Based(based.image, [based.places[n] for n in live])
                 self._store([held[n] for n in live], b"".join(pages), places)
 
-    def _store(self, names: list[bytes], contents: bytes, based: Based | None) -> None:
+    def _store(self, names: list[bytes], contents: bytes | memoryview, based: Based | None) -> None:
         squeezed = self._zstd.compress(contents)
         codec, stored = ("zstd", squeezed) if len(squeezed) < len(contents) else ("raw", contents)
         self._sets += 1

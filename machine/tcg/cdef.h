@@ -61,6 +61,8 @@ int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t
 uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear);
 /* 128-bit digest of the given pages' numbers and contents; not cryptographic: finds divergence, not malice */
 void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2]);
+/* which of the pages, in their order, hold zeros alone; returns how many */
+uint64_t wb_zero_pages(Machine *m, const uint32_t *pages, uint64_t n, uint32_t *out);
 void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out); /* one behind the other */
 
 /* the digest of RAM (core/ramfold.h); a page number is below n_pages, and given once in a call */
@@ -78,6 +80,7 @@ void wb_fold_value(const RamFold *f, uint8_t *out);                  /* 32 bytes
 uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);             /* those that are not zeros, ascending */
 void wb_name_pages(const uint8_t *data, uint64_t n, uint8_t *names); /* n pages' BLAKE2b-256, in order */
 
+int wb_is_zero_page(const uint8_t *page);
 int wb_same_bytes(const uint8_t *a, const uint8_t *b, uint64_t n);
 /* XORs each page `at[i]` of `pages` with the bytes at places[i] of `base`, where that leaves most of it
  * zeros; otherwise places[i] becomes UINT64_MAX, which as an argument means that there are none */

@@ -374,6 +374,11 @@ class Engine:
         lib.wb_hash_pages(self._m, ffi.new("uint32_t[]", pages), len(pages), out)
         return bytes(ffi.buffer(out))
 
+    def zero_pages(self, pages: Sequence[int]) -> list[int]:
+        """Return those of some pages of RAM that hold zeros alone, in their order."""
+        out = ffi.new("uint32_t[]", len(pages))
+        return list(out[0 : lib.wb_zero_pages(self._m, ffi.new("uint32_t[]", pages), len(pages), out)])
+
     def copy_pages(self, pages: Sequence[int], out: bytearray | memoryview) -> None:
         """Copy pages of RAM to ``out``, one behind the other. Raises ValueError for a bad index or no room."""
         if len(out) < len(pages) * PAGE_SIZE or (

@@ -135,6 +135,7 @@ class Recorder:
         self._progress_at = 0.0
         self._checkpoint_dirty: set[int] = set()
         self._roll_dirty: set[int] = set()
+        self._filled: set[int] = set()  # pages of which the log may have something else than zeros
         self._switch_s = 0.0
         self._rolls = 0
         self._rolled_at = -1
@@ -362,9 +363,16 @@ class Recorder:
     def _checkpoint(self, log: TraceLog) -> None:
         board = self.board
         self._checkpoint_at = board.icount
-        pages, copy = self._checkpoint_dirty, board.engine.copy_pages
+        pages, copy = self._worth_taking(), board.engine.copy_pages
         log.checkpoint(board.icount, board.vtime_ns, board.save_state(), pages, copy, self.gate.count + 1)
-        pages.clear()
+        self._checkpoint_dirty.clear()
+
+    def _worth_taking(self) -> set[int]:
+        """Return the pages that may differ from what the log has of them: guests clear much that is clear."""
+        clear = set(self.board.engine.zero_pages(list(self._checkpoint_dirty))) - self._filled
+        pages = self._checkpoint_dirty - clear
+        self._filled |= pages
+        return pages
 
     def _finish(self, log: TraceLog, stop: BoardStop) -> RecordResult:
         """Write the end: its reason, and a digest of the last state."""
@@ -388,7 +396,7 @@ class Recorder:
         if (not settled or quiet) and board.icount != self._checkpoint_at:
             self._checkpoint(log)
         if settled and reason_name(stop) not in ("until", "interrupted"):
-            log.end_digest(board.save_state(), self._checkpoint_dirty, board.engine.copy_pages)
+            log.end_digest(board.save_state(), self._worth_taking(), board.engine.copy_pages)
         return RecordResult(reason, code, board.icount, board.vtime_ns, self._matched, self.path)
 
     def _start_trace(self) -> TraceLog:
@@ -400,9 +408,10 @@ class Recorder:
         log = TraceLog(writer, fold, limits.budget_bytes, limits.max_checkpoints)
         self._log = log
         loaded = loaded_images(self._images, pages, board.engine.ram)
-        filled = {page for image in loaded.values() for page in image.pages}
+        known = {page for image in loaded.values() for page in image.pages}
         log.head(lambda writer: self._write_head(writer, log, loaded))
-        log.after_reset([page for page in pages if page not in filled], board.engine.copy_pages)
+        log.after_reset([page for page in pages if page not in known], board.engine.copy_pages)
+        self._filled = set(pages)
         for icount, vtime_ns, given, asked in self._early:
             log.input(icount, vtime_ns, given, asked)
         for read in self._early_reads:

@@ -416,6 +416,15 @@ void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2
     }
 }
 
+uint64_t wb_zero_pages(Machine *m, const uint32_t *pages, uint64_t n, uint32_t *out)
+{
+    uint64_t found = 0;
+    for (uint64_t i = 0; i < n; i++)
+        if (pages[i] < m->ram_pages && wb_is_zero_page(m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS)))
+            out[found++] = pages[i];
+    return found;
+}
+
 void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out)
 {
     for (uint64_t i = 0; i < n; i++)

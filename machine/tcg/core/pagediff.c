@@ -7,6 +7,11 @@
 /* A page that differs in more of its 512 words is stored as it is. */
 enum { WORDS = WB_PAGE_SIZE / 8, MOST_DIFFERENT = WORDS / 2 };
 
+int wb_is_zero_page(const uint8_t *page)
+{
+    return page[0] == 0 && memcmp(page, page + 1, WB_PAGE_SIZE - 1) == 0;
+}
+
 int wb_same_bytes(const uint8_t *a, const uint8_t *b, uint64_t n)
 {
     return memcmp(a, b, n) == 0;

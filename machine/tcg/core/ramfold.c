@@ -117,11 +117,21 @@ uint64_t wb_fold_take(RamFold *f, const uint32_t *pages, uint64_t n, const uint8
     uint64_t n_changed = 0;
     for (uint64_t at = 0; at < n; at += BATCH) {
         const uint64_t count = n - at < BATCH ? n - at : BATCH;
-        const uint8_t *msg[BATCH];
-        Name name[BATCH], old;
-        for (uint64_t i = 0; i < count; i++)
-            msg[i] = data + (in_place ? pages[at + i] : at + i) * (uint64_t)WB_PAGE_SIZE;
-        blake2b_256(msg, WB_PAGE_SIZE, count, name);
+        const uint8_t *msg[BATCH] = {0};
+        Name name[BATCH], hashed[BATCH], old;
+        uint64_t where[BATCH], n_hashed = 0;
+        for (uint64_t i = 0; i < count; i++) {
+            const uint8_t *page = data + (in_place ? pages[at + i] : at + i) * (uint64_t)WB_PAGE_SIZE;
+            if (wb_is_zero_page(page)) { /* a guest clears much, and its name is known */
+                memcpy(name[i], f->zero, BLAKE2B_BYTES);
+                continue;
+            }
+            where[n_hashed] = i;
+            msg[n_hashed++] = page;
+        }
+        blake2b_256(msg, WB_PAGE_SIZE, n_hashed, hashed);
+        for (uint64_t i = 0; i < n_hashed; i++)
+            memcpy(name[where[i]], hashed[i], BLAKE2B_BYTES);
         const uint64_t first = n_changed;
         uint32_t page[BATCH];
         Name fresh[BATCH];

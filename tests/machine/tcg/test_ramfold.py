@@ -109,3 +109,13 @@ def test_names_are_those_of_whole_pages(size: int) -> None:
     data = hashlib.shake_128(b"tree").digest(size)
     names = b"".join(name(data[at : at + 4096]) for at in range(0, size - size % 4096, 4096))
     assert page_names(data) == names
+
+
+def test_pages_of_zeros_are_found(engine: Engine) -> None:
+    assert engine.zero_pages([2, 0, 1]) == [2, 0, 1]
+    for at in (0, 1, 7, 8, 4095):
+        engine.write_phys(BASE + PAGE_SIZE + at, b"\x80")
+        assert engine.zero_pages([2, 0, 1]) == [2, 0]
+        engine.write_phys(BASE + PAGE_SIZE + at, b"\0")
+    assert engine.zero_pages([1, engine.ram_pages]) == [1]
+    assert engine.zero_pages([]) == []
