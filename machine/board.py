@@ -197,6 +197,10 @@ class Board:
         """Return RAM as a device sees it."""
         return _Memory(self, device)
 
+    def steady(self, paddr: int, value: int | None) -> None:
+        """Answer reads of a device's register in the engine."""
+        self.engine.set_steady(paddr, value)
+
     def schedule(self, owner: str, name: str, vtime_ns: int) -> None:
         """Set a device's deadline."""
         self.clock.schedule(owner, name, vtime_ns)
@@ -234,7 +238,7 @@ class Board:
     def port(self, name: str) -> ConsolePort:
         """Return the console port of that name."""
         if name not in self._ports:
-            self._ports[name] = ConsolePort(name, self._console, lambda: (self.icount, self.vtime_ns))
+            self._ports[name] = ConsolePort(name, self._console, self.engine)
         return self._ports[name]
 
     def request_stop(self, reason: str, code: int = 0) -> None:

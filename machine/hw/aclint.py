@@ -15,6 +15,7 @@ from machine.hw.state import Int
 from machine.hw.virtmap import IRQ_MSIP, IRQ_MTIP, NS_PER_TICK, intc_phandle
 
 U64 = (1 << 64) - 1
+MTIME = 0xBFF8
 PENDING = Field("pending", 0)
 
 
@@ -29,6 +30,8 @@ class Harts(Protocol):
 
     def set_time_offset(self, ticks: int) -> None: ...
 
+    def set_time_register(self, paddr: int) -> None: ...
+
 
 class Aclint(Device):
     """One MSWI and one MTIMER device in SiFive's CLINT layout.
@@ -40,7 +43,7 @@ class Aclint(Device):
 
     msip = RegBank(0x0000, count=16, fields=(PENDING,), doc="software interrupt of hart i")
     mtimecmp = RegBank(0x4000, count=16, size=8, stored=False, doc="timer compare of hart i, ticks")
-    mtime = Reg(0xBFF8, size=8, stored=False, doc="time in ticks of 100 ns")
+    mtime = Reg(MTIME, size=8, stored=False, doc="time in ticks of 100 ns")
 
     offset = Int(64)  # ticks that mtime is ahead of virtual time, modulo 2**64
 
@@ -48,6 +51,7 @@ class Aclint(Device):
         super().__init__(wires, name, base)
         self.harts = harts
         self.n_harts = n_harts
+        harts.set_time_register(base + MTIME)
 
     def reset(self) -> None:
         super().reset()

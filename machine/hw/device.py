@@ -48,6 +48,10 @@ class ConsoleOut(Protocol):
 
     def put(self, data: bytes) -> None: ...
 
+    def listen(self, paddr: int | None) -> None:
+        """Until told otherwise (None), print the low byte of what is written at ``paddr``: it does nothing else."""
+        ...
+
 
 class Wires(Protocol):
     """What a board gives to a device."""
@@ -58,6 +62,10 @@ class Wires(Protocol):
 
     def now(self) -> int:
         """Return vtime_ns at the exact position of the access under way."""
+        ...
+
+    def steady(self, paddr: int, value: int | None) -> None:
+        """Until told otherwise (None), reads of this register have no effect and give ``value``."""
         ...
 
     def schedule(self, owner: str, name: str, vtime_ns: int) -> None: ...

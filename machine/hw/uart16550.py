@@ -18,6 +18,7 @@ from machine.inputs import Input
 CLOCK_HZ = 3_686_400
 FIFO_BYTES = 16
 RX_MAX = 1 << 16
+LSR_OFFSET = 5
 TRIGGERS = (1, 4, 8, 14)
 
 IER_RX = Field("rx", 0)
@@ -64,7 +65,7 @@ class Uart(Device):
     mcr = Reg(
         4, size=1, fields=(MCR_DTR, MCR_RTS, MCR_OUT1, MCR_OUT2, MCR_LOOP, MCR_SPARE), doc="modem control"
     )
-    lsr = Reg(5, size=1, stored=False, doc="line status")
+    lsr = Reg(LSR_OFFSET, size=1, stored=False, doc="line status")
     msr = Reg(6, size=1, stored=False, doc="modem status")
     scr = Reg(7, size=1, doc="scratch")
 
@@ -98,6 +99,23 @@ class Uart(Device):
 
     def _update(self) -> None:
         self.irq.set(self._identify() != IIR_NONE)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell what the guest may do without a call of this device: to poll the line status, and to send again."""
+        self.wires.steady(self.base + LSR_OFFSET, None if self.line_errors else self._line_status())
+        plain = self.thre_pending and not self.lcr & LCR_DLAB.mask and not self.mcr & MCR_LOOP.mask
+        self.console.listen(self.base if plain else None)
+
+    def reset(self) -> None:
+        super().reset()
+        self._announce()
+
+    def state_loaded(self) -> None:
+        self._announce()
+
+    def _line_status(self) -> int:
+        return LSR_THRE | LSR_IDLE | self.line_errors | (LSR_DATA if self.rx else 0)
 
     def deliver(self, item: Input) -> None:
         if item.kind == "rx":
@@ -181,6 +199,11 @@ class Uart(Device):
         self.fcr = value & (FCR_ENABLE.mask | FCR_TRIGGER.mask) if value & FCR_ENABLE.mask else 0
         self._update()
 
+    @lcr.on_write
+    def _write_lcr(self, value: int) -> None:
+        self.lcr = value
+        self._announce()
+
     @mcr.on_write
     def _write_mcr(self, value: int) -> None:
         before = self._modem_lines()
@@ -200,7 +223,7 @@ class Uart(Device):
 
     @lsr.on_read
     def _read_lsr(self) -> int:
-        value = LSR_THRE | LSR_IDLE | self.line_errors | (LSR_DATA if self.rx else 0)
+        value = self._line_status()
         if self.line_errors:
             self.line_errors = 0
             self._update()

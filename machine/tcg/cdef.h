@@ -38,7 +38,18 @@ void wb_request_stop(Machine *m);
 uint32_t wb_cur_hart(Machine *m);
 
 void wb_set_time_offset(Machine *m, uint64_t ticks); /* time and mtime = vtime_ns / 100 + ticks */
-void wb_set_quantum(Machine *m, uint64_t steps);     /* of the turns that begin from now on */
+/* device registers that are answered without a callback, until told otherwise */
+/* Reads at paddr have no effect and give value; on = 0: no more. -1: too many. */
+int wb_io_steady(Machine *m, uint64_t paddr, uint64_t value, int on);
+void wb_io_time(Machine *m, uint64_t paddr); /* reads of 4 and 8 bytes give mtime */
+/* Writes at paddr print a byte and do nothing else (0: no more), but for newlines, and a byte after which
+ * there are `room`, at most 4,096: these come as callbacks. */
+void wb_io_print(Machine *m, uint64_t paddr);
+void wb_io_print_room(Machine *m, uint32_t room);
+/* Takes what was printed so: 4,096 bytes at most, and the position of the last one; returns how many. */
+uint32_t wb_io_printed(Machine *m, uint8_t *text, uint64_t *icount, uint64_t *vtime_ns);
+
+void wb_set_quantum(Machine *m, uint64_t steps); /* of the turns that begin from now on */
 /* scheduler state, part of a checkpoint: cur_hart, quantum_end, turn_start, quantum, and per hart steps,
  * waiting, stopped */
 void wb_sched_get(Machine *m, uint64_t *out); /* 4 + 3 * harts */

@@ -214,6 +214,8 @@ class Engine:
         self._words = ffi.new("uint64_t[]", max(self._bits.values()) // 64)
         self._n_breakpoints = 0
         self._pages = ffi.new("uint32_t[]", self.ram_pages)
+        self._printed = ffi.new("uint8_t[4096]")
+        self._printed_at = ffi.new("uint64_t[2]")
 
     def __enter__(self) -> Engine:
         return self
@@ -299,6 +301,32 @@ class Engine:
     def set_device_deadline(self, vtime_ns: int | None) -> None:
         """Make ``run`` return DEADLINE at the first position with at least this virtual time."""
         lib.wb_set_device_deadline(self._m, NEVER if vtime_ns is None else vtime_ns)
+
+    def set_steady(self, paddr: int, value: int | None) -> None:
+        """Answer reads of a device's register by ``value``, of which they take the low bytes; None: ask the host.
+
+        Raises:
+            ValueError: more registers than there is room for.
+        """
+        if lib.wb_io_steady(self._m, paddr, value or 0, value is not None):
+            raise ValueError(f"register at {paddr:#x}: too many have a steady value; ask the host for some")
+
+    def set_time_register(self, paddr: int) -> None:
+        """Answer reads of 4 and 8 bytes at ``paddr``, and of 4 behind it, by mtime."""
+        lib.wb_io_time(self._m, paddr)
+
+    def set_print_register(self, paddr: int | None) -> None:
+        """Print what is written at ``paddr`` with no callback, but for newlines; None: call for every byte."""
+        lib.wb_io_print(self._m, paddr or 0)
+
+    def set_print_room(self, room: int) -> None:
+        """Call the host for the byte that makes ``room`` bytes printed, at most 4,096."""
+        lib.wb_io_print_room(self._m, room)
+
+    def take_printed(self) -> tuple[bytes, int, int]:
+        """Take what was printed with no callback: the bytes, and (icount, vtime_ns) of the last one."""
+        n = lib.wb_io_printed(self._m, self._printed, self._printed_at, self._printed_at + 1)
+        return bytes(ffi.buffer(self._printed, n)), self._printed_at[0], self._printed_at[1]
 
     def set_time_offset(self, ticks: int) -> None:
         """Set what ``time`` is ahead of virtual time, modulo 2**64; its owner keeps it, no saved state has it."""

@@ -391,10 +391,10 @@ def test_failing_device_names_itself(make: Make, monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("bug")
 
     monkeypatch.setattr(Uart, "read", broken)
-    board = make("li t0, 0x10000005\n lbu t1, 0(t0)")
+    board = make("li t0, 0x10000007\n lbu t1, 0(t0)")
     with pytest.raises(RuntimeError) as caught:
         board.run(100)
-    assert caught.value.__notes__ == ["in device uart0: read of 1 bytes at offset 0x5"]
+    assert caught.value.__notes__ == ["in device uart0: read of 1 bytes at offset 0x7"]
 
 
 def test_guest_misbehaviour_is_logged_not_raised(make: Make) -> None:

@@ -10,6 +10,7 @@
 #ifndef WB_MACHINE_H
 #define WB_MACHINE_H
 
+#include "io.h"
 #include "ir.h"
 
 enum {
@@ -205,6 +206,7 @@ struct Machine {
     const struct GuestOps *guest;
     uint32_t feature[WB_MAX_FEATURES]; /* of the processor, by the guest's own numbers */
     HostOps host;
+    Io io;
     Switches sw;
     uint32_t tb_max_insns;   /* 1 … IR_MAX_INSNS */
     uint64_t tb_cache_bytes; /* blocks are flushed when they take this much, IR and all */

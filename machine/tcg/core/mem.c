@@ -75,6 +75,9 @@ static void tell_mmio(Hart *h, uint64_t paddr, uint32_t size, Access acc, uint64
 static bool mmio_access(Hart *h, uint64_t vaddr, uint64_t paddr, uint32_t size, Access acc, uint64_t *value)
 {
     Machine *m = h->m;
+    if (!(paddr & (size - 1)) && !probe_wants(m, PROBE_MMIO) &&
+        (acc == ACC_WRITE ? io_write(m, paddr, size, *value) : io_read(m, paddr, size, value)))
+        return true;
     if (h->cur_tb && !h->cur_tb->single) {
         h->leave = LEAVE_SINGLE;
         return false;

@@ -34,9 +34,13 @@ class FakePort:
 
     def __init__(self) -> None:
         self.text = bytearray()
+        self.listens_at: int | None = None
 
     def put(self, data: bytes) -> None:
         self.text += data
+
+    def listen(self, paddr: int | None) -> None:
+        self.listens_at = paddr
 
 
 class FakeLine:
@@ -58,6 +62,7 @@ class FakeWires:
         self.clock = Clock()
         self.ports: dict[str, FakePort] = {}
         self.errors: list[str] = []
+        self.steady_reads: dict[int, int | None] = {}
         self.stops: list[tuple[str, int]] = []
         self.asked: list[tuple[str, str, bytes]] = []
         self.answer = b""
@@ -69,6 +74,9 @@ class FakeWires:
 
     def now(self) -> int:
         return self.vtime_ns
+
+    def steady(self, paddr: int, value: int | None) -> None:
+        self.steady_reads[paddr] = value
 
     def schedule(self, owner: str, name: str, vtime_ns: int) -> None:
         self.clock.schedule(owner, name, vtime_ns)
@@ -158,6 +166,9 @@ class FakeHarts:
 
     def jump_hart(self, hart: int, pc: int) -> None:
         self.jumps.append((hart, pc))
+
+    def set_time_register(self, paddr: int) -> None:
+        self.time_register = paddr
 
     def set_time_offset(self, ticks: int) -> None:
         self.time_offset = ticks
