@@ -39,6 +39,8 @@ class Pages(Protocol):
     @property
     def rows(self) -> int: ...
     @property
+    def keyed(self) -> bool: ...
+    @property
     def leaves(self) -> int: ...
     def database(self) -> memoryview: ...
     def subtrees(self, number: int, before: Top | None = None) -> tuple[memoryview, list[Top]]: ...
@@ -71,11 +73,14 @@ def graft(db: sqlite3.Connection, path: Path, table: str, pages: Pages, low: int
 
     Args:
         db: a connection in autocommit mode, which has no statement open. path: its database's file.
-        pages: rows with keys from ``low`` on. sync: whether it is to outlast a failure of the host too.
+        pages: rows with keys from ``low`` on, those without keys are not put. sync: whether it is to outlast a
+            failure of the host too.
 
     Raises:
         OSError, sqlite3.Error: it can't be written (disk full, in use); the next who opens it finds it unchanged.
     """
+    if not pages.keyed:
+        return False
     fd = os.open(path, os.O_RDWR)
     try:
         db.execute("BEGIN EXCLUSIVE")

@@ -269,6 +269,11 @@ class LazyStore:
             empty.execute(declared)
             return empty.serialize()
 
+    def is_keyed(self, table: str) -> bool:
+        """Tell whether a table's rows have a key of their own, ``icount``. Raises TraceWriteError."""
+        with self._writing() as db:
+            return any(key for *_, key in db.execute(f'PRAGMA table_info("{table}")'))
+
     def _graft(self, table: str, pages: Pages, low: int) -> int:
         """Put pages behind a table's rows; return how many rows they are, 0 where they must be inserted."""
         with self._writing() as db:

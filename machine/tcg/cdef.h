@@ -156,12 +156,14 @@ void wb_stacktree_destroy(WbStackTree *t);
 int wb_stacktree_feed(WbStackTree *t, const void *records, uint32_t n);
 const uint64_t *wb_stacktree_nodes(WbStackTree *t, uint64_t end, uint32_t *n, uint64_t *forgotten);
 
-/* rows as pages of an SQLite table (core/rowimage.h): kinds and words are of the columns, of which the first
- * is the key; gate is the word that says whether LATE columns are there. What is returned is valid until
- * cleared. */
+/* rows as pages of an SQLite table (core/rowimage.h): gate is the word that says whether LATE columns are
+ * there. What is returned is valid until cleared. */
 typedef struct WbRowImage WbRowImage;
-WbRowImage *wb_rowimage_create(const uint8_t *kinds, const uint8_t *words, uint32_t columns,
-                               uint32_t row_words, uint32_t gate, const uint8_t *first_page,
+typedef struct {
+    uint8_t kind, word, first, bytes; /* the number in `bytes` bytes of a word, the lowest is `first` */
+} WbRowColumn;
+WbRowImage *wb_rowimage_create(const WbRowColumn *column, uint32_t columns, uint32_t row_words, uint32_t gate,
+                               const uint8_t *first_page,
                                uint32_t bytes); /* NULL: no such columns or page, or no memory */
 void wb_rowimage_destroy(WbRowImage *p);
 void wb_rowimage_clear(WbRowImage *p);

@@ -16,7 +16,7 @@ _DONE, _UNNAMED, _DISORDER, _NO_MEMORY = range(4)
 
 
 class Kind(IntEnum):
-    """What a column holds: the key (the first column alone), a word, its name, or a word that may not be there."""
+    """What a column holds: the key (the first column alone), a number, its name, or a number that may not be there."""
 
     KEY = 0
     INT = 1
@@ -25,10 +25,12 @@ class Kind(IntEnum):
 
 
 class Column(NamedTuple):
-    """A column, and the word of the row that it is made of."""
+    """A column, and what it is made of: a word of the row, or the unsigned number that some of its bytes are."""
 
     kind: Kind
     word: int
+    first: int = 0
+    bytes: int = 8
 
 
 class RowImage:
@@ -36,7 +38,7 @@ class RowImage:
 
     Args:
         declaration: an SQLite database (UTF-8) of two pages: nothing but the empty table.
-        columns: of the table, in its order; the first is its INTEGER PRIMARY KEY.
+        columns: of the table, in its order; the first is its INTEGER PRIMARY KEY, or it has none.
         row_words: of a row. gate: the word that is -1 where LATE columns are NULL.
         name: what a word is called, for NAME columns; asked once for each. It is cut to NAME_MAX bytes.
 
@@ -54,17 +56,22 @@ class RowImage:
     ) -> None:
         #: bytes of a page
         self.page_bytes = len(declaration) // 2
-        kinds = bytes(column.kind for column in columns)
-        words = bytes(column.word for column in columns)
+        #: whether rows have keys; the others are numbered from 1
+        self.keyed = bool(columns) and columns[0].kind is Kind.KEY
         #: how many were written
         self.rows = 0
         self._name = name
         self._row_words = row_words
         self._p = lib.wb_rowimage_create(
-            kinds, words, len(columns), row_words, gate, declaration, self.page_bytes
+            [tuple(column) for column in columns],
+            len(columns),
+            row_words,
+            gate,
+            declaration,
+            self.page_bytes,
         )
         if not self._p:
-            raise ValueError("rows need a key, up to 32 columns of their words, and pages that hold a row")
+            raise ValueError("rows need up to 32 columns of their words, and pages that hold a row")
 
     def close(self) -> None:
         """Free it; safe to call twice."""
@@ -81,16 +88,25 @@ class RowImage:
         self.close()
 
     def write(self, rows: memoryview) -> None:
-        """Put rows in place of those before.
+        """Put rows in place of those before. Raises as ``append``."""
+        self.clear()
+        self.append(rows)
+
+    def clear(self) -> None:
+        """Forget the rows."""
+        lib.wb_rowimage_clear(self._p)
+        self.rows = 0
+
+    def append(self, rows: memoryview) -> None:
+        """Put rows of words behind those before, which must not have been asked for as pages.
 
         Raises:
             ValueError: the rows are not in the order of their keys. MemoryError: the host has none.
         """
-        lib.wb_rowimage_clear(self._p)
         count, odd = divmod(len(rows), self._row_words)
         if odd:
             raise ValueError(f"{len(rows)} words are not whole rows of {self._row_words}")
-        self.rows = count
+        self.rows += count
         data = ffi.from_buffer("uint64_t[]", rows) if count else ffi.NULL
         taken, word = ffi.new("uint32_t *"), ffi.new("uint64_t *")
         at = 0

@@ -15,12 +15,20 @@ from traces.errors import TraceError
 
 NEVER: Final = (1 << 64) - 1
 #: A record as the engine writes it, with signed words, as SQLite has them.
-RECORD: Final = struct.Struct("<qqHBBBBBxqqqqq8q")
+_CODES: Final = "qqHBBBBBxqqqqq" + 8 * "q"
+RECORD: Final = struct.Struct("<" + _CODES)
 #: Where a record's words are; A0 to A0 + 7 are the argument registers.
 ICOUNT, PC, PROBE, KIND, HART, SIZE, OP, PRIV, A, B, VALUE, OLD, CONTEXT, A0 = range(14)
 A7: Final = A0 + 7
 
 Record = tuple[int, ...]
+
+
+def place_in_record(item: int) -> tuple[int, int]:
+    """Return the first byte of a record's item, and how many bytes it has."""
+    sizes = [struct.calcsize("<" + code) for code in _CODES]
+    place = [i for i, code in enumerate(_CODES) if code != "x"][item]
+    return sum(sizes[:place]), sizes[place]
 
 
 def signed(value: int) -> int:
@@ -70,6 +78,16 @@ Function = Callable[[Iterator[Record], State, Names], Stretch]
 NamesFunction = Callable[[], Mapping[str, str]]
 
 
+class Field(NamedTuple):
+    """What a column is made of: the item of a record, or what its values are called, by value."""
+
+    item: int
+    names: tuple[str, ...] = ()
+
+
+FieldsFunction = Callable[[], Sequence[Field]]
+
+
 @dataclass(frozen=True)
 class Query:
     """A lazy table.
@@ -78,6 +96,7 @@ class Query:
         name: the table. columns: of a row, in order.
         probes: given the filter, what is recorded.
         run: records of a stretch, state and names to a Stretch; the state is JSON-able and changed in place.
+        fields: in place of ``run``, for a table whose rows are records: what each column is made of.
         pair: in place of ``run``, for a table of calls, which are paired with their returns: returns of each column
             that is a name what it names, another column. All other columns are called as a call's words are
             (machine.tcg.callpairs), and ``icount`` is the table's key.
@@ -91,14 +110,15 @@ class Query:
     probes: Callable[[Mapping[str, Any]], list[ProbeNeed]]
     run: Function | None = None
     pair: NamesFunction | None = None
+    fields: FieldsFunction | None = None
     complete: str = ""
     per_step: float = 0.01
     names: frozenset[str] = field(default_factory=frozenset)
 
     @property
-    def function(self) -> Function | NamesFunction:
+    def function(self) -> Function | NamesFunction | FieldsFunction:
         """The function that makes the rows."""
-        made = self.run or self.pair
+        made = self.run or self.pair or self.fields
         assert made is not None
         return made
 
@@ -119,7 +139,15 @@ def query(
 
     def declare(function: Function) -> Function:
         _declare(
-            Query(name, tuple(columns.split()), probes, function, None, complete, per_step, _words(names))
+            Query(
+                name,
+                tuple(columns.split()),
+                probes,
+                function,
+                complete=complete,
+                per_step=per_step,
+                names=_words(names),
+            )
         )
         return function
 
@@ -137,7 +165,32 @@ def call_query(
     """Declare a function to be the ``pair`` of a query table of calls; as ``query``."""
 
     def declare(function: NamesFunction) -> NamesFunction:
-        _declare(Query(name, tuple(columns.split()), probes, None, function, complete, per_step))
+        _declare(
+            Query(
+                name,
+                tuple(columns.split()),
+                probes,
+                pair=function,
+                complete=complete,
+                per_step=per_step,
+            )
+        )
+        return function
+
+    return declare
+
+
+def record_query(
+    name: str,
+    columns: str,
+    probes: Callable[[Mapping[str, Any]], list[ProbeNeed]],
+    *,
+    per_step: float = 0.01,
+) -> Callable[[FieldsFunction], FieldsFunction]:
+    """Declare a function to be the ``fields`` of a query table whose rows are records; as ``query``."""
+
+    def declare(function: FieldsFunction) -> FieldsFunction:
+        _declare(Query(name, tuple(columns.split()), probes, fields=function, per_step=per_step))
         return function
 
     return declare

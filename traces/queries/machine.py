@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .base import (
@@ -18,6 +18,7 @@ from .base import (
     VALUE,
     A,
     B,
+    Field,
     Names,
     ProbeNeed,
     Record,
@@ -25,6 +26,7 @@ from .base import (
     Stretch,
     bounds,
     query,
+    record_query,
 )
 
 _CAUSE = (1 << 63) - 1
@@ -36,10 +38,10 @@ def _insns(limits: Mapping[str, Any]) -> list[ProbeNeed]:
     return [ProbeNeed("EXEC", *bounds(limits, "pc"))]
 
 
-@query("insns", "icount hart pc priv", _insns, per_step=1.0)
-def insns(records: Iterator[Record], state: State, names: Names) -> Stretch:
+@record_query("insns", "icount hart pc priv", _insns, per_step=1.0)
+def insns() -> Sequence[Field]:
     """Every instruction, before it ran; one that trapped too."""
-    return Stretch([(r[ICOUNT], r[HART], r[PC], r[PRIV]) for r in records])
+    return [Field(ICOUNT), Field(HART), Field(PC), Field(PRIV)]
 
 
 def _traps(limits: Mapping[str, Any]) -> list[ProbeNeed]:

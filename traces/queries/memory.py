@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..lazy import Want
@@ -15,6 +15,7 @@ from .base import (
     VALUE,
     A,
     B,
+    Field,
     Names,
     ProbeNeed,
     Record,
@@ -22,6 +23,7 @@ from .base import (
     Stretch,
     bounds,
     query,
+    record_query,
     signed,
 )
 
@@ -35,10 +37,11 @@ def _mem(limits: Mapping[str, Any]) -> list[ProbeNeed]:
     return [ProbeNeed(kind, low, high, physical=name == "paddr") for kind in kinds]
 
 
-@query("mem", "icount hart pc op vaddr paddr size value", _mem, per_step=0.4)
-def mem(records: Iterator[Record], state: State, names: Names) -> Stretch:
+@record_query("mem", "icount hart pc op vaddr paddr size value", _mem, per_step=0.4)
+def mem() -> Sequence[Field]:
     """Loads and stores of instructions. An atomic has a row for its load and one for its store."""
-    return Stretch([(r[ICOUNT], r[HART], r[PC], _OPS[r[OP]], r[A], r[B], r[SIZE], r[VALUE]) for r in records])
+    op = Field(OP, _OPS)
+    return [Field(ICOUNT), Field(HART), Field(PC), op, Field(A), Field(B), Field(SIZE), Field(VALUE)]
 
 
 @query("dma", "icount device paddr size value", lambda limits: [], per_step=1e-5)

@@ -11,7 +11,7 @@ from machine.tcg.rowimage import Column, Kind, RowImage
 from traces.errors import TraceError
 from traces.lazy import LazyStore, Part, Want
 from traces.queries import Query, find_query
-from traces.queries.base import KIND, RECORD, Names, signed
+from traces.queries.base import KIND, RECORD, Field, Names, place_in_record, signed
 
 #: Words of a call that are not there before its return.
 _LATE: Final = ("ret_icount", "ret")
@@ -99,9 +99,58 @@ class Pairing(RowMaker):
         self._pages.close()
 
 
+class Copying(RowMaker):
+    """Makes the rows of a query whose rows are records, as pages."""
+
+    def __init__(self, want: Want, store: LazyStore) -> None:
+        super().__init__(want)
+        assert self.query.fields is not None
+        fields = self.query.fields()
+        keyed = store.is_keyed(want.table)
+        self._pages = RowImage(
+            store.declaration(want.table),
+            [_column(field, keyed and i == 0) for i, field in enumerate(fields)],
+            RECORD.size // 8,
+            0,
+            # one column has names at most: a number is what it is called in any of them
+            next((field.names.__getitem__ for field in fields if field.names), str),
+        )
+
+        self._stored = False
+
+    def begin(self, state: dict[str, Any]) -> None:
+        self._stored = True
+
+    def take(self, records: bytes | memoryview) -> None:
+        self._anew()
+        self._pages.append(memoryview(records).cast("B").cast("Q"))
+
+    def part(self, names: Names) -> Part:
+        self._anew()
+        self._stored = True
+        return Part(self.want, self.query.columns, (), pages=self._pages)
+
+    def _anew(self) -> None:
+        if self._stored:
+            self._pages.clear()
+        self._stored = False
+
+    def close(self) -> None:
+        self._pages.close()
+
+
 def make_rows(want: Want, store: LazyStore, names: Names) -> RowMaker:
     """Return what makes the rows that are wanted, for a store."""
-    return RowMaker(want) if find_query(want.table).pair is None else Pairing(want, store, names)
+    query = find_query(want.table)
+    if query.pair is not None:
+        return Pairing(want, store, names)
+    return RowMaker(want) if query.fields is None else Copying(want, store)
+
+
+def _column(field: Field, is_key: bool) -> Column:
+    first, size = place_in_record(field.item)
+    kind = Kind.KEY if is_key else Kind.NAME if field.names else Kind.INT
+    return Column(kind, first // 8, first % 8, size)
 
 
 def _columns(columns: Sequence[str], named: Mapping[str, str]) -> list[Column]:

@@ -2,6 +2,7 @@
 #include "rowimage.h"
 #include "api.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,9 +29,10 @@ typedef struct {
 } Name;
 
 struct WbRowImage {
-    uint8_t kind[ROWIMAGE_COLUMNS], word[ROWIMAGE_COLUMNS];
+    RowColumn column[ROWIMAGE_COLUMNS];
     uint32_t columns, row_words, gate, page;
-    Name *name; /* hash table */
+    bool numbered; /* rows have no key of their own */
+    Name *name;    /* hash table */
     uint32_t names, size;
     uint8_t *text;
     uint32_t text_len, text_cap;
@@ -251,6 +253,11 @@ static bool add_level(WbRowImage *p)
 
 /* ---- rows ---- */
 
+static uint64_t number_in(const RowColumn *c, const uint64_t *row)
+{
+    return row[c->word] << (64 - 8 * (c->first + c->bytes)) >> (64 - 8 * c->bytes);
+}
+
 /* Writes a row as a record, with its length and key before it; returns the end, NULL: `unnamed` has no name.
  */
 static uint8_t *put_row(const WbRowImage *p, const uint64_t *row, uint64_t key, uint8_t *out,
@@ -260,8 +267,9 @@ static uint8_t *put_row(const WbRowImage *p, const uint64_t *row, uint64_t key, 
     uint8_t body[RECORD_MAX + 8], *b = body;
     const bool late = row[p->gate] == ~UINT64_C(0);
     for (uint32_t i = 0; i < p->columns; i++) {
-        const uint64_t word = row[p->word[i]];
-        if (p->kind[i] == ROWIMAGE_NAME) {
+        const uint8_t kind = p->column[i].kind;
+        const uint64_t word = number_in(&p->column[i], row);
+        if (kind == ROWIMAGE_NAME) {
             const Name *name = name_of(p, word);
             if (!name->used) {
                 *unnamed = word;
@@ -271,7 +279,7 @@ static uint8_t *put_row(const WbRowImage *p, const uint64_t *row, uint64_t key, 
             if (name->len)
                 memcpy(b, p->text + name->at, name->len);
             b += name->len;
-        } else if (p->kind[i] == ROWIMAGE_KEY || (late && p->kind[i] == ROWIMAGE_LATE)) {
+        } else if (kind == ROWIMAGE_KEY || (late && kind == ROWIMAGE_LATE)) {
             *h++ = 0; /* NULL: the key stands before the record */
         } else {
             const uint32_t type = type_of(word), bytes = bytes_of_type[type];
@@ -296,7 +304,7 @@ int wb_rowimage_add(WbRowImage *p, const uint64_t *rows, uint32_t n, uint32_t *t
 {
     uint8_t cell[RECORD_MAX + 8];
     for (*taken = 0; *taken < n; ++*taken, rows += p->row_words) {
-        const int64_t key = (int64_t)rows[p->word[0]];
+        const int64_t key = p->numbered ? p->last + 1 : (int64_t)number_in(&p->column[0], rows);
         if (p->any && key <= p->last)
             return ROWIMAGE_DISORDER;
         const uint8_t *end = put_row(p, rows, (uint64_t)key, cell, unnamed);
@@ -377,27 +385,34 @@ void wb_rowimage_clear(WbRowImage *p)
     p->n_children = 0;
     p->leaf = NULL;
     p->any = false;
+    p->last = 0;
 }
 
-WbRowImage *wb_rowimage_create(const uint8_t *kinds, const uint8_t *words, uint32_t columns,
-                               uint32_t row_words, uint32_t gate, const uint8_t *first_page, uint32_t bytes)
+_Static_assert(sizeof(WbRowColumn) == sizeof(RowColumn) &&
+                   offsetof(WbRowColumn, bytes) == offsetof(RowColumn, bytes),
+               "cdef.h and rowimage.h agree");
+
+WbRowImage *wb_rowimage_create(const WbRowColumn *column, uint32_t columns, uint32_t row_words, uint32_t gate,
+                               const uint8_t *first_page, uint32_t bytes)
 {
-    if (!columns || columns > ROWIMAGE_COLUMNS || gate >= row_words || kinds[0] != ROWIMAGE_KEY ||
-        bytes < ROWIMAGE_PAGE_MIN || bytes > ROWIMAGE_PAGE_MAX || (bytes & (bytes - 1)))
+    if (!columns || columns > ROWIMAGE_COLUMNS || gate >= row_words || bytes < ROWIMAGE_PAGE_MIN ||
+        bytes > ROWIMAGE_PAGE_MAX || (bytes & (bytes - 1)))
         return NULL;
     uint32_t row = 2 * 9 + 1; /* the longest: a row needs no overflow pages */
     for (uint32_t i = 0; i < columns; i++) {
-        if (kinds[i] >= N_ROWIMAGE_KINDS || words[i] >= row_words)
+        const WbRowColumn *c = &column[i];
+        if (c->kind >= N_ROWIMAGE_KINDS || (c->kind == ROWIMAGE_KEY && i > 0) || c->word >= row_words ||
+            !c->bytes || c->first + c->bytes > 8)
             return NULL;
-        row += 2 + (kinds[i] == ROWIMAGE_NAME ? ROWIMAGE_NAME_MAX : 8);
+        row += 2 + (c->kind == ROWIMAGE_NAME ? ROWIMAGE_NAME_MAX : 8);
     }
     if (row > bytes - 35)
         return NULL;
     WbRowImage *p = calloc(1, sizeof(*p));
     if (!p)
         return NULL;
-    memcpy(p->kind, kinds, columns);
-    memcpy(p->word, words, columns);
+    memcpy(p->column, column, columns * sizeof(*column));
+    p->numbered = column->kind != ROWIMAGE_KEY;
     p->columns = columns;
     p->row_words = row_words;
     p->gate = gate;

@@ -1,4 +1,5 @@
-/* rowimage.h: rows of words as pages of an SQLite table whose key is an integer. SQLite copies rows from such
+/* rowimage.h: rows of words as pages of an SQLite table whose key is an integer, or that has none: then rows
+ * are numbered from 1. SQLite copies rows from such
  * pages much faster than it can be told them; or the pages become part of a database as they are. Knows no
  * machine.
  *
@@ -22,16 +23,21 @@ enum {
 
 /* X(kind, what a column of it holds) */
 #define WB_ROWIMAGE_KINDS(X)                                                                                 \
-    X(KEY, "the word; it is the row's key")                                                                  \
-    X(INT, "the word")                                                                                       \
-    X(NAME, "what the word is called, as text")                                                              \
-    X(LATE, "the word, NULL where the gate's word is all ones")
+    X(KEY, "the number; it is the row's key: the first column alone")                                        \
+    X(INT, "the number")                                                                                     \
+    X(NAME, "what the number is called, as text")                                                            \
+    X(LATE, "the number, NULL where the gate's word is all ones")
 typedef enum {
 #define X(kind, text) ROWIMAGE_##kind,
     WB_ROWIMAGE_KINDS(X)
 #undef X
         N_ROWIMAGE_KINDS
 } RowImageKind;
+
+/* A column: a word of the row, or the unsigned number that some bytes of it are. */
+typedef struct {
+    uint8_t kind, word, first, bytes; /* bytes: 1 to 8, of which the lowest is `first` */
+} RowColumn;
 
 /* How wb_rowimage_add ended. */
 typedef enum {

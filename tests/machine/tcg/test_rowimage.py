@@ -116,4 +116,34 @@ def test_what_no_page_holds_is_refused() -> None:
     with pytest.raises(ValueError, match="hold a row"):
         RowImage(declaration(), COLUMNS, WORDS, WORDS, called)
     with pytest.raises(ValueError, match="hold a row"):
-        RowImage(declaration(), COLUMNS[1:], WORDS, 3, called)
+        RowImage(declaration(), [], WORDS, 3, called)
+
+
+def test_rows_without_a_key_are_numbered_and_columns_are_parts_of_words() -> None:
+    table = "CREATE TABLE t (a INTEGER NOT NULL, b INTEGER NOT NULL, n TEXT NOT NULL) STRICT"
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        db.execute("PRAGMA page_size = 4096")
+        db.execute(table)
+        empty = db.serialize()
+    columns = [Column(Kind.INT, 1), Column(Kind.INT, 0, 2, 3), Column(Kind.NAME, 0, 7, 1)]
+    rows = [(n << 56 | (n * 77_777 % 0xFFFFFF) << 16 | 0xFFFF, -n) for n in range(127)] * 9
+    with RowImage(empty, columns, 2, 0, lambda n: f"<{n}>") as made:
+        assert not made.keyed
+        words = memoryview(array("Q", [word & (1 << 64) - 1 for row in rows for word in row]))
+        for at in range(0, len(words), 200):
+            made.append(words[at : at + 200])
+        assert made.rows == len(rows)
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            db.deserialize(made.database())
+            found = db.execute("SELECT rowid, * FROM t ORDER BY rowid").fetchall()
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    wanted = [(n, (n * 77_777 % 0xFFFFFF)) for n in range(127)] * 9
+    assert found == [(i + 1, -n, part, f"<{n}>") for i, (n, part) in enumerate(wanted)]
+
+
+@pytest.mark.parametrize(
+    "column", [Column(Kind.INT, 0, 0, 0), Column(Kind.INT, 0, 7, 2), Column(Kind.KEY, 1)]
+)
+def test_columns_outside_of_words_and_second_keys_are_refused(column: Column) -> None:
+    with pytest.raises(ValueError, match="columns of their words"):
+        RowImage(declaration(), [Column(Kind.KEY, 0), column], 2, 0, called)
