@@ -93,6 +93,13 @@ class Lines:
             self._rows = _settled([*self._rows, *overlapping])
             self._starts = [row.address for row in self._rows]
 
+    def drop(self, rows: Iterable[Row]) -> None:
+        """Remove rows that were added."""
+        gone = set(rows)
+        self._files = None
+        self._rows = [row for row in self._rows if row not in gone]
+        self._starts = [row.address for row in self._rows]
+
     def _splice(self, new: list[Row]) -> bool:
         """Put rows where no others are, which takes no sorting; False, and nothing is done, if there are some."""
         rows, starts = self._rows, self._starts

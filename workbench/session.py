@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from machine.errors import MachineError
 from traces.errors import PositionError, TraceError, TraceWriteError
@@ -15,6 +15,7 @@ from traces.writer import TraceWriter
 from workbench.buildid import build_ids, elf_build_id
 from workbench.dwarf.file import DebugFile
 from workbench.dwarf.program import Program
+from workbench.dwarf.relocating import is_relocatable
 from workbench.errors import InputError, WorkbenchError
 from workbench.lines import Lines
 from workbench.replay.changing import Changing
@@ -28,7 +29,10 @@ from workbench.replay.recorder import Recorder
 from workbench.replay.stoppers import Names, Stopper, Stoppers
 from workbench.replay.timeline import Timeline
 from workbench.symbolcache import file_symbols, trace_symbols
-from workbench.symbols import Symbols, read_file
+from workbench.symbols import Symbol, Symbols, read_file
+
+if TYPE_CHECKING:
+    from workbench.loaded import LoadedModules, Told
 
 __all__ = ["Breakpoint", "Session", "Stop"]
 
@@ -54,6 +58,9 @@ class Session(Changing):
         self._symbols: Symbols | None = None
         self._lines: Lines | None = None
         self._program: Program | None = None
+        self._modules: LoadedModules | None = None
+        #: what the files of symbols that were taken do not tell, a line each
+        self.remarks: list[str] = []
         self._notes: dict[str, int] = {}
         #: positions of the rows of the last answer that had an ``icount``: what ``row:N`` means
         self.answer_positions: list[int] = []
@@ -153,6 +160,7 @@ class Session(Changing):
         """The kernel's symbols, empty where it has none; more can be added."""
         if self._symbols is None:
             self._symbols = trace_symbols(self.trace)
+        self._follow_modules()
         return self._symbols
 
     @property
@@ -160,6 +168,7 @@ class Session(Changing):
         """The source lines of the images that have line tables; more can be added."""
         if self._lines is None:
             self._lines = trace_lines(self.trace)
+        self._follow_modules()
         return self._lines
 
     @property
@@ -167,18 +176,58 @@ class Session(Changing):
         """The debug information of the images: variables, types, frames; empty where they have none."""
         if self._program is None:
             self._program = Program(list(_debug_files(self.trace)))
+        self._follow_modules()
         return self._program
+
+    @property
+    def modules(self) -> LoadedModules:
+        """The kernel's loaded modules; once asked for, what is known of them is told at every position."""
+        if self._modules is None:
+            from workbench.loaded import LoadedModules
+
+            self._modules = LoadedModules(self, self.symbols.copy())
+        self._modules.follow()
+        return self._modules
+
+    @property
+    def knows_modules(self) -> bool:
+        """Whether ``modules`` has been asked for."""
+        return self._modules is not None
+
+    def _follow_modules(self) -> None:
+        if self._modules is not None:
+            self._modules.follow()
+
+    def replace_symbols(self, gone: list[Symbol], new: list[Symbol]) -> None:
+        """Take symbols in place of others."""
+        self.symbols.drop(gone)
+        self.symbols.take(Symbols(new))
+
+    def replace_files(self, gone: list[Told], new: list[Told]) -> None:
+        """Take what modules' files tell in place of what others did."""
+        for told in gone:
+            self.lines.drop(told.rows)
+            self.program.remove(told.file)
+        for told in new:
+            self.lines.add(told.rows)
+            self.program.add(told.file)
 
     def add_symbol_file(self, path: Path, force: bool = False) -> int:
         """Take symbols, source lines and debug information of a file; return how many symbols it has.
 
+        Of modules, symbols are the kernel's own; they and what the files tell are there where the modules are loaded.
+
         Args:
-            path: an ELF file or a System.map. force: take one of another build than the kernel that ran.
+            path: an ELF file or a System.map; a module's file (``NAME.ko``, ``NAME.ko.debug``), or a folder of them.
+            force: take one of another build than the kernel that ran.
 
         Raises:
             InputError: it can't be read, is neither of them, or has another build id than the kernel.
         """
-        data = read_file(path)
+        data = b"" if path.is_dir() else read_file(path)
+        if not data or is_relocatable(data):
+            self.modules.add(path)
+            return self.modules.symbols
         found = file_symbols(path, data)
         if data[:4] == b"\x7fELF":
             if not force:
@@ -186,6 +235,11 @@ class Session(Changing):
             file = DebugFile(data, str(path))
             self.lines.add_file(file)
             self.program.add(file)
+            if file.split:
+                self.remarks.append(
+                    f"{path}: variables and types are in other files ({file.split}), which are not read: build without "
+                    "-gsplit-dwarf for them"
+                )
         self.symbols.take(found)
         return len(found)
 

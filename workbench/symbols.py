@@ -73,6 +73,20 @@ class Symbols:
         self._starts = [symbol.address for symbol in rows]
         self._names = self._text = None
 
+    def drop(self, symbols: Iterable[Symbol]) -> None:
+        """Remove symbols, and what their names mean where that is one of them."""
+        gone = set(symbols)
+        for symbol in gone:
+            if self._by_name.get(symbol.name) == symbol.address:
+                del self._by_name[symbol.name]
+        self._all = [symbol for symbol in self._all if symbol not in gone]
+        self._starts = [symbol.address for symbol in self._all]
+        self._names = self._text = None
+
+    def copy(self) -> Symbols:
+        """Return the same symbols in a set of their own."""
+        return Symbols.ordered(list(self._all), list(self._starts), dict(self._by_name))
+
     @classmethod
     def ordered(cls, symbols: Sequence[Symbol], starts: list[int], by_name: dict[str, int]) -> Symbols:
         """Return symbols that were in another set, in its order and with its names' meanings; neither is checked."""

@@ -19,18 +19,21 @@ symbols_option = click.option(
     multiple=True,
     type=Path,
     metavar="FILE",
-    help="Symbols from an ELF file or a System.map; repeatable.",
+    help="Symbols from an ELF file or a System.map, a module's file or a folder of them; repeatable.",
 )
 
 
 def open_session(trace: str, backend: str, symbols: tuple[Path, ...]) -> Session:
     """Return a session on a trace, with the symbols of more files."""
+    from workbench.output import note
     from workbench.session import Session
 
     session = Session.open(trace, backend=backend)
     try:
         for path in symbols:
             session.add_symbol_file(path)
+        for line in session.remarks:
+            note(f"workbench: {line}")
     except BaseException:
         session.close()
         raise

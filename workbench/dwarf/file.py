@@ -35,6 +35,9 @@ _MAX_SEARCHED: Final = 40
 _MAX_PLACES: Final = 8
 _VARIABLE_TAGS: Final = ("DW_TAG_variable",)
 _MAX_DEPTH: Final = 64
+#: Of a unit whose entries are in another file; units that are looked at for it.
+_SPLIT: Final = ("DW_AT_dwo_name", "DW_AT_GNU_dwo_name")
+_FEW_UNITS: Final = 16
 _NESTED: Final = ("DW_TAG_lexical_block", "DW_TAG_inlined_subroutine")
 
 
@@ -69,6 +72,20 @@ class DebugFile:
         self._functions: dict[int, list[Span]] = {}
         self._lines_given: set[int] = set()
         self._programs_given: set[int] = set()
+
+    @cached_property
+    def split(self) -> str:
+        """The first file (``.dwo``) that holds what is told of a unit here, which is not read; empty: there is none."""
+
+        def read() -> str:
+            for unit in islice(self.units(), _FEW_UNITS):
+                attributes = unit.get_top_DIE().attributes
+                for name in _SPLIT:
+                    if name in attributes:
+                        return str(attributes[name].value.decode("utf-8", "replace"))
+            return ""
+
+        return self.guard(read)
 
     @property
     def empty(self) -> bool:

@@ -108,6 +108,12 @@ class Program:
             self._types[id(file)] = DwarfTypes(file)
             self.__dict__.pop("_unwinder", None)
 
+    def remove(self, file: DebugFile) -> None:
+        """Let go of a file that was taken."""
+        if self._types.pop(id(file), None) is not None:
+            self.files = [each for each in self.files if each is not file]
+            self.__dict__.pop("_unwinder", None)
+
     @property
     def types(self) -> list[DwarfTypes]:
         """The types of the files, in their order."""

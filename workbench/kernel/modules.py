@@ -20,6 +20,10 @@ _MAX_MODULES: Final = 4096
 _MAX_SYMBOLS: Final = 2_000_000
 _MAX_NAMES: Final = 64 << 20
 _ENTRY_BYTES: Final = 24
+_MAX_SECTIONS: Final = 1000
+_MAX_NAME: Final = 256
+#: MODULE_STATE_LIVE: what it began with is freed.
+_LIVE: Final = 0
 
 
 class Module(NamedTuple):
@@ -65,3 +69,32 @@ def module_symbols(kernel: Kernel, module: Module) -> list[Symbol]:
     return list(
         table_symbols(memory.read(symbols, _ENTRY_BYTES * count), memory.read(names, letters - names))
     )
+
+
+def module_sections(kernel: Kernel, module: Module) -> dict[str, int]:
+    """Return where a module's sections lie, by name; those that the kernel has freed since are not among them.
+
+    Raises:
+        KernelError: the kernel does not keep them (CONFIG_SYSFS, CONFIG_KALLSYMS), or the table can't be read.
+
+    Spec: Linux, kernel/module/sysfs.c
+    """
+    types, memory = kernel.types, kernel.memory
+    table = memory.word(module.at + types.offset("module", "sect_attrs"))
+    if not table:
+        return {}
+    count = memory.word(table + types.offset("module_sect_attrs", "nsections"), 4)
+    first, size = (
+        types.offset("module_sect_attrs", "attrs"),
+        types.size(types.find("struct module_sect_attr")),
+    )
+    name_at, address_at = (types.offset("module_sect_attr", path) for path in ("battr.attr.name", "address"))
+    if count > _MAX_SECTIONS:
+        raise KernelError(f"module {module.name}: its sections' table is damaged: {count} sections")
+    live = memory.word(module.at + types.offset("module", "state"), 4) == _LIVE
+    out: dict[str, int] = {}
+    for at in range(table + first, table + first + count * size, size):
+        name = memory.text(memory.word(at + name_at), _MAX_NAME)
+        if not (live and name.startswith(".init")):
+            out.setdefault(name, memory.word(at + address_at))
+    return out

@@ -12,7 +12,6 @@ from workbench.query.api import Trace
 from workbench.repl.context import Context
 from workbench.repl.library import HERE, call, value_code
 from workbench.repl.registry import command
-from workbench.symbols import Symbols
 
 _HEX: dict[str, Style] = {
     "task": "hex16",
@@ -78,18 +77,24 @@ def lsmod(context: Context, arguments: str) -> Result:
     """List the kernel's modules at the cursor, the youngest first.
 
     ``lsmod symbols`` takes their symbols, from the tables that the kernel keeps of them: then breakpoints, backtraces
-    and ``sym()`` know their functions, at every position where they lie at the same place.
+    and ``sym()`` know the functions of the modules that are loaded, at every position. ``symbol-file`` takes a module's
+    file, ``NAME.ko.debug``, or a folder of them: then source lines and variables are known too.
     Example: lsmod
     """
     kernel = Trace.of(context.session).kernel
     found = list(kernel.modules())
-    if arguments == "symbols":
-        symbols = Symbols(kernel.module_symbols())
-        context.session.symbols.take(symbols)
-    elif arguments:
+    if arguments not in ("", "symbols"):
         raise CommandError(f"lsmod: {arguments[:40]!r}: expected nothing, or 'symbols'")
-    rows = [(module.name, module.base, module.size) for module in found]
-    return Table(("module", "address", "bytes"), rows, _HEX, empty="No modules are loaded.")
+    known = context.session.modules if arguments or context.session.knows_modules else None
+    rows: list[tuple[object, ...]] = [(module.name, module.base, module.size) for module in found]
+    columns: tuple[str, ...] = ("module", "address", "bytes")
+    if known is not None and known.files:
+        columns += ("debug information",)
+        told: list[object] = [
+            known.problems.get(module.name) or known.files.get(module.name, "") for module in found
+        ]
+        rows = [(*row, str(why)) for row, why in zip(rows, told, strict=True)]
+    return Table(columns, rows, _HEX, empty="No modules are loaded.")
 
 
 @command("mounts", group="state", usage="[PID]", library=HERE + ".mounts({count})")

@@ -169,6 +169,7 @@ def _named(arguments: str) -> tuple[bool, str]:
 def symbol_file(context: Context, arguments: str) -> Result:
     """Read symbols, source lines and debug information from an ELF file, or symbols from a System.map.
 
+    Of a kernel module's file (``NAME.ko.debug``), or a folder of them, it is told where that module is loaded.
     A file of another build than the kernel's, by its build id, is refused; ``--force`` takes it all the same.
     Example: symbol-file ~/linux/vmlinux
     """
@@ -177,8 +178,9 @@ def symbol_file(context: Context, arguments: str) -> Result:
     force, name = _named(arguments)
     if not name:
         raise CommandError("symbol-file: an ELF file or a System.map is needed")
-    before = len(context.session.lines)
+    before, known = len(context.session.lines), len(context.session.remarks)
     count = context.session.add_symbol_file(Path(name).expanduser(), force)
     rows = len(context.session.lines) - before
     lines = f", {rows} rows of source lines" if rows else ""
-    return Text(f"{count} symbols read from {name}{lines}", {"symbols": count, "lines": rows})
+    remarks = "".join(f"\n{line}" for line in context.session.remarks[known:])
+    return Text(f"{count} symbols read from {name}{lines}{remarks}", {"symbols": count, "lines": rows})
