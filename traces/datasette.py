@@ -68,7 +68,7 @@ def metadata(trace: str | Path, title: str = "") -> dict[str, Any]:
     find_query("calls")  # so that all of them are declared
     tables = {name: _table(text) for name, text in _TABLES.items()}
     for name, query in sorted(QUERIES.items()):
-        function = query.run or query.pair
+        function = query.function
         tables[name] = _table((getattr(function, "__doc__", "") or "").partition("\n")[0], query.columns)
     for table in (
         "insns",
