@@ -108,6 +108,16 @@ def builtin_image() -> bytes:
     return builtin.read_image()
 
 
+@pytest.fixture(scope="session")
+def panic_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A boot of the built-in guest that fails, as ``workbench demo`` finds it; whoever writes to it takes a copy."""
+    from workbench.guests import demo
+
+    path = tmp_path_factory.mktemp("panic") / "panic.trace"
+    demo.hunt(path, first_seed=10)
+    return path
+
+
 @pytest.fixture
 def builtin_path(builtin_image: bytes, tmp_path: Path) -> Path:
     """The built-in guest's ELF as a file."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 from workbench.errors import UsageError
 
@@ -35,8 +39,52 @@ def address_of(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def accept(listener: socket.socket) -> socket.socket:
-    """Wait for a client; small packets go out at once. Raises OSError."""
-    client, _ = listener.accept()
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return client
+class Listener:
+    """A socket that clients come to, one at a time. A context manager.
+
+    Args:
+        host, port, loopback: as ``listen`` has them; ``address`` tells the port.
+
+    Raises:
+        UsageError: it can't be listened on.
+    """
+
+    def __init__(self, host: str, port: int, *, loopback: bool = False) -> None:
+        self._stopped = False
+        self._socket = listen(host, port, loopback=loopback)
+
+    @property
+    def address(self) -> str:
+        """Return where clients are to come, as HOST:PORT."""
+        return address_of(self._socket)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def stop(self) -> None:
+        """End ``clients`` while it waits for one; from another thread."""
+        self._stopped = True
+        with suppress(OSError):  # it has ended already
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def clients(self) -> Iterator[socket.socket]:
+        """Yield one client after the other, open until the next is asked for; small packets go out at once.
+
+        Raises:
+            OSError: none can come.
+        """
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:
+                if self._stopped:
+                    return
+                raise
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with client:
+                yield client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from workbench.dwarf.errors import DwarfError
 from workbench.dwarf.file import DebugFile
 from workbench.dwarf.program import Program
 from workbench.errors import CommandError, InputError, WorkbenchError
-from workbench.guests import builtin, demo
+from workbench.guests import builtin
 from workbench.kernel.errors import KernelError
 from workbench.lines import Lines
 from workbench.repl.shell import Shell
@@ -26,10 +27,8 @@ from workbench.session import Session
 
 
 @pytest.fixture(scope="module")
-def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("dwarf") / "panic.trace"
-    demo.hunt(path, first_seed=10)
-    return path
+def trace(panic_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copy(panic_trace, tmp_path_factory.mktemp("dwarf")))
 
 
 @pytest.fixture

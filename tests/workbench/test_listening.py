@@ -7,19 +7,22 @@ import socket
 import pytest
 
 from workbench.errors import UsageError
-from workbench.listening import accept, address_of, listen
+from workbench.listening import Listener, address_of, listen
 
 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")])
 def test_a_client_comes_to_the_address_that_is_told(host: str, shown: str) -> None:
-    with listen(host, 0, loopback=True) as listener:
-        address = address_of(listener)
-        assert address.startswith(shown)
-        port = int(address.rpartition(":")[2])
-        with socket.create_connection((host, port)) as there, accept(listener) as here:
+    with Listener(host, 0, loopback=True) as listener:
+        assert listener.address.startswith(shown)
+        port = int(listener.address.rpartition(":")[2])
+        with socket.create_connection((host, port)) as there:
+            here = next(clients := listener.clients())
             assert here.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             there.sendall(b"x")
             assert here.recv(1) == b"x"
+            listener.stop()
+            assert list(clients) == []
+            assert here.fileno() == -1  # closed, as the next one was asked for
 
 
 def test_an_address_that_cannot_be_had_is_told() -> None:

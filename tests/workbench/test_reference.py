@@ -17,7 +17,6 @@ import click
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.guests import demo
 from workbench.output import Table, Text
 from workbench.reference.commandline import SHELLS, commands, completion
 from workbench.reference.pages import pages
@@ -34,10 +33,8 @@ FILES = {"open", "source", "diff", "directory", "symbol-file"}
 
 
 @pytest.fixture(scope="module")
-def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("docs") / "demo.trace"
-    demo.hunt(path, first_seed=10)
-    return path
+def trace(panic_trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copy(panic_trace, tmp_path_factory.mktemp("docs") / "demo.trace"))
 
 
 @pytest.fixture

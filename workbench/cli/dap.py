@@ -47,14 +47,14 @@ def dap(listen: str | None, once: bool) -> None:
     The editor's 'launch' names the trace: {"trace": "boot.trace", "sourceMap": {"/build": "/home/me/linux"}}.
     """
     from workbench import output
-    from workbench.dap.server import Listener, serve_streams
+    from workbench.dap.server import Server, serve_streams
 
     if listen is None:
         serve_streams(sys.stdin.buffer, sys.stdout.buffer, ReplConsole)
         return
-    listener = Listener(*parse_listen(listen), ReplConsole)
-    output.note(f"listening on {listener.address}")
-    listener.serve(once, output.note)
+    server = Server(*parse_listen(listen), ReplConsole)
+    output.note(f"listening on {server.address}")
+    server.serve(once, output.note)
 
 
 COMMANDS = (dap,)

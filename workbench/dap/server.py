@@ -11,7 +11,7 @@ from workbench.dap.adapter import Adapter, Disconnected
 from workbench.dap.link import Console
 from workbench.dap.protocol import MessageReader, ProtocolError, encode
 from workbench.errors import InputError
-from workbench.listening import accept, address_of, listen
+from workbench.listening import Listener
 
 if TYPE_CHECKING:
     from workbench.session import Session
@@ -120,7 +120,7 @@ def serve_streams(incoming: BinaryIO, outgoing: BinaryIO, console: Callable[[Ses
     Connection(read, write, console).run()
 
 
-class Listener:
+class Server(Listener):
     """Waits for clients on a socket.
 
     Args:
@@ -133,21 +133,15 @@ class Listener:
 
     def __init__(self, host: str, port: int, console: Callable[[Session], Console]) -> None:
         self._console = console
-        self._socket = listen(host, port, loopback=True)
-
-    @property
-    def address(self) -> str:
-        """Return where clients are to come, as HOST:PORT."""
-        return address_of(self._socket)
+        super().__init__(host, port, loopback=True)
 
     def serve(self, once: bool = False, failed: Callable[[str], object] = lambda text: None) -> None:
         """Serve one client after the other; ``failed`` is told of one that sent no messages."""
-        with self._socket:
-            while True:
-                with accept(self._socket) as client:
-                    try:
-                        Connection(lambda c=client: c.recv(1 << 16), client.sendall, self._console).run()  # type: ignore[misc]
-                    except InputError as error:
-                        failed(str(error))
+        with self:
+            for client in self.clients():
+                try:
+                    Connection(lambda c=client: c.recv(1 << 16), client.sendall, self._console).run()  # type: ignore[misc]
+                except InputError as error:
+                    failed(str(error))
                 if once:
                     return

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from workbench.gdbstub.handlers import Detached, Handlers
 from workbench.gdbstub.packets import Event, Packet, PacketReader, Signal, encode
 from workbench.gdbstub.symbolfile import SymbolFileServer
-from workbench.listening import accept, address_of, listen
+from workbench.listening import Listener
 from workbench.peek import kernel_image
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 MAX_QUEUED = 1024
 
 
-class Server:
+class Server(Listener):
     """Listens for gdb and serves one session to it.
 
     Args:
@@ -37,41 +35,14 @@ class Server:
     def __init__(self, session: Session, host: str, port: int, monitor: Callable[[str], str]) -> None:
         self._session = session
         self._monitor = monitor
-        self._stopped = False
         self._file = SymbolFileServer(session.symbols, kernel_image(session))
         self._file.data()  # now, as gdb waits two seconds for its first reply and no longer
-        self._socket = listen(host, port)
-
-    @property
-    def address(self) -> str:
-        """Return where gdb is to come, as HOST:PORT."""
-        return address_of(self._socket)
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._socket.close()
-
-    def stop(self) -> None:
-        """End ``serve`` while it waits for a gdb; from another thread."""
-        self._stopped = True
-        with contextlib.suppress(OSError):  # it has ended already
-            self._socket.shutdown(socket.SHUT_RDWR)
+        super().__init__(host, port)
 
     def serve(self, once: bool = False) -> None:
-        """Serve one gdb after the other, until one kills; with ``once``, until the first has gone."""
-        while True:
-            try:
-                client = accept(self._socket)
-            except OSError:
-                if self._stopped:
-                    return
-                raise
-            with client:
-                killed = Connection(client, self._session, self._monitor, self._file).run()
+        """Serve one gdb after the other, until one kills or ``stop``; with ``once``, until the first has gone."""
+        for client in self.clients():
+            killed = Connection(client, self._session, self._monitor, self._file).run()
             if killed or once:
                 return
 

@@ -1,4 +1,4 @@
-"""What the adapter's tests share: a trace of the built-in guest that panics, and a client."""
+"""What the adapter's tests share: clients."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.workbench.dap.harness import Checked
-from workbench.guests import demo
-
-
-@pytest.fixture(scope="session")
-def panic_trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a boot of the built-in guest that fails."""
-    path = tmp_path_factory.mktemp("dap") / "panic.trace"
-    demo.hunt(path, first_seed=10)
-    return path
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from workbench.dap.protocol import (
     ProtocolError,
     encode,
 )
-from workbench.dap.server import Listener
+from workbench.dap.server import Server
 from workbench.errors import UsageError
 
 
@@ -72,11 +72,11 @@ def test_arguments_are_of_their_types_or_refused(values: dict[str, object]) -> N
 
 def test_only_the_loopback_is_listened_on() -> None:
     with pytest.raises(UsageError, match="only a loopback address"):
-        Listener("0.0.0.0", 0, ReplConsole)
+        Server("0.0.0.0", 0, ReplConsole)
 
 
 def test_client_that_sends_no_message_is_told_of_and_the_next_one_served() -> None:
-    listener = Listener("127.0.0.1", 0, ReplConsole)
+    listener = Server("127.0.0.1", 0, ReplConsole)
     host, port = listener.address.split(":")
     told: list[str] = []
     thread = threading.Thread(target=listener.serve, args=(True, told.append), daemon=True)
