@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, field, fields
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from machine.values import valueclass
+
+T = TypeVar("T")
 
 #: Grows with every change to what a guest can observe (determinism.md, law 9).
 #: 3: a disk's requests take effect, and its writes take their data, when they are asked for; a flush ends after the
@@ -87,8 +90,20 @@ class MachineConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> MachineConfig:
         """Build from ``to_json``'s dict. Raises TypeError or ValueError for one that is not."""
-        drives = tuple(DriveConfig(**d) for d in data.get("drives", ()))
-        return cls(**{**data, "drives": drives})
+        drives = tuple(_of_json(DriveConfig, each) for each in data.get("drives", ()))
+        return _of_json(cls, {**data, "drives": drives})
+
+
+_KINDS = {"int": int, "bool": bool, "str": str, "tuple[DriveConfig, ...]": tuple, "dict[str, Any]": dict}
+
+
+def _of_json(cls: type[T], data: Mapping[str, Any]) -> T:
+    """Return the class with these values. Raises TypeError: one is not of its field's type."""
+    for each in fields(cast("Any", cls)):
+        value = data.get(each.name)
+        if each.name in data and type(value) is not _KINDS[str(each.type)]:
+            raise TypeError(f"{each.name} is {value!r}, expected {each.type}")
+    return cls(**data)
 
 
 @valueclass(frozen=True, slots=True)

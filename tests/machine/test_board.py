@@ -531,3 +531,12 @@ def test_linux_reads_and_writes_a_disk(debian_guest: Guest, tmp_path: Path, back
     assert board.drives["drive0"].pread(0, 6) == b"marker"
     assert not board.guest_errors
     board.close()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"harts": "2"}, {"harts": True}, {"seed": None}, {"options": []}, {"drives": [{"file": 1}]}]
+)
+def test_a_configuration_of_other_types_is_none(wrong: dict[str, Any]) -> None:
+    """A trace whose config had been written by hand was called a bug of ours when it was replayed."""
+    with pytest.raises((TypeError, ValueError)):
+        MachineConfig.from_json({**MachineConfig().to_json(), **wrong})

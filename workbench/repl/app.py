@@ -150,9 +150,9 @@ class App:
         kind = result.kind if isinstance(result, output.Text) and fmt == "text" else ""
         if self._colour and kind:
             text = self._colours.of(text, kind)
-        pager = os.environ.get("PAGER") or self.settings.pager
+        pager = os.environ.get("PAGER", "").strip() or self.settings.pager
         long = page and self._terminal and text.count("\n") >= shutil.get_terminal_size().lines
-        if long and shutil.which(pager.split()[0]):
+        if long and shutil.which(next(iter(pager.split()), "")):
             pipe_through(pager, text, show=True)
             return
         self._print(text)

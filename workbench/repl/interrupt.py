@@ -1,4 +1,4 @@
-"""Ctrl-C: a motion stops where it is with the session whole; anything else is unwound by Python."""
+"""Ctrl-C: a motion stops where it is with the session whole; a program has its own; the rest is unwound by Python."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ def interruptible(shell: Shell) -> Iterator[None]:
     previous: Callable[[int, FrameType | None], Any] | int | None
     previous = signal.signal(signal.SIGINT, interrupt)
     shell.interrupted = False
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def left_to_child() -> Iterator[None]:
+    """Leave Ctrl-C to the program that has the terminal, such as a pager: two of us reading keys is one too many."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: that the program would inherit
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from workbench.errors import CommandError, exit_code_of, one_line
 from workbench.output import Result, Table
 from workbench.plugins import tell_opened
 from workbench.repl.context import Context, Quit
+from workbench.repl.interrupt import left_to_child
 from workbench.repl.library import code_of
 from workbench.repl.lines import Line, blocks, parse_line
 from workbench.repl.registry import Command, all_commands
@@ -222,13 +224,18 @@ class Shell:
 def pipe_through(program: str, text: str, show: bool = False) -> str:
     """Give text to a shell command; return what it prints, or let it print by itself.
 
+    While it runs, Ctrl-C is its own: a pager goes on, what else runs ends by it.
+
     Raises:
-        CommandError: it can't be started, or fails.
+        CommandError: it can't be started, or fails. KeyboardInterrupt: Ctrl-C ended it.
     """
     try:
-        done = subprocess.run(program, shell=True, input=text, text=True, stdout=None if show else PIPE)
+        with left_to_child():
+            done = subprocess.run(program, shell=True, input=text, text=True, stdout=None if show else PIPE)
     except OSError as error:
         raise CommandError(f"| {program}: {error.strerror or error}") from None
+    if done.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
+        raise KeyboardInterrupt
     if done.returncode not in (0, 141):  # 141: the shell's word for a reader that closed its end
         raise CommandError(f"| {program}: failed with exit code {done.returncode}")
     return done.stdout or ""

@@ -15,7 +15,7 @@ import pytest
 from traces.errors import TraceError
 from workbench.errors import WorkbenchError
 from workbench.repl.app import interruptible
-from workbench.repl.shell import Shell
+from workbench.repl.shell import Shell, pipe_through
 from workbench.session import Session
 
 STEPS = 1_000_000_000
@@ -86,3 +86,15 @@ def test_time_is_found_after_a_motion_was_interrupted(shell: Shell) -> None:
     pressed(shell, "si 900000000", 0.1)
     shell.run_line("goto 0.25s")
     assert shell.context.session.cursor == expected
+
+
+def test_ctrl_c_belongs_to_the_pager_while_it_has_the_terminal() -> None:
+    """The REPL took the terminal back while the pager still read its keys."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert pipe_through(f"kill -INT {os.getpid()}; sleep 0.1; cat", "text") == "text"
+        with pytest.raises(KeyboardInterrupt):
+            pipe_through("kill -INT $$", "text")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
