@@ -14,6 +14,7 @@ import threading
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import zstandard
@@ -117,13 +118,6 @@ def _split(hashes: bytes) -> list[bytes]:
     return [hashes[at : at + _HASH] for at in range(0, len(hashes), _HASH)]
 
 
-def _cut(data: memoryview, at: Sequence[int]) -> bytes | memoryview:
-    """Return pages at some places of ``data``, one behind the other; most often they lie so already."""
-    if list(at) == list(range(at[0], at[0] + len(at))):
-        return data[at[0] * PAGE_BYTES : (at[-1] + 1) * PAGE_BYTES]
-    return b"".join([data[n * PAGE_BYTES : (n + 1) * PAGE_BYTES] for n in at])
-
-
 class PageWriter:
     """The pages of a trace that is being recorded; one thread uses it at a time.
 
@@ -140,6 +134,7 @@ class PageWriter:
         self._uses: Counter[bytes] = Counter()
         self._waiting: set[bytes] = set()  # stored for a checkpoint that is to come
         self._sets = 0
+        self._room = memoryview(bytearray(SET_PAGES * PAGE_BYTES))
         #: bytes of all sets in the file
         self.stored_bytes = 0
 
@@ -157,9 +152,19 @@ class PageWriter:
         new = list(index.items())
         for start in range(0, len(new), SET_PAGES):
             part = new[start : start + SET_PAGES]
-            contents = _cut(view, [at[i] for _, i in part])
+            contents = self._gather(view, [at[i] for _, i in part])
             places = None if based is None else Based(based.image, [based.places[i] for _, i in part])
             self._store([name for name, _ in part], contents, places)
+
+    def _gather(self, data: memoryview, at: Sequence[int]) -> memoryview:
+        """Return pages at some places of ``data`` one behind the other, until the next call; most lie so already."""
+        runs = [n for n in range(len(at)) if n == 0 or at[n] != at[n - 1] + 1] + [len(at)]
+        if len(runs) == 2:
+            return data[at[0] * PAGE_BYTES : (at[0] + len(at)) * PAGE_BYTES]
+        for start, end in pairwise(runs):
+            run = data[at[start] * PAGE_BYTES : (at[start] + end - start) * PAGE_BYTES]
+            self._room[start * PAGE_BYTES : end * PAGE_BYTES] = run
+        return self._room[: len(at) * PAGE_BYTES]
 
     def add_list(self, checkpoint_id: int, pages: Sequence[tuple[int, bytes]]) -> None:
         """Say which pages a checkpoint differs in, and the hashes of their contents."""

@@ -384,21 +384,25 @@ uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear)
     return softmmu_dirty(m, out, max, clear != 0);
 }
 
-/* Four lanes of multiply and fold, so that the host's multiplier is kept busy. */
-static void hash_page(const uint8_t *data, uint64_t seed, uint64_t out[2])
+/* Four lanes of multiply and fold, so that the host's multiplier is kept busy; `next` is what is read after
+ * it: the host's own prefetching ends with a page. */
+static void hash_page(const uint8_t *data, const uint8_t *next, uint64_t seed, uint64_t out[2])
 {
     static const uint64_t k[4] = {UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xc2b2ae3d27d4eb4f),
                                   UINT64_C(0x165667b19e3779f9), UINT64_C(0xd6e8feb86659fd93)};
     uint64_t lane[4];
     for (int i = 0; i < 4; i++)
         lane[i] = (seed + 1) * k[i];
-    for (uint32_t at = 0; at < WB_PAGE_SIZE; at += 32)
+    for (uint32_t at = 0; at < WB_PAGE_SIZE; at += 32) {
+        if (at % 64 == 0)
+            __builtin_prefetch(next + at);
         for (int i = 0; i < 4; i++) {
             uint64_t w;
             memcpy(&w, data + at + 8 * i, 8);
             const unsigned __int128 p = (unsigned __int128)(lane[i] ^ w) * k[i];
             lane[i] = (uint64_t)p + (lane[i] << 1 | lane[i] >> 63) + (uint64_t)(p >> 64);
         }
+    }
     out[0] = (lane[0] ^ (lane[1] << 23 | lane[1] >> 41)) * k[2] + lane[3];
     out[1] = (lane[2] ^ (lane[3] << 31 | lane[3] >> 33)) * k[0] + lane[1];
 }
@@ -410,7 +414,9 @@ void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2
         uint64_t h[2];
         if (pages[i] >= m->ram_pages)
             continue;
-        hash_page(m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS), pages[i], h);
+        const uint32_t next = i + 1 < n && pages[i + 1] < m->ram_pages ? pages[i + 1] : pages[i];
+        hash_page(m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS), m->ram + ((uint64_t)next << WB_PAGE_BITS),
+                  pages[i], h);
         out[0] = (out[0] << 5 | out[0] >> 59) * 3 + h[0];
         out[1] = (out[1] << 7 | out[1] >> 57) * 5 + h[1];
     }
