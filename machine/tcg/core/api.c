@@ -44,6 +44,20 @@ static bool create_harts(Machine *m, uint32_t n)
     return true;
 }
 
+/* Where the host has room, RAM begins in its first 2 GiB: an instruction then has room for the distance of
+ * guest and host addresses. */
+static void *ram_map(uint64_t size)
+{
+    const uintptr_t highest = 0x7e000000, lowest = 0x10000000, step = 0x2000000;
+    const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *ram = MAP_FAILED;
+    for (uintptr_t at = highest; at >= lowest && ram == MAP_FAILED; at -= step)
+        ram = mmap((void *)at, size, prot, flags | MAP_FIXED_NOREPLACE, -1, 0);
+    if (ram == MAP_FAILED)
+        ram = mmap(NULL, size, prot, flags, -1, 0);
+    return ram == MAP_FAILED ? NULL : ram;
+}
+
 Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step,
                    uint64_t quantum, const char *guest)
 {
@@ -68,9 +82,7 @@ Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint6
 #define X(name, def, text) m->sw.name = (def);
     WB_SWITCHES(X)
 #undef X
-    void *ram =
-        mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    m->ram = ram == MAP_FAILED ? NULL : ram;
+    m->ram = ram_map(ram_size);
     if (!m->ram || !probe_init(m) || !softmmu_init(m) || !tb_init(m) || !create_harts(m, n_harts)) {
         wb_destroy(m);
         return NULL;

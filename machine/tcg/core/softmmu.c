@@ -58,6 +58,7 @@ void softmmu_deinit_hart(Hart *h)
 
 static void dctx_clear(DataCtx *c)
 {
+    memset(c->open, 0, sizeof(c->open));
     memset(c->rd, 0xff, sizeof(c->rd));
     memset(c->wr, 0xff, sizeof(c->wr));
     memset(c->slow_rd, 0xff, sizeof(c->slow_rd));
@@ -228,6 +229,16 @@ static void fill_write(Hart *h, uint64_t vpage, uint64_t page)
         p->many_fast = 1;
     p->any_fast = 1;
     p->fast_vpage = vpage;
+}
+
+/* What open[] says goes with the entries of rd, when either is dropped for a reason that is not a PTE. */
+static void fill_open(Hart *h)
+{
+    const Machine *m = h->m;
+    if (probe_wants(m, PROBE_READ) || h->watched)
+        return;
+    for (uint32_t n = 0; n < OPEN_SPANS; n++)
+        h->dctx->open[n] = m->ram_size - (UINT64_C(1) << n) + 1;
 }
 
 static void fill_read(Hart *h, uint64_t vpage, uint64_t page)
@@ -415,6 +426,8 @@ bool softmmu_translate(Hart *h, uint64_t vaddr, uint32_t size, Access acc, uint6
     if (w.readable) {
         entry_set(h->dctx->slow_rd, m, vpage, page);
         fill_read(h, vpage, page);
+        if (w.open_ram)
+            fill_open(h);
     }
     if (w.writable) {
         entry_set(h->dctx->slow_wr, m, vpage, page);

@@ -10,6 +10,9 @@
  *     i = (vaddr >> 12) & (TLB_SIZE - 1)
  *     e = &hart->dctx->rd[i]  (or wr)
  *     if (((vaddr + size - 1) & PAGE_MASK) == e->tag) host = vaddr + e->addend; else slow
+ * Where loads are of physical addresses and nothing forbids or watches one in RAM, one comparison with its
+ * bounds says what 2^n entries of rd would: if (vaddr - ram_base < hart->dctx->open[n]) host = vaddr +
+ * (m->ram - m->ram_base)
  */
 #ifndef WB_SOFTMMU_H
 #define WB_SOFTMMU_H
@@ -22,6 +25,7 @@ enum {
     FETCH_TLB_SIZE = 1 << 10, /* an entry that makes room takes its page's jumps along: see fetch_forget() */
     N_DCTX = 24,
     N_FCTX = 12,
+    OPEN_SPANS = 10,  /* open[] is for accesses within 1, 2, 4 … 512 bytes */
     JC_PAGE_BITS = 7, /* jump cache: entries of one virtual page lie together, in a line */
     JC_LINE_SIZE = 1 << JC_PAGE_BITS,
     JC_BITS = 14,
@@ -37,6 +41,8 @@ typedef struct {
 _Static_assert(sizeof(TlbEntry) == 16, "generated code indexes by 16");
 
 struct DataCtx {
+    /* Loads of 2^n bytes that begin less than this behind RAM's begin are open to all of RAM; 0: look up. */
+    uint64_t open[OPEN_SPANS];
     TlbEntry rd[TLB_SIZE]; /* the fast path's */
     TlbEntry wr[TLB_SIZE];
     TlbEntry slow_rd[TLB_SIZE]; /* the slow paths': also pages that are watched or probed */
@@ -87,6 +93,7 @@ typedef struct {
     uint8_t writable;   /* a write to this page needs no further walk (D is set) */
     uint8_t readable;   /* a read needs no further walk */
     uint8_t whole_page; /* permissions hold for all of the 4 KiB page (PMP) */
+    uint8_t open_ram;   /* nor does any read of RAM, whose addresses are physical ones */
     uint8_t n_ptes;
     uint8_t va_width; /* bits of a virtual address, the others repeat the highest; 0: all 64 */
     uint32_t fault;

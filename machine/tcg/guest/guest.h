@@ -11,6 +11,8 @@ typedef struct {
 
 /* Of tb_flags, for the core: loads and stores are of physical addresses. */
 #define TB_BARE_DATA (1u << 31)
+/* … and loads have been open to all of RAM (DataCtx.open): they may not be any more. */
+#define TB_OPEN_RAM (1u << 30)
 
 typedef struct GuestOps {
     const char *name;

@@ -91,6 +91,8 @@ typedef struct {
     CodeBuf *cb;
     Machine *m;
     TB *tb;
+    int64_t distance; /* host address - paddr of RAM */
+    bool near;      /* loads and stores are of RAM at that distance, which fits in an instruction, or slow */
     uint8_t *entry; /* of the block; the TB pointer is in the 8 bytes before it */
     uint8_t *loop;  /* where jumps of the block to itself go */
     bool loops;     /* there are such jumps */
@@ -225,6 +227,10 @@ void gen_store(Gen *g, const IrOp *op);
 void gen_addend(Gen *g, unsigned reg, size_t table);
 /* ecx = offset of the TLB entry for the page of reg + disp. */
 void gen_tlb_index(Gen *g, unsigned reg, int32_t disp);
+/* Are loads of this block checked by gen_bounds(), and not by the TLB? Uses rdx. */
+bool gen_has_bounds(const Gen *g, const IrOp *op);
+/* Leads to the slow path unless the `bytes` from reg + disp on are open to loads; the jump is returned. */
+uint8_t *gen_bounds(Gen *g, unsigned reg, int32_t disp, unsigned bytes);
 void gen_load_env(Gen *g, const IrOp *op);
 void gen_store_env(Gen *g, const IrOp *op);
 void gen_store_env_now(Gen *g, const IrOp *op);

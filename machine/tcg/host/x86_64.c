@@ -145,6 +145,9 @@ bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
     g.cb = cb;
     g.m = m;
     g.tb = tb;
+    g.distance = (int64_t)((uintptr_t)m->ram - m->ram_base);
+    g.near = (tb->flags & TB_BARE_DATA) && m->sw.near_ram && fits_s32(g.distance) &&
+             fits_s32(-(int64_t)m->ram_base);
     g.entry = cb->a.p;
     g.n_stubs = 0;
     g.flags_at = NULL;

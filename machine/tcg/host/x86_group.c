@@ -1,9 +1,10 @@
 /* x86_group.c: one TLB look-up for the accesses through one base register that lie near each other.
  *
  * The first access of a group, its head, looks up a page and checks that all of the group's bytes are in it;
- * the others use the host address found. That stays right as long as C is not called: only there do
- * translations change. So a slow path looks up every group again whose accesses are not all done, and where
- * that fails the block is left behind the instruction; the run goes on in another block.
+ * the others use the host address found. Near RAM (Gen.near) has it at a fixed distance from the base, and
+ * only the check is shared. That stays right as long as C is not called: only there do translations change.
+ * So a slow path looks up every group again whose accesses are not all done, and where that fails the block
+ * is left behind the instruction; the run goes on in another block.
  */
 #include "x86.h"
 
@@ -46,7 +47,7 @@ static void join(Gen *g, Open *open, unsigned i)
     if (k < MAX_OPEN) {
         Group *gr = &g->group[open->group[k] - 1];
         const int32_t lo = op->off < gr->lo ? op->off : gr->lo, hi = end > gr->hi ? end : gr->hi;
-        if (hi - lo <= MAX_SPAN) {
+        if (hi - lo <= MAX_SPAN && (!g->near || fits_s32(op->off + g->distance))) {
             gr->lo = lo, gr->hi = hi, gr->last = (uint16_t)i;
             g->group_of[i] = open->group[k];
             return;
@@ -115,7 +116,7 @@ void group_assign(Gen *g)
         gr->reg = RCX;
         if (gr->first == gr->last)
             g->group_of[gr->first] = 0;
-        else
+        else if (!g->near)
             choose_home(g, k);
     }
 }
@@ -127,18 +128,34 @@ void group_before_op(Gen *g, const IrOp *op)
         g->in_rcx = 0;
 }
 
+/* The register that has the base: the slot's, or rax, into which fetch_base() brings it. */
+static unsigned base_reg(const Gen *g, const Group *gr)
+{
+    const Opnd base = gen_slot(g, gr->base);
+    return base.kind == O_REG ? base.reg : RAX;
+}
+
+static unsigned fetch_base(Gen *g, const Group *gr)
+{
+    const unsigned r = base_reg(g, gr);
+    em_mov_ro(g->a, r, gen_slot(g, gr->base));
+    return r;
+}
+
 /* The group's pointer to its register, from the TLB. Returns the jump where that fails. */
 static uint8_t *look_up(Gen *g, const Group *gr)
 {
     const size_t table = gr->kind == IR_ST ? offsetof(DataCtx, wr) : offsetof(DataCtx, rd);
-    const Opnd base = gen_slot(g, gr->base);
-    const unsigned r = base.kind == O_REG ? base.reg : RAX;
-    em_mov_ro(g->a, r, base);
+    const unsigned r = fetch_base(g, gr);
+    if (gen_has_bounds(g, &g->tb->ops[gr->first]))
+        return gen_bounds(g, r, gr->lo, (unsigned)(gr->hi - gr->lo));
     gen_tlb_index(g, r, gr->lo);
     em_lea(g->a, EM_W, RDX, opnd_mem(r, gr->hi - 1));
     em_alu_oi(g->a, EM_W, X_AND, opnd_reg(RDX), (int32_t)WB_PAGE_MASK);
     em_alu_ro(g->a, EM_W, X_CMP, RDX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, tag))));
     uint8_t *miss = em_jcc32(g->a, CC_NE);
+    if (g->near)
+        return miss;
     gen_addend(g, gr->reg, table);
     em_alu_ro(g->a, EM_W, X_ADD, gr->reg, opnd_reg(r));
     if (gr->home)
@@ -152,6 +169,14 @@ bool group_address(Gen *g, const IrOp *op, Opnd *host, uint8_t **miss)
     if (!group)
         return false;
     const Group *gr = &g->group[group - 1];
+    if (g->near) {
+        if (gr->first == i)
+            *miss = look_up(g, gr);
+        else
+            fetch_base(g, gr);
+        *host = opnd_mem(base_reg(g, gr), (int32_t)(op->off + g->distance));
+        return true;
+    }
     if (gr->first == i)
         *miss = look_up(g, gr);
     else if (gr->reg == RCX && g->in_rcx != group)

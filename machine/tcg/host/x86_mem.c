@@ -81,7 +81,26 @@ void gen_addend(Gen *g, unsigned reg, size_t table)
         em_mov_ro(g->a, reg, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, addend))));
 }
 
-/* Leaves the jump to the slow path behind, and rcx = addend. Alignment is part of the comparison: a
+bool gen_has_bounds(const Gen *g, const IrOp *op)
+{
+    return op->op == IR_LD && g->near && (g->tb->flags & TB_OPEN_RAM) && g->m->sw.ram_bounds;
+}
+
+uint8_t *gen_bounds(Gen *g, unsigned reg, int32_t disp, unsigned bytes)
+{
+    const unsigned span = bytes > 1 ? 32 - (unsigned)__builtin_clz(bytes - 1) : 0;
+    const int64_t base = (int64_t)g->m->ram_base;
+    if (fits_s32(disp - base)) {
+        em_lea(g->a, EM_W, RDX, opnd_mem(reg, (int32_t)(disp - base)));
+    } else {
+        em_lea(g->a, EM_W, RDX, opnd_mem(reg, disp));
+        em_alu_oi(g->a, EM_W, X_ADD, opnd_reg(RDX), (int32_t)-base);
+    }
+    em_alu_ro(g->a, EM_W, X_CMP, RDX, opnd_mem(R_DCTX, (int32_t)(offsetof(DataCtx, open) + 8 * span)));
+    return em_jcc32(g->a, CC_AE);
+}
+
+/* Leaves the jump to the slow path behind. Alignment is part of the comparison: a
  * misaligned access, which alone could cross a page, is slow. */
 static uint8_t *gen_lookup(Gen *g, Opnd addr, unsigned size, size_t table)
 {
@@ -89,9 +108,7 @@ static uint8_t *gen_lookup(Gen *g, Opnd addr, unsigned size, size_t table)
     gen_tlb_index(g, RDX, 0);
     em_alu_oi(g->a, EM_W, X_AND, opnd_reg(RDX), (int32_t)WB_PAGE_MASK | ((1 << size) - 1));
     em_alu_ro(g->a, EM_W, X_CMP, RDX, opnd_idx(R_DCTX, RCX, (int32_t)(table + offsetof(TlbEntry, tag))));
-    uint8_t *miss = em_jcc32(g->a, CC_NE);
-    gen_addend(g, RCX, table);
-    return miss;
+    return em_jcc32(g->a, CC_NE);
 }
 
 /* Where the host has the guest's bytes; the jump to the slow path is left in *miss, or NULL if there is none.
@@ -103,8 +120,16 @@ static Opnd gen_host_address(Gen *g, const IrOp *op, uint8_t **miss)
     if (group_address(g, op, &host, miss))
         return host;
     const Opnd addr = gen_address(g, op, true);
-    *miss = gen_lookup(g, addr, op->flags & MO_SIZE,
-                       op->op == IR_ST ? offsetof(DataCtx, wr) : offsetof(DataCtx, rd));
+    const unsigned size = op->flags & MO_SIZE;
+    const size_t table = op->op == IR_ST ? offsetof(DataCtx, wr) : offsetof(DataCtx, rd);
+    const bool near = g->near && fits_s32(addr.disp + g->distance);
+    if (near && gen_has_bounds(g, op))
+        *miss = gen_bounds(g, addr.reg, addr.disp, 1u << size);
+    else
+        *miss = gen_lookup(g, addr, size, table);
+    if (near)
+        return opnd_mem(addr.reg, (int32_t)(addr.disp + g->distance));
+    gen_addend(g, RCX, table);
     return opnd_idx(RCX, addr.reg, addr.disp);
 }
 

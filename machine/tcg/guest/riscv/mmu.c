@@ -116,11 +116,17 @@ bool riscv_pmpaddr_write(GuestHart *g, uint32_t entry, uint64_t value)
     return riscv_pmp_update(g);
 }
 
+/* Does the PMP let this mode do anything anywhere? */
+static bool pmp_lets_all(const GuestHart *g, uint64_t priv)
+{
+    return g->pmp_open || (priv == PRV_M && !g->pmp_locked && !g->pmp_fine);
+}
+
 /* What a mode may do with `size` bytes at paddr, as PMP_R|W|X. *whole is cleared when another access to the
  * page may be judged otherwise. */
 static uint32_t pmp_perms(const GuestHart *g, uint64_t paddr, uint32_t size, uint64_t priv, uint8_t *whole)
 {
-    if (g->pmp_open || (priv == PRV_M && !g->pmp_locked && !g->pmp_fine))
+    if (pmp_lets_all(g, priv))
         return PMP_RWX;
     const uint64_t page = paddr & WB_PAGE_MASK, page_last = page + WB_PAGE_SIZE - 1;
     const uint64_t paddr_last = paddr + (size ? size - 1 : 0);
@@ -158,8 +164,8 @@ static bool is_translated(const GuestHart *g, uint64_t priv)
 /* Everything but the PTEs and the PMP that a translation hangs on. The ASID is not part of it: it promises
  * nothing that the law of no TLB does not give anyway.
  *
- *   63 | 61 .. 54                            | 48..51 | 47 44 | 43  0
- *   1  | bare plain vs PBMTE fs ADUE MXR SUM | priv   | MODE  | PPN
+ *   63 | 62 .. 54                                 | 48..51 | 47 44 | 43  0
+ *   1  | open bare plain vs PBMTE fs ADUE MXR SUM | priv   | MODE  | PPN
  */
 static uint64_t root_key(const GuestHart *g, uint64_t priv)
 {
@@ -191,8 +197,10 @@ uint64_t riscv_fetch_key(Hart *h)
     const GuestHart *g = h->g;
     const bool plain = h->m->sw.fp_plain && !g->fs_off && !g->frm && (g->fflags & FFLAGS_NX);
     const bool bare = h->m->sw.bare_mem && !is_translated(g, data_priv(g));
+    const bool open = bare && h->m->sw.ram_bounds && !h->watched && pmp_lets_all(g, data_priv(g));
     return root_key(g, g->priv) | (g->fs_off ? 1ull << 57 : 0) | (g->vs_off ? 1ull << 59 : 0) |
-           (uint64_t)plain << FETCH_KEY_FP_PLAIN_BIT | (uint64_t)bare << FETCH_KEY_BARE_BIT;
+           (uint64_t)plain << FETCH_KEY_FP_PLAIN_BIT | (uint64_t)bare << FETCH_KEY_BARE_BIT |
+           (uint64_t)open << FETCH_KEY_OPEN_BIT;
 }
 
 /* ---- walks ---- */
@@ -309,7 +317,8 @@ void riscv_walk(Hart *h, uint64_t vaddr, Access acc, bool debug, Walk *w)
     w->n_ptes = w->va_width = 0;
     w->paddr = vaddr;
     if (!is_translated(g, priv)) {
-        finish(g, priv, acc, debug, PMP_RWX, w);
+        if (finish(g, priv, acc, debug, PMP_RWX, w))
+            w->open_ram = pmp_lets_all(g, priv);
         return;
     }
     const int levels = (int)(g->satp >> SATP_MODE_SHIFT) - SATP_SV39 + 3;

@@ -223,7 +223,8 @@ static uint32_t riscv_tb_flags(Hart *h)
     const uint64_t key = h->fctx->key;
     return (h->g->fs_off ? TBF_FS_OFF : 0) | (h->g->vs_off ? TBF_VS_OFF : 0) |
            (key >> FETCH_KEY_FP_PLAIN_BIT & 1 ? TBF_FP_PLAIN : 0) |
-           (key >> FETCH_KEY_BARE_BIT & 1 ? TB_BARE_DATA : 0);
+           (key >> FETCH_KEY_BARE_BIT & 1 ? TB_BARE_DATA : 0) |
+           (key >> FETCH_KEY_OPEN_BIT & 1 ? TB_OPEN_RAM : 0);
 }
 
 static void riscv_init(Machine *m)

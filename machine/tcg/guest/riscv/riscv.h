@@ -27,7 +27,7 @@ void riscv_translate(Hart *h, IrBlock *ir, uint64_t pc, uint32_t flags, const ui
 /* The word of tb_flags: FP instructions are illegal; vector instructions are; frm is 0 and fflags.NX is set.
  */
 enum { TBF_FS_OFF = 1, TBF_VS_OFF = 2, TBF_FP_PLAIN = 4 };
-enum { FETCH_KEY_FP_PLAIN_BIT = 60, FETCH_KEY_BARE_BIT = 61 };
+enum { FETCH_KEY_FP_PLAIN_BIT = 60, FETCH_KEY_BARE_BIT = 61, FETCH_KEY_OPEN_BIT = 62 };
 
 /* disasm.c */
 uint32_t riscv_insn_bytes(uint16_t low);

@@ -14,9 +14,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { PAGES = 6, RAM_BYTES = PAGES * WB_PAGE_SIZE, N_TBS = 4 };
-static const uint64_t RAM_VADDR = UINT64_C(0xffffffff80003000), PC_BASE = UINT64_C(0xffffffff80001000);
+static const uint64_t PC_BASE = UINT64_C(0xffffffff80001000);
+static const uint64_t HIGH_RAM = UINT64_C(0xffffffff80003000), LOW_RAM = UINT64_C(0x7fff3000);
+static const uintptr_t NEAR_RAM = UINT64_C(0x40000000); /* of the host: its distance from LOW_RAM fits */
 
 typedef struct {
     uint8_t *ram;
@@ -26,6 +29,7 @@ typedef struct {
 } Side;
 
 static uint64_t rng_state;
+static uint64_t ram_vaddr; /* HIGH_RAM or LOW_RAM */
 
 static uint64_t rng(void)
 {
@@ -156,19 +160,22 @@ static const GuestOps guest = {
 
 static bool in_ram(uint64_t vaddr, uint32_t size)
 {
-    return vaddr - RAM_VADDR < RAM_BYTES && vaddr - RAM_VADDR + size <= RAM_BYTES;
+    return vaddr - ram_vaddr < RAM_BYTES && vaddr - ram_vaddr + size <= RAM_BYTES;
 }
 
 uint64_t softmmu_load(Hart *h, uint64_t vaddr, uint32_t mo)
 {
     uint32_t bits = 8u << (mo & MO_SIZE);
-    uint64_t v = 0, r = note(h, vaddr, mo, 0);
-    maybe_leave(h, r);
-    if (h->leave == LEAVE_AFTER)
-        h->leave = LEAVE_NONE;
+    uint64_t v = 0, r = 0;
+    if (!h->dctx->open[0] || !in_ram(vaddr, bits / 8)) { /* else the interpreter alone looks up two pages */
+        r = note(h, vaddr, mo, 0);
+        maybe_leave(h, r);
+        if (h->leave == LEAVE_AFTER)
+            h->leave = LEAVE_NONE;
+    }
     trash();
     if (in_ram(vaddr, bits / 8))
-        memcpy(&v, side_of(h)->ram + (vaddr - RAM_VADDR), bits / 8);
+        memcpy(&v, side_of(h)->ram + (vaddr - ram_vaddr), bits / 8);
     else
         v = r;
     if (bits == 64)
@@ -184,7 +191,7 @@ void softmmu_store(Hart *h, uint64_t vaddr, uint64_t v, uint32_t mo)
     uint32_t size = 1u << (mo & MO_SIZE);
     maybe_leave(h, note(h, vaddr, mo, size == 8 ? v : v & ((1ull << 8 * size) - 1)));
     if (in_ram(vaddr, size) && (h->leave == LEAVE_NONE || h->leave == LEAVE_AFTER))
-        memcpy(side_of(h)->ram + (vaddr - RAM_VADDR), &v, size);
+        memcpy(side_of(h)->ram + (vaddr - ram_vaddr), &v, size);
     trash();
 }
 
@@ -295,6 +302,8 @@ static void gen_mem_op(IrBlock *ir)
 {
     uint16_t base = below(6) ? (below(2) ? 2 : 5) : any_slot(ir);
     int32_t off = below(3) ? (int32_t)below(512) * 8 - 2048 : (int32_t)below(4 * 4096) - 4096;
+    if (below(4) == 0)
+        off = (int32_t)below(48) - 16;
     uint8_t size = (uint8_t)below(4);
     if (below(2)) {
         uint8_t mo = size | (below(2) ? MO_SIGN : 0);
@@ -310,7 +319,7 @@ static void gen_mem_op(IrBlock *ir)
     }
     IrOp *o = &ir->ops[ir->n_ops - 1];
     if (o->a == IR_CONST)
-        o->imm = below(3) ? (int64_t)(RAM_VADDR + 4096) : (int64_t)value();
+        o->imm = below(3) ? (int64_t)(ram_vaddr + 4096) : (int64_t)value();
 }
 
 static void gen_env_op(IrBlock *ir)
@@ -440,9 +449,12 @@ static void *dup(const void *p, size_t size)
     return q;
 }
 
+static uint32_t tb_flags; /* of all blocks of a round */
+
 static void tb_fill(TB *tb, const IrBlock *ir, uint32_t index)
 {
     memset(tb, 0, sizeof *tb);
+    tb->flags = tb_flags;
     tb->pc = tb_pc(index);
     tb->valid = 1;
     tb->n_insns = (uint16_t)ir->n_insns;
@@ -470,13 +482,16 @@ static void side_init(Side *s, unsigned which, const uint64_t fill[2])
 {
     s->log = 0;
     memset(s->ctx, 0xff, sizeof s->ctx);
+    for (unsigned c = 0; c < 2; c++)
+        for (unsigned n = 0; n < OPEN_SPANS; n++)
+            s->ctx[c].open[n] = fill[c] >> 16 & 1 ? RAM_BYTES - (UINT64_C(1) << n) + 1 : 0;
     memset(&s->fctx, 0xff, sizeof s->fctx);
     for (unsigned c = 0; c < 2; c++)
         for (unsigned p = 0; p < PAGES; p++) {
-            uint64_t page = RAM_VADDR + p * WB_PAGE_SIZE;
-            TlbEntry e = {page, (uint64_t)(uintptr_t)s->ram - RAM_VADDR};
+            uint64_t page = ram_vaddr + p * WB_PAGE_SIZE;
+            TlbEntry e = {page, (uint64_t)(uintptr_t)s->ram - ram_vaddr};
             unsigned i = (page >> WB_PAGE_BITS) & (TLB_SIZE - 1);
-            if (fill[c] >> p & 1)
+            if ((fill[c] >> p | fill[c] >> 16) & 1)
                 s->ctx[c].rd[i] = e;
             if (fill[c] >> (p + 8) & 1)
                 s->ctx[c].wr[i] = e;
@@ -648,12 +663,20 @@ static bool round_run(World *w, uint64_t seed)
                          .loop_pins = (uint8_t)(below(4) != 0),
                          .pin = (uint8_t)(below(3) != 0),
                          .group_mem = (uint8_t)(below(4) != 0),
+                         .near_ram = (uint8_t)(below(4) != 0),
+                         .ram_bounds = (uint8_t)(below(4) != 0),
                          .inline_mem = (uint8_t)(below(4) != 0)};
 #if defined(__x86_64__)
     w->m.code->has_bmi2 = __builtin_cpu_supports("bmi2") && below(4);
     w->m.code->has_pext = w->m.code->has_bmi2 && below(2);
     w->m.code->has_lzcnt = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("lzcnt") && below(4);
 #endif
+    const uint64_t at = below(2) ? LOW_RAM : HIGH_RAM;
+    if (at != ram_vaddr) { /* which the entry points know */
+        w->m.ram_base = ram_vaddr = at;
+        host_reset(w->m.code);
+    }
+    tb_flags = below(3) ? TB_BARE_DATA | (below(4) ? TB_OPEN_RAM : 0) : 0;
     blocks_make(w);
     const uint64_t fill[2] = {rng(), rng() | 0x3f3f};
     for (unsigned s = 0; s < 2; s++)
@@ -669,7 +692,9 @@ static bool round_run(World *w, uint64_t seed)
     bool ok = true;
     for (unsigned run = 0; ok && run < 4; run++) {
         uint32_t entry = below(N_TBS);
-        uint64_t at2 = RAM_VADDR + 8192 + 8 * below(512), at5 = RAM_VADDR + 8192 + below(4096);
+        uint64_t at2 = ram_vaddr + 8192 + 8 * below(512), at5 = ram_vaddr + 8192 + below(4096);
+        if (below(4) == 0) /* at RAM's ends */
+            at5 = ram_vaddr + (below(2) ? RAM_BYTES : 0) + below(64) - 32;
         int64_t budget = (int64_t)below(below(2) ? 200 : 20);
         for (unsigned s = 0; s < 2; s++) {
             Hart *h = &w->hart[s];
@@ -713,14 +738,17 @@ int main(int argc, char **argv)
         return 77;
     }
     for (unsigned s = 0; s < 2; s++)
-        if (!(w->side[s].ram = aligned_alloc(WB_PAGE_SIZE, RAM_BYTES)))
+        if ((w->side[s].ram = mmap((void *)(NEAR_RAM + s * RAM_BYTES), RAM_BYTES, PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) == MAP_FAILED)
             return 2;
+    w->m.ram = w->side[0].ram;
+    w->m.ram_size = RAM_BYTES;
     for (uint64_t i = 0; i < count; i++)
         if (!round_run(w, seed + i))
             return 1;
     printf("%llu rounds of %u blocks agree\n", (unsigned long long)count, N_TBS);
     for (unsigned s = 0; s < 2; s++)
-        free(w->side[s].ram);
+        munmap(w->side[s].ram, RAM_BYTES);
     host_deinit(w->m.code);
     free(w);
     return 0;

@@ -40,7 +40,9 @@ end:
 """
 
 
-@pytest.mark.parametrize("off", [(), ("bare_mem",), ("group_mem",), ("jit",)], ids="+".join)
+@pytest.mark.parametrize(
+    "off", [(), ("bare_mem",), ("near_ram",), ("ram_bounds",), ("group_mem",), ("jit",)], ids="+".join
+)
 def test_mprv_in_the_middle_of_a_loop_takes_effect_at_the_next_access(off: tuple[str, ...]) -> None:
     machine = Bare(SOURCE)
     engine = machine.engine
