@@ -65,7 +65,8 @@ class MachineConfig:
         seed: of chaos mode's generator, and of entropy where that is seeded.
         options: what has no field of its own. ``entropy``: ``host`` (asked of the gate, the default) or ``seed`` (the
             generator's bytes, still through the gate, and a fixed wall clock). ``devices``: names of
-            devices of plug-ins, in the order of their places on the platform bus.
+            devices of plug-ins, in the order of their places on the platform bus. ``loaded``: address and size of
+            each piece of ``Images.loaded``.
     """
 
     memory_bytes: int = 512 << 20
@@ -108,12 +109,16 @@ def _of_json(cls: type[T], data: Mapping[str, Any]) -> T:
 
 @valueclass(frozen=True, slots=True)
 class Images:
-    """What is loaded at reset: contents, decompressed by the loader where a format allows it."""
+    """What is loaded at reset: contents, decompressed by the loader where a format allows it.
+
+    ``loaded`` is what goes to addresses of its own: the pieces of ``MachineConfig.options["loaded"]``, in turn.
+    """
 
     kernel: bytes = b""
     initrd: bytes = b""
     bios: bytes = b""
     dtb: bytes = b""
+    loaded: bytes = b""
 
     def by_role(self) -> dict[str, bytes]:
         """Return those that there are, by the fields' names."""

@@ -2,6 +2,7 @@
 
 RAM base           kernel (bios none) or firmware (bios file)
 RAM base + 2 MiB   kernel (bios builtin; behind firmware: the next 2 MiB boundary)
+anywhere           pieces with addresses of their own; without a kernel, the harts start where it would be
 kernel + min(half of RAM, 128 MiB)   initrd
 end of RAM, or 3 GiB if that is less, down to 2 MiB   device tree; the firmware's boot info below it
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from machine.config import Images, MachineConfig
 from machine.errors import ConfigError, ImageError
@@ -66,7 +67,7 @@ def _check_ram(what: str, start: int, end: int, ram: tuple[int, int]) -> None:
 def _place(
     firmware: Program | None,
     kernel: Program | None,
-    initrd: bytes,
+    images: Images,
     dtb_bytes: int,
     config: MachineConfig,
     ram_base: int,
@@ -95,7 +96,10 @@ def _place(
             kernel = kernel.at(ram_base if config.bios == "none" else ram_base + ALIGN)
         kernel = kernel.within(*ram)
         load("kernel", kernel)
+    for piece in _pieces(config, images):
+        load(f"what is loaded at {piece.paddr:#x}", Program((piece,), piece.paddr, True, "raw"))
     placed = None
+    initrd = images.initrd
     if initrd:
         low = kernel.entry if kernel is not None else ram_base
         start = low + min(config.memory_bytes // 2, INITRD_OFFSET_MAX)
@@ -110,7 +114,7 @@ def _place(
     for (what, _, end), (other, start, _) in pairwise(used):
         if start < end and what != other:
             raise ImageError(f"{what} and {other} overlap at {start:#x}")
-    entry = _entry(firmware, kernel, info_paddr, segments, config)
+    entry = _entry(firmware, kernel, info_paddr, segments, config, ram_base)
     return Plan(tuple(segments), entry, placed, dtb_paddr, min(ram[1], DTB_BELOW) - dtb_paddr)
 
 
@@ -120,16 +124,32 @@ def _entry(
     info_paddr: int,
     segments: list[Segment],
     config: MachineConfig,
+    ram_base: int,
 ) -> Entry:
     if firmware is not None:
         next_addr = kernel.entry if kernel is not None else 0
         info = struct.pack("<6Q", FW_DYNAMIC_MAGIC, FW_DYNAMIC_VERSION, next_addr, NEXT_MODE_S, 0, 0)
         segments.append(Segment(info_paddr, info, len(info)))
         return Entry(firmware.entry, info_paddr, all_harts=True, machine_mode=True)
-    if kernel is None:
-        raise AssertionError("plan() has checked that there is something to run")
     machine_mode = config.bios == "none"
-    return Entry(kernel.entry, 0, all_harts=machine_mode, machine_mode=machine_mode)
+    start = ram_base if machine_mode else ram_base + ALIGN
+    if kernel is not None:
+        start = kernel.entry
+    elif not any(segment.paddr <= start < segment.paddr + segment.size for segment in segments):
+        raise ImageError(f"nothing is loaded at {start:#x}, where the harts start; give --kernel FILE")
+    return Entry(start, 0, all_harts=machine_mode, machine_mode=machine_mode)
+
+
+def _pieces(config: MachineConfig, images: Images) -> list[Segment]:
+    """Return what goes to addresses of its own. Raises ConfigError: a configuration that its images do not fit."""
+    places = [(int(paddr), int(size)) for paddr, size in config.options.get("loaded", ())]
+    ends = list(accumulate(size for _, size in places))
+    if any(size < 1 for _, size in places) or (ends[-1] if ends else 0) != len(images.loaded):
+        raise ConfigError("the pieces to be loaded are not those of the configuration; record anew")
+    return [
+        Segment(paddr, images.loaded[end - size : end], size)
+        for (paddr, size), end in zip(places, ends, strict=True)
+    ]
 
 
 def plan(config: MachineConfig, images: Images, ram_base: int, dtb_bytes: int) -> Plan:
@@ -149,7 +169,7 @@ def plan(config: MachineConfig, images: Images, ram_base: int, dtb_bytes: int) -
         raise ConfigError(f"bios {config.bios!r}: expected builtin, none or a file")
     if config.bios == "file" and not images.bios:
         raise ImageError("bios: the firmware file is empty; give --bios FILE of OpenSBI or the like")
-    if config.bios != "file" and not images.kernel:
+    if config.bios != "file" and not images.kernel and not images.loaded:
         raise ConfigError(
             "there is no kernel to start; give --kernel FILE, or --bios FILE of firmware that needs none"
         )
@@ -158,7 +178,7 @@ def plan(config: MachineConfig, images: Images, ram_base: int, dtb_bytes: int) -
 
     def attempt(memory_bytes: int) -> Plan:
         sized = replace(config, memory_bytes=memory_bytes)
-        return _place(firmware, kernel, images.initrd, dtb_bytes, sized, ram_base)
+        return _place(firmware, kernel, images, dtb_bytes, sized, ram_base)
 
     try:
         return attempt(config.memory_bytes)

@@ -205,6 +205,31 @@ def test_slips_are_no_raw_binaries(data: bytes, text: str, bios: str) -> None:
         place(Images(kernel=data), bios=bios)
 
 
+@pytest.mark.parametrize(("bios", "pc"), [("none", RAM), ("builtin", RAM + 0x20_0000)])
+def test_pieces_go_to_their_addresses_and_need_no_kernel(bios: str, pc: int) -> None:
+    """QEMU's -device loader, with which teaching kernels are started: it was refused."""
+    pieces = [[pc, 4], [RAM + 0x100_0000, 3]]
+    made = place(Images(loaded=b"codeabc"), bios=bios, options={"loaded": pieces})
+    assert [(s.paddr, s.data) for s in made.segments] == [(pc, b"code"), (RAM + 0x100_0000, b"abc")]
+    assert made.entry.pc == pc and made.entry.machine_mode == (bios == "none")
+    with pytest.raises(ImageError, match=f"nothing is loaded at {pc:#x}, where the harts start"):
+        place(Images(loaded=b"abc"), bios=bios, options={"loaded": [[RAM + 0x100_0000, 3]]})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        ([[0x1000, 4]], r"what is loaded at 0x1000 needs 0x1000 to 0x1004, but RAM is"),
+        ([[RAM + 2, 4]], "kernel and what is loaded at .* overlap"),
+        ([[RAM + 0x1000, 5]], "not those of the configuration"),
+        ([[RAM + 0x1000, 4], [RAM, 0]], "not those of the configuration"),
+    ],
+)
+def test_pieces_that_do_not_fit_are_refused(pieces: list[list[int]], text: str) -> None:
+    with pytest.raises((ImageError, ConfigError), match=text):
+        place(Images(kernel=b"\x13\0\0\0", loaded=b"code"), bios="none", options={"loaded": pieces})
+
+
 def test_missing_images_are_named() -> None:
     with pytest.raises(ConfigError, match="no kernel"):
         place(Images())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from workbench.errors import InputError, UsageError
+from workbench.cli.loaders import take_loaders
+from workbench.cli.values import ON, read_image, split_commas
+from workbench.errors import UsageError
 
 if TYPE_CHECKING:
     from machine.config import DriveConfig, Images, MachineConfig
@@ -23,7 +23,6 @@ _SHIFTS = {"b": 0, "k": 10, "": 20, "m": 20, "g": 30, "t": 40}
 _SMP = re.compile(r"(?:cpus=)?([0-9]+)")
 _DRIVE_KEYS = ("file", "format", "if", "readonly", "id", "media", "serial", "num-queues", "timing")
 _BUS = re.compile(r"virtio-mmio-bus\.([0-9]{1,9})")
-_ON = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 #: Options of QEMU that say what is so here anyway, and their values that do; as ``--no-reboot`` does.
 AS_QEMU = {
     "global": ("virtio-mmio.force-legacy=false",),
@@ -31,7 +30,6 @@ AS_QEMU = {
     "display": ("none",),
     "monitor": ("none",),
 }
-MAX_IMAGE_BYTES = 2 << 30
 
 
 def machine_options(function: F) -> F:
@@ -74,8 +72,8 @@ _OPTIONS: tuple[Callable[[F], F], ...] = (
         "devices",
         metavar="NAME",
         multiple=True,
-        help="A device that a plug-in brings, or virtio-blk-device,drive=X,bus=virtio-mmio-bus.N for a drive with "
-        "if=none; repeatable.",
+        help="virtio-blk-device,drive=X,bus=virtio-mmio-bus.N for a drive with if=none; loader,file=F,addr=A for "
+        "a file that goes to an address (an ELF file to its own); or a device that a plug-in brings; repeatable.",
     ),
     click.option("--quantum", metavar="N", type=click.IntRange(1, 1 << 40), help="Steps of a hart's turn."),
     click.option(
@@ -142,22 +140,6 @@ def parse_harts(text: str) -> int:
     return int(match[1])
 
 
-def split_commas(text: str) -> list[str]:
-    """Split at single commas; ``,,`` stands for a comma, as in QEMU."""
-    parts = [""]
-    at = 0
-    while at < len(text):
-        if text[at] != ",":
-            parts[-1] += text[at]
-        elif text[at : at + 2] == ",,":
-            parts[-1] += ","
-            at += 1
-        else:
-            parts.append("")
-        at += 1
-    return parts
-
-
 def parse_drive(text: str, index: int = 0) -> DriveConfig:
     """Return the drive that a ``--drive`` means.
 
@@ -183,7 +165,7 @@ def parse_drive(text: str, index: int = 0) -> DriveConfig:
     if values.get("format", "raw") not in ("raw", "qcow2"):
         raise UsageError(f"--drive: format={values['format']}: expected raw or qcow2")
     readonly = values.get("readonly", "off")
-    if readonly not in _ON:
+    if readonly not in ON:
         raise UsageError(f"--drive: readonly={readonly}: expected on or off")
     timing = values.get("timing", "model")
     if timing not in ("model", "host"):
@@ -195,7 +177,7 @@ def parse_drive(text: str, index: int = 0) -> DriveConfig:
         file=values["file"],
         format=values.get("format", "raw"),
         interface=values.get("if", "virtio"),
-        readonly=_ON[readonly],
+        readonly=ON[readonly],
         id=values.get("id") or f"virtio{index}",
         serial=values.get("serial", ""),
         queues=int(queues),
@@ -251,26 +233,6 @@ def _on_bus(device: str, drive: DriveConfig, values: dict[str, str]) -> DriveCon
     return replace(drive, **changes)
 
 
-def read_image(path: str | None, what: str) -> bytes:
-    """Return an image's bytes, none where no path was given.
-
-    Raises:
-        InputError: when it can't be read, is empty, or is larger than any image.
-    """
-    if not path:
-        return b""
-    try:
-        with Path(path).open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_IMAGE_BYTES:
-                raise InputError(f"{what} {path}: larger than {MAX_IMAGE_BYTES >> 30} GiB: not a {what}")
-            data = file.read(MAX_IMAGE_BYTES)
-    except OSError as error:
-        raise InputError(f"{what} {path}: can't be read: {error.strerror}; check the path") from None
-    if not data:
-        raise InputError(f"{what} {path}: the file is empty")
-    return data
-
-
 def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Images]:
     """Return the configuration and the images that machine options mean.
 
@@ -293,7 +255,8 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
     if len(set(names)) < len(names):
         raise UsageError(f"--drive: two drives have the id {max(names, key=names.count)}")
     drives, devices = place_drives(drives, options["devices"])
-    if not options["kernel"] and bios in ("builtin", "none"):
+    pieces, devices = take_loaders(devices)
+    if not options["kernel"] and not pieces and bios in ("builtin", "none"):
         raise UsageError(
             "--kernel FILE is needed: an ELF or a RISC-V Image ('workbench guest list' has some)"
         )
@@ -303,6 +266,8 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
     more: dict[str, Any] = {"entropy": "seed"} if options["seed"] is not None else {}
     if devices:
         more["devices"] = devices
+    if pieces:
+        more["loaded"] = [[paddr, len(data)] for paddr, data in pieces]
     if not options["append"].isprintable():
         raise UsageError("--append: control characters in a kernel command line")
     defaults = MachineConfig()
@@ -324,5 +289,6 @@ def build_machine(options: dict[str, Any], idle: str) -> tuple[MachineConfig, Im
         initrd=read_image(options["initrd"], "initrd"),
         bios=b"" if bios in ("builtin", "none") else read_image(bios, "bios"),
         dtb=read_image(options["dtb"], "dtb"),
+        loaded=b"".join(data for _, data in pieces),
     )
     return config, images

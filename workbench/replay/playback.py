@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Final
 
 from machine.config import SEMANTICS, Images, MachineConfig
@@ -340,4 +341,4 @@ def trace_config(trace: TraceReader) -> MachineConfig:
 
 def trace_images(trace: TraceReader) -> Images:
     """Return what a trace's machine was loaded with. Raises TraceError: it holds only the hash of one."""
-    return Images(**{role: trace.image(role) or b"" for role in ("kernel", "initrd", "bios", "dtb")})
+    return Images(**{field.name: trace.image(field.name) or b"" for field in fields(Images)})

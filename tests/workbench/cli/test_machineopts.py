@@ -17,8 +17,8 @@ from workbench.cli.machineopts import (
     parse_harts,
     parse_size,
     place_drives,
-    split_commas,
 )
+from workbench.cli.values import split_commas
 from workbench.errors import InputError, UsageError
 
 DEFAULTS: dict[str, Any] = {
