@@ -169,6 +169,29 @@ def test_uboot_boots_a_kernel_from_a_disk(
     show(capsys, done, "workbench: init reached")
 
 
+@pytest.mark.requires("genext2fs")
+def test_uboot_starts_a_kernel_by_uefi(
+    tmp_path: Path, debian_guest: Guest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Distributions' disks are started so: the firmware's UEFI runs a kernel's EFI stub, or GRUB before it."""
+    files, disk = tmp_path / "files", tmp_path / "boot.img"
+    files.mkdir()
+    (files / "Image").write_bytes(debian_guest.kernel.read_bytes())
+    subprocess.run(["genext2fs", "-B", "4096", "-b", "16384", "-d", str(files), str(disk)], check=True)
+    commands = [
+        "virtio scan",
+        "ext4load virtio 0 ${kernel_addr_r} Image",
+        "setenv bootargs console=ttyS0 panic=-1",
+        "bootefi ${kernel_addr_r} ${fdtcontroladdr}",
+    ]
+    script = [("Hit any key", "\n"), *(("=> ", command + "\n") for command in commands)]
+    images = Images(kernel=requires_file(UBOOT_SMODE, "u-boot-qemu").read_bytes())
+    config = MachineConfig(drives=(DriveConfig(file=str(disk)),))
+    done = record(tmp_path / "u.trace", config, images, script, until="Unable to mount root")
+    assert "efi: EFI v2." in done.text and "by Das U-Boot" in done.text
+    show(capsys, done, "by Das U-Boot")
+
+
 def test_the_installer_comes_to_its_first_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     guest = fetched_guest("debian-riscv64-installer")
     images = Images(kernel=guest.kernel.read_bytes(), initrd=guest.initrd.read_bytes())
