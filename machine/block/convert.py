@@ -27,6 +27,8 @@ from machine.block.tools import Progress
 STEP = 2 << 20
 #: Clusters being compressed ahead of the one that is written.
 AHEAD = 16
+#: Of runs of zeroes that are looked for.
+MAX_SPARSE = 16 << 20
 MAX_COROUTINES = 16
 SECTOR = 512
 
@@ -77,6 +79,12 @@ async def convert(
         raise OptionError(
             "copy offloading (-C) goes with neither -c, -S nor --salvage: leave one of them out"
         )
+    if sparse_bytes is not None and (sparse_bytes % 512 or not 0 <= sparse_bytes <= MAX_SPARSE):
+        raise OptionError(
+            f"-S {sparse_bytes}: expected a multiple of 512 up to {MAX_SPARSE}, or 0 for no holes"
+        )
+    if target_is_zero and not no_create:
+        raise OptionError("--target-is-zero tells of a target that exists: give -n, too")
     if not 1 <= coroutines <= MAX_COROUTINES:
         raise OptionError(f"{coroutines} coroutines: expected 1 to {MAX_COROUTINES}")
     nodes = [

@@ -82,7 +82,11 @@ def measure(
         "fully-allocated": "fully allocated size",
         "bitmaps": "bitmaps size",
     }
-    output.emit(output.Record({names[key]: value for key, value in record.items()}), fmt)
+    told = {names[key]: value for key, value in record.items()}
+    if fmt == "text":
+        output.emit(output.Text("\n".join(f"{name}: {value}" for name, value in told.items())))
+    else:
+        output.emit(output.Record(told), fmt)
 
 
 @img.command()
@@ -197,12 +201,10 @@ def bench(
     from workbench import output
 
     if not quiet:
-        what = "write" if write else "read"
-        output.emit(
-            output.Text(
-                f"Sending {count} {what} requests, {parse_size(size)} bytes each, {depth} in parallel"
-            )
-        )
+        what, each = "write" if write else "read", parse_size(size)
+        place = f"starting at offset {parse_size(offset)}, step size {parse_size(step) or each}"
+        text = f"Sending {count} {what} requests, {each} bytes each, {depth} in parallel ({place})"
+        output.emit(output.Text(text))
     began = time.monotonic()
     run_on_graph(
         lambda graph: imgops.requests(
@@ -222,16 +224,21 @@ def bench(
 @PROGRESS
 @CACHE
 @SOURCE_CACHE
-@click.option("-b", "backing", default="", metavar="FILE", help="The new backing file; empty for none.")
+@click.option("-b", "backing", metavar="FILE", help="The new backing file; empty for none.")
 @click.option("-F", "backing_fmt", metavar="FORMAT", help="Its format.")
 @click.option("-u", "unsafe", is_flag=True, help="Only rewrite the name: the data must fit already.")
 @click.argument("filename")
 def rebase(
     image_format: str | None, share: bool, quiet: bool, progress: bool, cache: str | None,
-    source_cache: str | None, backing: str, backing_fmt: str | None, unsafe: bool, filename: str,
+    source_cache: str | None, backing: str | None, backing_fmt: str | None, unsafe: bool, filename: str,
 ) -> None:  # fmt: skip
     """Give an overlay another backing file; what differs is copied into the overlay."""
     from machine.block import tools
+
+    if backing is None and not unsafe:
+        raise click.UsageError(
+            "give the new backing file with -b, or -u to only drop the name of the old one"
+        )
 
     run_on_graph(
         lambda graph: tools.rebase(

@@ -57,6 +57,9 @@ COMMANDS = (
             "-u -b with,comma -F raw n6.q 1M",
         )
     ),
+    "measure -O qcow2 a.q",
+    "measure -O qcow2 --output=json a.q",
+    "measure --size 1G -O raw",
     "create n7.raw 3000",
     "create -o preallocation=full n8.raw 64k",
     "resize r.raw -f raw --shrink -64k",
@@ -137,6 +140,23 @@ def test_a_map_of_compressed_data_says_what_to_do(tmp_path: Path, capsys: pytest
     )
     assert run(["img", "map", packed]) != 0
     assert "use --output=json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", ["rebase b.q", "convert -S 3 a.q x", "convert -S 32M a.q x", "convert --target-is-zero a.q x"]
+)
+def test_what_qemu_img_refuses_is_refused_before_anything_is_done(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``rebase`` without -b copied the whole backing chain into the overlay and cut it off."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["img", "create", "-q", "-f", "qcow2", "a.q", "1M"]) == 0
+    assert run(["img", "create", "-q", "-f", "qcow2", "-b", "a.q", "-F", "qcow2", "b.q"]) == 0
+    before = Path("b.q").read_bytes()
+    assert run(["img", *line.split()]) == 2
+    assert capsys.readouterr().err.startswith("workbench: error: ")
+    assert Path("b.q").read_bytes() == before
+    assert not Path("x").exists()
 
 
 def test_preallocation_of_a_raw_image_is_done(tmp_path: Path) -> None:
