@@ -72,6 +72,8 @@ int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t
 uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear);
 /* 128-bit digest of the given pages' numbers and contents; not cryptographic: finds divergence, not malice */
 void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2]);
+void wb_checksum(const uint8_t *data, uint64_t n,
+                 uint64_t out[2]); /* the same of n pages that lie in order */
 /* which of the pages, in their order, hold zeros alone; returns how many */
 uint64_t wb_zero_pages(Machine *m, const uint32_t *pages, uint64_t n, uint32_t *out);
 void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out); /* one behind the other */

@@ -42,6 +42,16 @@ def page_names(data: bytes | memoryview) -> bytes:
     return bytes(ffi.buffer(names))
 
 
+def checksum(data: bytes | memoryview) -> bytes:
+    """Return 16 bytes that differ where whole pages of contents were damaged; a third of the time that names take.
+
+    It finds accidents, not malice; what is left behind the last whole page is not looked at.
+    """
+    out = ffi.new("uint64_t[2]")
+    lib.wb_checksum(ffi.from_buffer(data), len(data) // PAGE_SIZE, out)
+    return bytes(ffi.buffer(out))
+
+
 class RamFold:
     """A fold over RAM, kept from the pages that changed; what it is of: ``workbench/replay/digest.py``.
 

@@ -4,8 +4,8 @@ An entry is a trace's file as it is when it holds its images and nothing else. I
 never by a file's name or times, and is used only if it is what was written: so it is as good as making it anew.
 What can't be read or written is made anew.
 
-workbench-begin 1\\n      what it is, and its version
-sum                     32 bytes: ``tree_hash`` of what follows
+workbench-begin 2\\n      what it is, and its version
+sum                     32 bytes over what follows
 images                  for each of them 32 bytes, BLAKE2b-256 of its contents
 file                    a database
 """
@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from machine.tcg.ramfold import page_names
+from machine.tcg.ramfold import checksum
 from traces.blake2 import blake2b
 from traces.blobs import BlobPacker, Packed
 from traces.schema import FORMAT
@@ -27,7 +27,7 @@ from traces.writer import TraceWriter
 
 from .parts import PAGE_BYTES
 
-_MAGIC: Final = b"workbench-begin 1\n"
+_MAGIC: Final = b"workbench-begin 2\n"
 _HASH: Final = 32
 _SUM: Final = len(_MAGIC)
 _HEAD: Final = _SUM + _HASH
@@ -71,13 +71,13 @@ def begin_with(
     return packed
 
 
-def tree_hash(data: bytes | memoryview, names: bytes | None = None) -> bytes:
+def tree_hash(data: bytes, names: bytes) -> bytes:
     """Return 32 bytes that stand for contents: BLAKE2b-256 over the names of their pages, what is left, and the length.
 
     Args:
-        data: the contents. names: ``page_names`` of it, where they are known.
+        data: the contents. names: ``page_names`` of it.
     """
-    root = blake2b(page_names(data) if names is None else names, digest_size=_HASH)
+    root = blake2b(names, digest_size=_HASH)
     root.update(data[len(data) // PAGE_BYTES * PAGE_BYTES :])
     root.update(len(data).to_bytes(8, "little"))
     return root.digest()
@@ -92,6 +92,14 @@ def cache_path(images: Mapping[str, bytes], names: Mapping[str, bytes]) -> Path:
     return Path(base) / "workbench" / "images" / f"{key.hexdigest()}.begin"
 
 
+def _sum(body: bytes | memoryview) -> bytes:
+    """Return 32 bytes that are others once an entry is damaged; whoever could forge them can write the folder."""
+    tail = body[len(body) // PAGE_BYTES * PAGE_BYTES :]
+    return blake2b(
+        b"".join((checksum(body), tail, len(body).to_bytes(8, "little"))), digest_size=_HASH
+    ).digest()
+
+
 def load(path: Path) -> memoryview | None:
     """Return what was kept, None where there is nothing or it is not what was written."""
     try:
@@ -100,7 +108,7 @@ def load(path: Path) -> memoryview | None:
         os.utime(path)
     except (OSError, ValueError):  # ValueError: it is empty
         return None
-    if bytes(data[:_SUM]) != _MAGIC or bytes(data[_SUM:_HEAD]) != tree_hash(data[_HEAD:]):
+    if bytes(data[:_SUM]) != _MAGIC or bytes(data[_SUM:_HEAD]) != _sum(data[_HEAD:]):
         return None
     return data[_HEAD:]
 
@@ -113,7 +121,7 @@ def save(path: Path, body: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
             try:
-                file.write(_MAGIC + tree_hash(body))
+                file.write(_MAGIC + _sum(body))
                 file.write(body)
                 file.flush()
                 Path(file.name).replace(path)

@@ -419,6 +419,23 @@ static void hash_page(const uint8_t *data, const uint8_t *next, uint64_t seed, u
     out[1] = (lane[2] ^ (lane[3] << 31 | lane[3] >> 33)) * k[0] + lane[1];
 }
 
+static void add_page(uint64_t out[2], const uint64_t h[2])
+{
+    out[0] = (out[0] << 5 | out[0] >> 59) * 3 + h[0];
+    out[1] = (out[1] << 7 | out[1] >> 57) * 5 + h[1];
+}
+
+void wb_checksum(const uint8_t *data, uint64_t n, uint64_t out[2])
+{
+    out[0] = out[1] = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t h[2];
+        const uint8_t *page = data + i * WB_PAGE_SIZE;
+        hash_page(page, i + 1 < n ? page + WB_PAGE_SIZE : page, i, h);
+        add_page(out, h);
+    }
+}
+
 void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2])
 {
     out[0] = out[1] = 0;
@@ -429,8 +446,7 @@ void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2
         const uint32_t next = i + 1 < n && pages[i + 1] < m->ram_pages ? pages[i + 1] : pages[i];
         hash_page(m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS), m->ram + ((uint64_t)next << WB_PAGE_BITS),
                   pages[i], h);
-        out[0] = (out[0] << 5 | out[0] >> 59) * 3 + h[0];
-        out[1] = (out[1] << 7 | out[1] >> 57) * 5 + h[1];
+        add_page(out, h);
     }
 }
 

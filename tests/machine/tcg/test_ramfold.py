@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machine.tcg.engine import PAGE_SIZE, Engine
-from machine.tcg.ramfold import RamFold, page_names
+from machine.tcg.ramfold import RamFold, checksum, page_names
 from tests.machine.tcg.rvmodel import BASE
 
 PAGES = 40
@@ -119,3 +119,15 @@ def test_pages_of_zeros_are_found(engine: Engine) -> None:
         engine.write_phys(BASE + PAGE_SIZE + at, b"\0")
     assert engine.zero_pages([1, engine.ram_pages]) == [1]
     assert engine.zero_pages([]) == []
+
+
+def test_the_checksum_is_another_where_one_bit_of_a_page_is() -> None:
+    data = bytearray(b"".join(page(i) for i in range(3)) + bytes(PAGE_SIZE))
+    seen = {checksum(bytes(data))}
+    for at in range(0, len(data), 61):
+        data[at] ^= 1 << at % 8
+        seen.add(checksum(bytes(data)))
+        data[at] ^= 1 << at % 8
+    assert len(seen) == 1 + len(range(0, len(data), 61))
+    assert checksum(page(1) + page(2)) != checksum(page(2) + page(1))
+    assert checksum(b"less than a page") == checksum(b"")
