@@ -19,11 +19,13 @@ _CHARACTER: Final = 6.6
 _DEEPEST: Final = 512
 
 
-@dataclass
+@dataclass(slots=True)
 class _Frame:
+    """A call: its steps with those of all that it called, and what it called by name; None is too thin to be shown."""
+
     name: str
     steps: int = 0
-    below: dict[str, _Frame] = field(default_factory=dict)
+    called: list[tuple[int, _Frame | None]] = field(default_factory=list)
 
 
 def svg(stacks: Mapping[str, int], title: str = "Steps by stack") -> str:
@@ -32,13 +34,7 @@ def svg(stacks: Mapping[str, int], title: str = "Steps by stack") -> str:
     Args:
         stacks: steps by ``outermost;…;innermost``, as ``profile.folded`` gives them. title: what is written above.
     """
-    root = _Frame("all")
-    for stack, steps in sorted(stacks.items()):
-        root.steps += steps
-        frame = root
-        for name in stack.split(";")[:_DEEPEST]:
-            frame = frame.below.setdefault(name, _Frame(name))
-            frame.steps += steps
+    root = _tree(stacks)
     boxes = list(_boxes(root, _MARGIN, (WIDTH - 2 * _MARGIN) / (root.steps or 1), 0))
     depth = max((level for level, *_ in boxes), default=0) + 1
     height = _TOP + depth * _ROW + _MARGIN
@@ -51,6 +47,32 @@ def svg(stacks: Mapping[str, int], title: str = "Steps by stack") -> str:
     )
 
 
+def _tree(stacks: Mapping[str, int]) -> _Frame:
+    least = sum(stacks.values()) * _THIN / (WIDTH - 2 * _MARGIN)
+    path, names = [_Frame("all")], list[str]()
+
+    def close(depth: int) -> None:
+        while len(path) > depth:
+            done = path.pop()
+            path[-1].steps += done.steps
+            path[-1].called.append((done.steps, done if done.steps >= least else None))
+
+    # by a separator below all letters, what is on top of a frame comes right behind it
+    for stack, steps in sorted((stack.replace(";", "\0"), steps) for stack, steps in stacks.items()):
+        here = stack.split("\0", _DEEPEST)[:_DEEPEST]
+        same = 0
+        for one, other in zip(here, names, strict=False):
+            if one != other:
+                break
+            same += 1
+        close(1 + same)
+        path += map(_Frame, here[same:])
+        path[-1].steps += steps
+        names = here
+    close(1)
+    return path[0]
+
+
 def _boxes(frame: _Frame, x: float, scale: float, level: int) -> Iterator[tuple[int, float, float, _Frame]]:
     """Yield level, left edge and width of a frame and all above it; siblings by name, so that runs compare."""
     pending = [(frame, x, level)]
@@ -60,9 +82,10 @@ def _boxes(frame: _Frame, x: float, scale: float, level: int) -> Iterator[tuple[
         if width < _THIN:
             continue
         yield at, left, width, each
-        for _, child in sorted(each.below.items()):
-            pending.append((child, left, at + 1))
-            left += child.steps * scale
+        for steps, child in each.called:
+            if child is not None:
+                pending.append((child, left, at + 1))
+            left += steps * scale
 
 
 def _box(root: _Frame, height: int, level: int, x: float, width: float, frame: _Frame) -> str:
