@@ -334,3 +334,24 @@ def test_sql_can_only_read(trace: Path, tmp_path: Path, text: str) -> None:
             t.sql(text.format(x=tmp_path / "new.db"))
         assert t.sql("select count(*) n from inputs") == (["n"], [(20,)])
     assert not (tmp_path / "new.db").exists()
+
+
+_NO_ROOM = """
+import resource, sqlite3, sys
+from traces.schema import migrate
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA journal_mode = OFF").fetchone()
+db.execute("PRAGMA cache_size = 1").fetchone()
+resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
+try:
+    migrate(db)
+except sqlite3.Error as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_is_full_before_the_tables_are_made_is_told_as_that(tmp_path: Path) -> None:
+    """SQLite ends the transaction by itself then, and the message was that there was none to roll back."""
+    command = [sys.executable, "-c", _NO_ROOM, str(tmp_path / "x.trace")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told and "rollback" not in told
