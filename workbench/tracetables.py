@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,25 @@ def info(trace: TraceReader) -> Record:
     """Return what a trace says of itself."""
     fields: dict[str, Any] = dict(select(trace, "select key, value from meta order by key")[1])
     fields["clean"] = str(fields.get("clean", "0")) == "1"
+    for key in _NUMBERS & fields.keys():
+        fields[key] = _decoded(fields[key])
     for table in ("inputs", "checkpoints", "digests", "images", "bookmarks"):
         fields[table] = select(trace, f"select count(*) from {table}")[1][0][0]
     for key, value in select(trace, "select key, value from config order by key")[1]:
-        fields[f"config.{key}"] = value
+        fields[f"config.{key}"] = _decoded(value)
     return Record(fields)
+
+
+#: What of ``meta`` is a number; the table's values are texts.
+_NUMBERS = frozenset(("final_icount", "format", "semantics", "end_code", "end_settled", "rolling_steps"))
+
+
+def _decoded(text: Any) -> Any:
+    """Return the value of a JSON text; what is none stays as it is."""
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return text
 
 
 def inputs(trace: TraceReader, first: int = 0, limit: int = -1) -> Table:

@@ -67,3 +67,9 @@ def test_any_row_renders_in_every_format(rows: list[tuple[str, bytes, int | None
     assert len(json.loads(render(table, "json"))) == len(rows)
     assert render(table, "csv").startswith("a,b,c\n")
     assert len(render(table).splitlines()) == (len(rows) + 2 if rows else 0)
+
+
+def test_json_has_no_number_that_json_lacks() -> None:
+    """Infinity was written as it is, which no other program reads."""
+    text = render(Table(("a", "b"), [(float("inf"), 1.5)]), "json")
+    assert json.loads(text, parse_constant=pytest.fail) == [{"a": "inf", "b": 1.5}]
