@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from machine.block.errors import BlockError, from_oserror
+from machine.block.errors import BlockError, OptionError, from_oserror
 from machine.block.sched import Scheduler, Task
 
 if TYPE_CHECKING:
@@ -296,17 +296,19 @@ async def connect(sched: Scheduler, server: dict[str, object]) -> Stream:
 
 
 def listen(address: str) -> socket.socket:
-    """Listen on ``HOST:PORT`` or ``unix:PATH``. Raises BlockError."""
+    """Listen on ``HOST:PORT`` or ``unix:PATH``. Raises BlockError; OptionError: it is neither."""
+    host, _, port = (f"{address}10809" if address.endswith(":") else address).rpartition(":")
+    if not address.startswith("unix:") and not (port.isascii() and port.isdecimal() and int(port) < 65536):
+        raise OptionError(f"can't listen on '{address}': expected HOST:PORT or unix:PATH")
     try:
         if address.startswith("unix:"):
             sock = socket.socket(socket.AF_UNIX)
             sock.bind(address[5:])
         else:
-            host, _, port = address.rpartition(":")
-            sock = socket.create_server((host or "127.0.0.1", int(port or "10809")), backlog=16)
-    except (OSError, ValueError) as error:
-        number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
-        raise BlockError(number, f"can't listen on '{address}': {error}") from error
+            sock = socket.create_server((host or "127.0.0.1", int(port)), backlog=16)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        raise BlockError(error.errno or errno.EINVAL, f"can't listen on '{address}': {why}") from error
     sock.listen(16)
     sock.setblocking(False)
     return sock

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from machine.block import hostio
 from machine.block.dirty import DirtyBitmap
-from machine.block.errors import BlockError
+from machine.block.errors import BlockError, OptionError
 from machine.block.graph import Graph
 from machine.block.nbd import wire as W
 from machine.block.nbd.client import list_exports
@@ -479,3 +479,21 @@ def test_throttled_export_in_virtual_time_does_not_wait_for_sockets(tmp_path: Pa
         for _ in range(5):
             assert graph.run(node.read(0, 512)) == bytes(512)
         graph.run(graph.close())
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "told"),
+    [
+        ("foo", OptionError, "expected HOST:PORT"),
+        ("127.0.0.1:99999", OptionError, "expected HOST:PORT"),
+        ("unix:/proc/nowhere/s", BlockError, "No such file"),
+        ("unix:" + "x" * 200, BlockError, "too long"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_told_in_words(
+    address: str, kind: type[BlockError], told: str
+) -> None:
+    """The words were Python's: invalid literal for int, and numbers of errors in brackets."""
+    with pytest.raises(kind, match=told) as caught:
+        hostio.listen(address)
+    assert "[Errno" not in str(caught.value)
