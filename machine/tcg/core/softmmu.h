@@ -10,9 +10,9 @@
  *     i = (vaddr >> 12) & (TLB_SIZE - 1)
  *     e = &hart->dctx->rd[i]  (or wr)
  *     if (((vaddr + size - 1) & PAGE_MASK) == e->tag) host = vaddr + e->addend; else slow
- * Where loads are of physical addresses and nothing forbids or watches one in RAM, one comparison with its
- * bounds says what 2^n entries of rd would: if (vaddr - ram_base < hart->dctx->open[n]) host = vaddr +
- * (m->ram - m->ram_base)
+ * Where loads are of physical addresses and nothing forbids or watches one in RAM, a comparison with its
+ * bounds says what the entries of rd would, for 2^n bytes: if (vaddr - ram_base < hart->dctx->open[n]) host =
+ * vaddr + (m->ram - m->ram_base)
  */
 #ifndef WB_SOFTMMU_H
 #define WB_SOFTMMU_H
