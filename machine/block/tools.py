@@ -175,17 +175,18 @@ async def open_beside(graph: Graph, name: str, fmt: str | None = None, **options
         return await open_image(graph, place, "qcow2", writable=True, cache="unsafe", **options)
 
 
-def _disk_size(node: Node) -> int:
-    total = 0
+def _disk_size(node: Node) -> int | None:
+    """Return what an image takes on the host; None where that is not known, as of a server's."""
+    total, known = 0, False
     stack, seen = [node], set[str]()
     while stack:
         here = stack.pop()
         allocated = getattr(here, "allocated_bytes", None)
         if allocated is not None and here.name not in seen:
             seen.add(here.name)
-            total += allocated()
+            total, known = total + allocated(), True
         stack.extend(e.node for link, e in here.children.items() if link != "backing")
-    return total
+    return total if known else None
 
 
 def _snapshot_info(snapshot: snapshots.Snapshot) -> dict[str, Any]:
@@ -209,9 +210,10 @@ def image_info(node: Node) -> dict[str, Any]:
         "virtual-size": node.size_bytes,
         "filename": node.filename,
         "format": node.driver,
-        "actual-size": _disk_size(node),
-        "dirty-flag": False,
     }
+    size = _disk_size(node)
+    if size is not None:
+        info.update({"actual-size": size, "dirty-flag": False})
     if not isinstance(node, Qcow2Node):
         return info
     header = node.header

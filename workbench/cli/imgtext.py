@@ -53,16 +53,16 @@ def formatting_text(filename: str, fmt: str, made: CreateOptions, given: Mapping
 
 def info_text(info: Mapping[str, Any]) -> str:
     """Return what is known about one image."""
-    size = info["virtual-size"]
+    size, disk = info["virtual-size"], info.get("actual-size")
     lines = [
         f"image: {info['filename']}",
         f"file format: {info['format']}",
         f"virtual size: {size_text(size)} ({size} bytes)",
-        f"disk size: {size_text(info['actual-size'])}",
+        f"disk size: {'unavailable' if disk is None else size_text(disk)}",
     ]
     if "cluster-size" in info:
         lines.append(f"cluster_size: {info['cluster-size']}")
-    if info["dirty-flag"]:
+    if info.get("dirty-flag"):
         lines.append("cleanly shut down: no")
     if "backing-filename" in info:
         name, place = info["backing-filename"], info["full-backing-filename"]

@@ -204,7 +204,9 @@ class NbdNode(Node):
         self._room = CoQueue(self.sched, f"requests of {self.name}")
         self._write_lock = CoMutex(self.sched, f"sending of {self.name}")
         self._connect_lock = CoMutex(self.sched, f"connecting of {self.name}")
-        self.filename = f"nbd:{server.get('path') or server.get('host')}/{self.export}"
+        place, name = server.get("path"), f"/{self.export}" if self.export else ""
+        host = f"{server.get('host')}:{server.get('port', 10809)}"
+        self.filename = f"nbd+unix://{name}?socket={place}" if place else f"nbd://{host}{name}"
         session = await self._connect_within(open_ns)
         self.size_bytes = session.size
         self.limits.alignment = session.min_block

@@ -9,6 +9,7 @@ import random
 import socket
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -177,6 +178,9 @@ def test_n4_qemu_img_and_qemu_io(tmp_path: Path) -> None:
     with serving(tmp_path, one_disk) as path:
         uri = f"nbd+unix:///?socket={path}"
         run("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, str(raw))
+        theirs = run("qemu-img", "info", "-f", "raw", "--output=json", uri)
+        ours = run(sys.executable, "-m", "workbench", "img", "info", "-f", "raw", "--output=json", uri)
+        assert json.loads(ours) == json.loads(theirs)  # no port, and 0 bytes on disk, were told once
         extents = json.loads(run("qemu-img", "map", "-f", "raw", "--output=json", uri))
         run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", uri, str(tmp_path / "c.qcow2"))
         out = run(
