@@ -22,6 +22,26 @@ static const char *const cond_names[] = {
 #undef X
 };
 
+void ir_mark_ends(IrBlock *ir)
+{
+    for (uint32_t i = 0; i + 1 < ir->n_ops; i++)
+        if (ir->ops[i].op == IR_LD || ir->ops[i].op == IR_ST)
+            ir->ops[i].cond = ir->ops[i + 1].op == IR_INSN;
+}
+
+uint32_t ir_pack(const IrBlock *ir, IrOp *out)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < ir->n_ops; i++) {
+        if (ir->ops[i].op == IR_INSN || ir->ops[i].op == IR_NOP)
+            continue;
+        if (out)
+            out[n] = ir->ops[i];
+        n++;
+    }
+    return n;
+}
+
 const char *ir_op_name(IrOpcode op)
 {
     return op < IR_N_OPS ? op_names[op] : "?";

@@ -123,7 +123,7 @@ enum { JH_NONE, JH_CALL, JH_RET };
 
 typedef struct {
     uint8_t op;    /* IrOpcode */
-    uint8_t cond;  /* IrCond */
+    uint8_t cond;  /* IrCond; of LD and ST: no op of their instruction is behind them, see ir_mark_ends() */
     uint8_t flags; /* MO_* or JH_* */
     uint8_t exit;  /* chain slot of BRCOND and GOTO, counted up from 0 in order of emission;
                       of LD, ST and CALL: the site, that is the index of their instruction */
@@ -170,6 +170,10 @@ void ir_exit(IrBlock *ir, uint64_t pc);
 
 const char *ir_op_name(IrOpcode op);
 uint8_t ir_op_flags(IrOpcode op);
+/* Notes at every LD and ST whether an instruction ends behind it. For blocks that are finished. */
+void ir_mark_ends(IrBlock *ir);
+/* Copies the ops that do something, all but marks of instructions; returns how many. `out` may be NULL. */
+uint32_t ir_pack(const IrBlock *ir, IrOp *out);
 /* Returns NULL when the block keeps the invariants above, else what is wrong. */
 const char *ir_check(const IrBlock *ir);
 /* Constants, copies, dead code, and (words) 32-bit values. Changes nothing a guest can see. */

@@ -259,6 +259,7 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
     m->guest->translate(h, ir, h->pc, flags, page, next, single || next ? 1 : m->tb_max_insns);
     if (m->sw.optimise && !single)
         ir_optimise(ir, m->guest->helpers, m->sw.words);
+    ir_mark_ends(ir);
 
     TB *tb = arena_alloc(c, sizeof(*tb));
     memset(tb, 0, sizeof(*tb));
@@ -269,17 +270,17 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
     tb->single = single;
     tb->entry = m->code ? host_cold_entry(m->code) : NULL;
     tb->n_insns = (uint16_t)ir->n_insns;
-    tb->n_ops = (uint16_t)ir->n_ops;
+    tb->n_ops = (uint16_t)ir_pack(ir, NULL);
     tb->n_exits = (uint16_t)ir->n_exits;
-    tb->ops = arena_alloc(c, ir->n_ops * sizeof(IrOp));
-    memcpy(tb->ops, ir->ops, ir->n_ops * sizeof(IrOp));
+    tb->ops = arena_alloc(c, tb->n_ops * sizeof(IrOp));
+    ir_pack(ir, tb->ops);
     tb->insn_pc = arena_alloc(c, ir->n_insns * sizeof(uint16_t));
     memcpy(tb->insn_pc, ir->insn_pc, ir->n_insns * sizeof(uint16_t));
     tb->chain = arena_alloc(c, ir->n_exits * sizeof(Chain));
     memset(tb->chain, 0, ir->n_exits * sizeof(Chain));
-    for (uint32_t i = 0; i < ir->n_ops; i++)
-        if (ir->ops[i].op == IR_BRCOND || ir->ops[i].op == IR_GOTO)
-            tb->chain[ir->ops[i].exit].target = ir->ops[i].imm2;
+    for (uint32_t i = 0; i < tb->n_ops; i++)
+        if (tb->ops[i].op == IR_BRCOND || tb->ops[i].op == IR_GOTO)
+            tb->chain[tb->ops[i].exit].target = tb->ops[i].imm2;
     tb_set_extent(tb, ir);
 
     TB **bucket = &c->hash[tb_hash(paddr, h->pc, flags, single)];

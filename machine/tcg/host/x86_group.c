@@ -17,18 +17,13 @@ static bool is_access(const IrOp *op)
     return op->op == IR_LD || op->op == IR_ST;
 }
 
-/* A block can be left behind an access only where its instruction ends. */
-static bool ends_insn(const TB *tb, unsigned i)
-{
-    return i + 1u < tb->n_ops && tb->ops[i + 1].op == IR_INSN;
-}
-
 static bool changes_translations(const Gen *g, unsigned i)
 {
     const IrOp *op = &g->tb->ops[i];
     if (op->op == IR_CALL)
         return !(g->m->guest->helpers[op->off].flags & (HF_PURE | HF_NOLEAVE)) && !g->cb->fp[op->off];
-    return is_access(op) && !ends_insn(g->tb, i);
+    /* A block can be left behind an access only where its instruction ends. */
+    return is_access(op) && !op->cond;
 }
 
 typedef struct {

@@ -637,6 +637,7 @@ static void blocks_make(World *w)
         made = w->ir[i];
         if (below(4))
             ir_optimise(&w->ir[i], helpers, below(4) != 0);
+        ir_mark_ends(&w->ir[i]);
         tb_fill(&w->tb[0][i], &w->ir[i], i);
         tb_fill(&w->tb[1][i], &made, i);
         w->tb[1][i].n_insns = w->tb[0][i].n_insns;
