@@ -99,24 +99,28 @@ typedef struct {
 } Chain;
 
 struct TB {
-    TB *hash_next;      /* beside what a look-up compares */
-    uint64_t pc, paddr; /* of the first instruction */
-    uint64_t paddr2;    /* of the second page if the last instruction crosses, else ~0 */
-    uint32_t flags;     /* GuestOps.tb_flags */
-    uint16_t n_insns, n_ops, n_exits;
-    uint16_t lo, hi;       /* range of its bytes in the first page: lo <= offset < hi */
-    uint8_t valid, single; /* single: exactly one instruction, run by the run loop with MMIO allowed */
-    uint32_t runs;         /* times interpreted, until it is hot */
-    IrOp *ops;
-    Chain *chain;
-    uint16_t *insn_pc;    /* see IrBlock.insn_pc */
+    /* what a look-up compares, and what a block is entered by: one cache line */
+    TB *hash_next;
+    uint64_t pc, paddr;   /* of the first instruction */
+    uint64_t paddr2;      /* of the second page if the last instruction crosses, else ~0 */
     uint8_t *code;        /* host code (executable address), or NULL while cold */
     const uint8_t *entry; /* where a jump to this block goes: its code, or out while cold */
+    uint32_t flags;       /* GuestOps.tb_flags */
+    uint32_t runs;        /* times interpreted, until it is hot */
+    uint16_t n_insns;
+    uint8_t valid, single; /* single: exactly one instruction, run by the run loop with MMIO allowed */
+
+    uint16_t n_ops, n_exits;
+    uint16_t lo, hi; /* range of its bytes in the first page: lo <= offset < hi */
+    IrOp *ops;
+    Chain *chain;
+    uint16_t *insn_pc; /* see IrBlock.insn_pc */
     uint32_t code_size;
     TB *page_next[2]; /* TBs of the same physical page */
     TB *in_tb;        /* incoming chains: first holder … */
     uint16_t in_slot;
 };
+_Static_assert(offsetof(TB, n_ops) <= 64, "a look-up touches one line");
 
 /* pc of instruction i of a TB, and of the one after it. Blocks stay in one virtual page
  * (the last instruction may cross its end). */

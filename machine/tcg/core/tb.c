@@ -17,12 +17,13 @@
 enum {
     HASH_BITS = 17,
     CHUNK_BYTES = 1 << 20,
+    LINE_BYTES = 64, /* of the host's cache */
 };
 
 typedef struct Chunk {
     struct Chunk *next;
     size_t used;
-    _Alignas(16) uint8_t data[];
+    _Alignas(LINE_BYTES) uint8_t data[];
 } Chunk;
 
 struct TbCache {
@@ -57,11 +58,12 @@ void tb_deinit(Machine *m)
     m->tbs = NULL;
 }
 
+/* Whole cache lines. */
 static void *arena_alloc(TbCache *c, size_t size)
 {
-    size = (size + 15) & ~(size_t)15;
+    size = (size + LINE_BYTES - 1) & ~(size_t)(LINE_BYTES - 1);
     if (!c->chunks || c->chunks->used + size > CHUNK_BYTES) {
-        Chunk *chunk = malloc(sizeof(*chunk) + CHUNK_BYTES);
+        Chunk *chunk = aligned_alloc(LINE_BYTES, sizeof(*chunk) + CHUNK_BYTES);
         if (!chunk)
             abort(); /* nothing the guest could be told; a silent stop would be a wrong run */
         chunk->next = c->chunks;
@@ -261,7 +263,10 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
         ir_optimise(ir, m->guest->helpers, m->sw.words);
     ir_mark_ends(ir);
 
-    TB *tb = arena_alloc(c, sizeof(*tb));
+    const uint32_t n_ops = ir_pack(ir, NULL);
+    const size_t ops_size = n_ops * sizeof(IrOp), chain_size = ir->n_exits * sizeof(Chain),
+                 pcs_size = ir->n_insns * sizeof(uint16_t);
+    TB *tb = arena_alloc(c, sizeof(*tb) + ops_size + chain_size + pcs_size);
     memset(tb, 0, sizeof(*tb));
     tb->pc = h->pc;
     tb->paddr = paddr;
@@ -270,14 +275,14 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
     tb->single = single;
     tb->entry = m->code ? host_cold_entry(m->code) : NULL;
     tb->n_insns = (uint16_t)ir->n_insns;
-    tb->n_ops = (uint16_t)ir_pack(ir, NULL);
+    tb->n_ops = (uint16_t)n_ops;
     tb->n_exits = (uint16_t)ir->n_exits;
-    tb->ops = arena_alloc(c, tb->n_ops * sizeof(IrOp));
+    tb->ops = (IrOp *)(void *)(tb + 1);
     ir_pack(ir, tb->ops);
-    tb->insn_pc = arena_alloc(c, ir->n_insns * sizeof(uint16_t));
-    memcpy(tb->insn_pc, ir->insn_pc, ir->n_insns * sizeof(uint16_t));
-    tb->chain = arena_alloc(c, ir->n_exits * sizeof(Chain));
-    memset(tb->chain, 0, ir->n_exits * sizeof(Chain));
+    tb->chain = (Chain *)(void *)(tb->ops + n_ops);
+    memset(tb->chain, 0, chain_size);
+    tb->insn_pc = (uint16_t *)(void *)(tb->chain + ir->n_exits);
+    memcpy(tb->insn_pc, ir->insn_pc, pcs_size);
     for (uint32_t i = 0; i < tb->n_ops; i++)
         if (tb->ops[i].op == IR_BRCOND || tb->ops[i].op == IR_GOTO)
             tb->chain[tb->ops[i].exit].target = tb->ops[i].imm2;
