@@ -47,7 +47,7 @@ def run(work: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     progress("queries: stacks and report")
     with _fresh(trace) as t:
         figures |= _whole_run(t, min(replays))
-    # the least of each: what a host with a full page cache adds to one of them is not the query's
+    # the least of each, as one sample of a ratio says as much of the host as of the query
     fills = []
     for number in range(_ROUNDS):
         progress(f"queries: all calls, {number + 1} of {_ROUNDS}")
