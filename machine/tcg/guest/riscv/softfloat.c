@@ -5,6 +5,8 @@
  * significant bits, so ten bits are to spare; what falls off below them is jammed: or-ed into bit 0, where it
  * can decide a rounding and nothing else.
  */
+#include "../../core/brief.h" /* host code asks here for what the host's unit does not answer */
+
 #include "softfloat.h"
 
 #define INLINE static inline __attribute__((always_inline))

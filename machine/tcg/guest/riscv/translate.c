@@ -5,6 +5,8 @@
  * the instruction's first change of a global. A trans_ function that returns false says
  * that the encoding is illegal; it has then emitted nothing.
  */
+#include "../../core/brief.h" /* an instruction comes here once; what follows, the optimiser and the host, costs more */
+
 #include "../../core/probe.h"
 #include "riscv.h"
 #include "vector.h"
