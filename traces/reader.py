@@ -38,6 +38,7 @@ class TraceReader:
         sets = self._rows("SELECT 1 FROM sqlite_master WHERE name = 'page_sets'")  # not in an older trace
         self._pages = PageReader(self._rows, self._image, str(path)) if sets else None
         self._images: dict[bytes, bytes] = {}
+        self._prefetch: threading.Thread | None = None
         self.meta: dict[str, str] = dict(self._rows("SELECT key, value FROM meta"))
         self.config: dict[str, Any] = {k: self._json(v, f"config {k!r}") for k, v in self._config_rows()}
         self.clean = self.meta.get("clean") == "1"
@@ -85,6 +86,7 @@ class TraceReader:
 
     def close(self) -> None:
         """Let go of the file."""
+        self._await_prefetch()
         with suppress(sqlite3.Error):
             self._db.close()
         self._cleanup()
@@ -113,8 +115,26 @@ class TraceReader:
                 return self._image(row.hash)
         return None
 
+    def prefetch_images(self) -> None:
+        """Begin to read and check the images in a thread: whoever asks for one waits for it, and is told of damage."""
+        rows = [row for row in self.images() if row.embedded]
+        self._await_prefetch()
+        self._prefetch = threading.Thread(target=self._fetch, args=([row.hash for row in rows],))
+        self._prefetch.start()
+
+    def _fetch(self, names: Sequence[bytes]) -> None:
+        for name in names:
+            with suppress(TraceError, MemoryError):  # comes again where the image is asked for
+                self._images[name] = self._large(name)
+
+    def _await_prefetch(self) -> None:
+        if self._prefetch is not None:
+            self._prefetch.join()
+            self._prefetch = None
+
     def _image(self, name: bytes) -> bytes:
         """Return an image by its hash; those that were asked for stay, as the machine needs them too."""
+        self._await_prefetch()
         if name not in self._images:
             self._images[name] = self._large(name)
         return self._images[name]

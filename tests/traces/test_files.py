@@ -355,3 +355,26 @@ def test_a_disk_that_is_full_before_the_tables_are_made_is_told_as_that(tmp_path
     command = [sys.executable, "-c", _NO_ROOM, str(tmp_path / "x.trace")]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert told and "rollback" not in told
+
+
+def test_images_that_are_read_ahead_are_those_that_are_asked_for(trace: Path) -> None:
+    with TraceReader.open(trace, semantics=1) as t:
+        t.prefetch_images()
+        t.prefetch_images()
+        assert t.image("kernel") == b"kernel" * 1000
+        assert t.image("initrd") is None
+    with TraceReader.open(trace, semantics=1) as t:
+        t.prefetch_images()
+
+
+def test_damage_of_an_image_that_is_read_ahead_is_told_to_whoever_asks(trace: Path) -> None:
+    db = sqlite3.connect(trace)
+    changed = db.execute("UPDATE blobs SET codec = 'raw', data = zeroblob(size) WHERE size = 6000").rowcount
+    db.commit()
+    db.close()
+    assert changed == 1
+    with TraceReader.open(trace, semantics=1) as t:
+        t.prefetch_images()
+        for _ in range(2):
+            with pytest.raises(TraceError, match="does not match its hash"):
+                t.image("kernel")

@@ -69,6 +69,7 @@ def replay(
     from workbench.replay.errors import Diverged
 
     with TraceReader.open(trace) as reader:
+        reader.prefetch_images()  # while the replayer's modules are loaded
         positions = TracePositions(reader, backend)
         target = None if to is None else parse_position(to, positions)
         starts: list[int | None] = [None]
