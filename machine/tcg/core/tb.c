@@ -208,6 +208,16 @@ void tb_invalidate(Machine *m, uint64_t page, uint32_t offset, uint32_t size)
     }
 }
 
+static bool has_insn_at(const TB *tb, uint64_t pc)
+{
+    if ((tb->pc ^ pc) & WB_PAGE_MASK) /* most blocks are of another page: these cost one cache line */
+        return false;
+    for (uint32_t i = 0; i < tb->n_insns; i++)
+        if (tb_insn_pc(tb, i) == pc)
+            return true;
+    return false;
+}
+
 void tb_invalidate_pcs(Machine *m, const uint64_t *pcs, uint32_t n)
 {
     for (uint32_t i = 0; i < 1u << HASH_BITS; i++) {
@@ -215,8 +225,7 @@ void tb_invalidate_pcs(Machine *m, const uint64_t *pcs, uint32_t n)
             next = tb->hash_next;
             bool hit = false;
             for (uint32_t k = 0; k < n && !hit; k++)
-                for (uint32_t j = 0; j < tb->n_insns && !hit; j++)
-                    hit = tb_insn_pc(tb, j) == pcs[k];
+                hit = has_insn_at(tb, pcs[k]);
             if (hit)
                 tb_drop(m, tb);
         }
