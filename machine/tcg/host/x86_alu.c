@@ -1,5 +1,7 @@
 /* x86_alu.c: arithmetic, logic, shifts, compares. Uses rax; shifts rcx too, products and quotients rdx too.
  */
+#include "../core/brief.h" /* writes each block once */
+
 #include "x86.h"
 
 #if defined(__x86_64__)

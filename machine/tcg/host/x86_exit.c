@@ -3,6 +3,8 @@
  * At the entry the budget loses the whole block. Whoever leaves after i instructions gives n - i back, but
  * for those who leave with h->leave set: the run loop corrects these.
  */
+#include "../core/brief.h" /* writes each block once */
+
 #include "x86.h"
 
 #if defined(__x86_64__)

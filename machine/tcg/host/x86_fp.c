@@ -7,6 +7,8 @@
  * host_enter() sees to it that MXCSR is at its default. This is the one file of the back end that knows a
  * guest: its helpers are known by their names, see helpers.h. SPEC: unprivileged, chapters 11 and 12
  */
+#include "../core/brief.h" /* writes each block once */
+
 #include "x86_fp.h"
 
 #if defined(__x86_64__)

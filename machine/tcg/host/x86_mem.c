@@ -1,4 +1,6 @@
 /* x86_mem.c: guest loads and stores (the fast path of softmmu.h), and fields of Hart. Uses rax, rcx, rdx. */
+#include "../core/brief.h" /* writes each block once */
+
 #include "x86.h"
 
 #if defined(__x86_64__)

@@ -1,4 +1,6 @@
 /* x86_thunk.c: entry, exits, and calls into C that all blocks share. */
+#include "../core/brief.h" /* writes each block once */
+
 #include "x86.h"
 
 #if defined(__x86_64__)

@@ -1,6 +1,8 @@
 /* fpu.c: F, D and Zfhmin on register images: NaN boxing, rounding modes and accrued flags around softfloat.
  * SPEC: unprivileged, chapters 11 (F) and 12 (D)
  */
+#include "../../core/brief.h" /* as softfloat.c */
+
 #include "cpu.h"
 #include "softfloat.h"
 

@@ -1,5 +1,7 @@
 /* vector_fp.c: floating-point arithmetic on elements of 32 and 64 bits, by the functions of the scalar
  * instructions. SPEC: vector 1.0, chapter 13 */
+#include "../../core/brief.h" /* as softfloat.c */
+
 #include "vector.h"
 
 #define ELEMENT(name, expr)                                                                                  \
