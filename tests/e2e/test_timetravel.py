@@ -169,7 +169,11 @@ def test_backtrace_of_an_interrupt_on_linux_leads_to_what_was_interrupted(linux:
     assert frames[:2] == ["tick_do_update_jiffies64", "tick_nohz_handler"]
     assert frames[entry + 1 : entry + 3] == ["do_irq", "handle_exception"]
     assert len(frames) > entry + 3 and frames[-1] in ("ret_from_fork", "handle_exception", "start_kernel")
-    assert frames_of(gdb)[-len(frames) :] == frames, gdb + repl
+    shown, interrupted = frames_of(gdb), entry + 4
+    assert shown[:interrupted] == frames[:interrupted], gdb + repl
+    # gdb has no call-frame information of this kernel: of a function that is interrupted before it has a frame,
+    # or that makes none, it guesses the caller from its first instructions, and can miss that one.
+    assert shown[interrupted:] in (frames[interrupted:], frames[interrupted + 1 :]), gdb + repl
     assert "PC not saved" not in gdb
 
 
