@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final
 
 from machine.tcg._core import ffi, lib
-from machine.tcg.engine import RECORD
+from machine.tcg.handle import Handle, whole_records
 
 #: What a row's words are; ret_icount is -1 where no return came.
 ROW: Final = tuple("icount hart depth pc target context ret_icount a0 a1 a2 a3 a4 a5 a6 a7 ret".split())
@@ -20,7 +19,7 @@ _STATE_WORDS: Final = 5
 MAX_OPEN: Final = 1 << 20
 
 
-class CallPairs:
+class CallPairs(Handle):
     """Calls that wait for their returns, stack by stack. A context manager.
 
     Records are fed in the run's order, by whatever machines they were made. Words are signed, as SQLite has them.
@@ -30,23 +29,9 @@ class CallPairs:
     """
 
     def __init__(self) -> None:
-        self._p = lib.wb_callpairs_create()
+        super().__init__(lib.wb_callpairs_create(), lib.wb_callpairs_destroy)
         if not self._p:
             raise MemoryError("no memory for the calls that are open")
-
-    def close(self) -> None:
-        """Free it; safe to call twice."""
-        if self._p:
-            lib.wb_callpairs_destroy(self._p)
-            self._p = None
-
-    def __enter__(self) -> CallPairs:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def feed(self, records: bytes | memoryview) -> None:
         """Take records: of the calls in them come rows, and returns of calls whose rows were cleared.
@@ -54,10 +39,8 @@ class CallPairs:
         Raises:
             ValueError: the bytes are not whole records. MemoryError: the host has none; close this object then.
         """
-        count, odd = divmod(len(records), RECORD.size)
-        if odd:
-            raise ValueError(f"{len(records)} bytes are not whole records of {RECORD.size}")
-        if lib.wb_callpairs_feed(self._p, ffi.from_buffer(records), count):
+        data, count = whole_records(records)
+        if lib.wb_callpairs_feed(self._p, data, count):
             raise MemoryError("no memory for the calls of this stretch")
 
     def found(self) -> tuple[memoryview, memoryview]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from types import TracebackType
 from typing import Final, NamedTuple
 
 from machine.tcg._core import ffi, lib
+from machine.tcg.handle import Handle
 
 #: Bytes of a name at most.
 NAME_MAX: Final = 1024
@@ -33,7 +33,7 @@ class Column(NamedTuple):
     bytes: int = 8
 
 
-class RowImage:
+class RowImage(Handle):
     """Pages of one table, for one lot of rows after the other. A context manager.
 
     Args:
@@ -62,7 +62,7 @@ class RowImage:
         self.rows = 0
         self._name = name
         self._row_words = row_words
-        self._p = lib.wb_rowimage_create(
+        made = lib.wb_rowimage_create(
             [tuple(column) for column in columns],
             len(columns),
             row_words,
@@ -70,22 +70,9 @@ class RowImage:
             declaration,
             self.page_bytes,
         )
+        super().__init__(made, lib.wb_rowimage_destroy)
         if not self._p:
             raise ValueError("rows need up to 32 columns of their words, and pages that hold a row")
-
-    def close(self) -> None:
-        """Free it; safe to call twice."""
-        if self._p:
-            lib.wb_rowimage_destroy(self._p)
-            self._p = None
-
-    def __enter__(self) -> RowImage:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def write(self, rows: memoryview) -> None:
         """Put rows in place of those before. Raises as ``append``."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Final, NamedTuple
 
 from machine.tcg._core import ffi, lib
-from machine.tcg.engine import RECORD
+from machine.tcg.handle import Handle, whole_records
 
 #: The first nodes: what runs with no call open in the kernel, in user mode; and all calls that there was no room for.
 KERNEL, USER, MORE = range(3)
@@ -29,7 +28,7 @@ class Node(NamedTuple):
     steps: int
 
 
-class StackTree:
+class StackTree(Handle):
     """Steps by stack, from a position on. A context manager.
 
     Args:
@@ -40,25 +39,11 @@ class StackTree:
     """
 
     def __init__(self, icount: int, hart: int = 0, user: bool = False) -> None:
-        self._p = lib.wb_stacktree_create(icount, hart, user)
+        super().__init__(lib.wb_stacktree_create(icount, hart, user), lib.wb_stacktree_destroy)
         if not self._p:
             raise MemoryError("no memory for the stacks of a stretch")
         #: open calls that were forgotten as there were too many: what they called is shown without them
         self.forgotten = 0
-
-    def close(self) -> None:
-        """Free it; safe to call twice."""
-        if self._p:
-            lib.wb_stacktree_destroy(self._p)
-            self._p = None
-
-    def __enter__(self) -> StackTree:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def feed(self, records: bytes | memoryview) -> None:
         """Take records of ``PROBES``, in the run's order.
@@ -66,10 +51,8 @@ class StackTree:
         Raises:
             ValueError: the bytes are not whole records. MemoryError: the host has none; close this object then.
         """
-        count, odd = divmod(len(records), RECORD.size)
-        if odd:
-            raise ValueError(f"{len(records)} bytes are not whole records of {RECORD.size}")
-        if lib.wb_stacktree_feed(self._p, ffi.from_buffer(records), count):
+        data, count = whole_records(records)
+        if lib.wb_stacktree_feed(self._p, data, count):
             raise MemoryError("no memory for the stacks of this stretch")
 
     def nodes(self, end: int) -> list[Node]:
