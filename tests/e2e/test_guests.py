@@ -144,15 +144,26 @@ def test_uboot_in_machine_mode_comes_to_its_prompt(
     show(capsys, done, r"^U-Boot 20|\nU-Boot 20")
 
 
+def uboot_with_disk(
+    folder: Path, files: dict[str, Path], commands: list[str], until: str | None = None
+) -> Recorded:
+    """Give U-Boot a disk with these files, and these commands at its prompt."""
+    contents, disk = folder / "files", folder / "boot.img"
+    contents.mkdir()
+    for name, source in files.items():
+        (contents / name).write_bytes(source.read_bytes())
+    subprocess.run(["genext2fs", "-B", "4096", "-b", "16384", "-d", str(contents), str(disk)], check=True)
+    script = [("Hit any key", "\n"), *(("=> ", command + "\n") for command in commands)]
+    images = Images(kernel=requires_file(UBOOT_SMODE, "u-boot-qemu").read_bytes())
+    config = MachineConfig(drives=(DriveConfig(file=str(disk)),))
+    return record(folder / "u.trace", config, images, script, until=until)
+
+
 @pytest.mark.requires("genext2fs")
 def test_uboot_boots_a_kernel_from_a_disk(
     tmp_path: Path, debian_guest: Guest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files, disk = tmp_path / "files", tmp_path / "boot.img"
-    files.mkdir()
-    for name, source in (("Image", debian_guest.kernel), ("initrd", debian_guest.initrd)):
-        (files / name).write_bytes(source.read_bytes())
-    subprocess.run(["genext2fs", "-B", "4096", "-b", "16384", "-d", str(files), str(disk)], check=True)
+    files = {"Image": debian_guest.kernel, "initrd": debian_guest.initrd}
     commands = [
         "virtio scan",
         "ext4load virtio 0 ${kernel_addr_r} Image",
@@ -161,10 +172,7 @@ def test_uboot_boots_a_kernel_from_a_disk(
         "fdt move ${fdtcontroladdr} ${fdt_addr_r} 10000",
         "booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdt_addr_r}",
     ]
-    script = [("Hit any key", "\n"), *(("=> ", command + "\n") for command in commands)]
-    images = Images(kernel=requires_file(UBOOT_SMODE, "u-boot-qemu").read_bytes())
-    config = MachineConfig(drives=(DriveConfig(file=str(disk)),))
-    done = record(tmp_path / "u.trace", config, images, script)
+    done = uboot_with_disk(tmp_path, files, commands)
     assert "Starting kernel ..." in done.text and done.result.reason == "poweroff"
     show(capsys, done, "workbench: init reached")
 
@@ -174,20 +182,13 @@ def test_uboot_starts_a_kernel_by_uefi(
     tmp_path: Path, debian_guest: Guest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Distributions' disks are started so: the firmware's UEFI runs a kernel's EFI stub, or GRUB before it."""
-    files, disk = tmp_path / "files", tmp_path / "boot.img"
-    files.mkdir()
-    (files / "Image").write_bytes(debian_guest.kernel.read_bytes())
-    subprocess.run(["genext2fs", "-B", "4096", "-b", "16384", "-d", str(files), str(disk)], check=True)
     commands = [
         "virtio scan",
         "ext4load virtio 0 ${kernel_addr_r} Image",
         "setenv bootargs console=ttyS0 panic=-1",
         "bootefi ${kernel_addr_r} ${fdtcontroladdr}",
     ]
-    script = [("Hit any key", "\n"), *(("=> ", command + "\n") for command in commands)]
-    images = Images(kernel=requires_file(UBOOT_SMODE, "u-boot-qemu").read_bytes())
-    config = MachineConfig(drives=(DriveConfig(file=str(disk)),))
-    done = record(tmp_path / "u.trace", config, images, script, until="Unable to mount root")
+    done = uboot_with_disk(tmp_path, {"Image": debian_guest.kernel}, commands, until="Unable to mount root")
     assert "efi: EFI v2." in done.text and "by Das U-Boot" in done.text
     show(capsys, done, "by Das U-Boot")
 
