@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import blobs, files
+from .ahead import ImagesAhead
 from .errors import TraceError
 from .pagesets import PageReader, read_list
 from .rows import BookmarkRow, CheckpointRow, ConsoleRow, DigestRow, ImageRow, InputRow
@@ -36,9 +37,8 @@ class TraceReader:
         self._cleanup = cleanup
         self._lock = threading.Lock()
         sets = self._rows("SELECT 1 FROM sqlite_master WHERE name = 'page_sets'")  # not in an older trace
-        self._pages = PageReader(self._rows, self._image, str(path)) if sets else None
-        self._images: dict[bytes, bytes] = {}
-        self._prefetch: threading.Thread | None = None
+        self._ahead = ImagesAhead(self._large, lambda data, name: blobs.check(data, name, str(path)))
+        self._pages = PageReader(self._rows, self._ahead.contents, str(path)) if sets else None
         self.meta: dict[str, str] = dict(self._rows("SELECT key, value FROM meta"))
         self.config: dict[str, Any] = {k: self._json(v, f"config {k!r}") for k, v in self._config_rows()}
         self.clean = self.meta.get("clean") == "1"
@@ -86,7 +86,7 @@ class TraceReader:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._await_prefetch()
+        self._ahead.close()
         with suppress(sqlite3.Error):
             self._db.close()
         self._cleanup()
@@ -104,43 +104,36 @@ class TraceReader:
         rows = self._rows("SELECT name, role, hash, path, embedded, size FROM images ORDER BY id")
         return [ImageRow(n, r, h, p, bool(e), s) for n, r, h, p, e, s in rows]
 
-    def image(self, role: str) -> bytes | None:
-        """Return an image's contents by role: None if there is none; raises TraceError if it isn't embedded."""
+    def image(self, role: str, *, checked: bool = True) -> bytes | None:
+        """Return an image's contents by role, None if there is none.
+
+        Args:
+            role: as ``images`` has it.
+            checked: False: it may still be on its way through ``check_images``, which must be called before anything
+                is shown or decided that depends on it.
+
+        Raises:
+            TraceError: it is damaged, or not embedded.
+        """
         for row in self.images():
             if row.role == role:
                 if not row.embedded:
                     raise TraceError(
                         f"{self.path}: holds only the hash of {row.name}; it can't be replayed without it"
                     )
-                return self._image(row.hash)
+                return self._ahead.contents(row.hash) if checked else self._ahead.unchecked(row.hash)
         return None
 
     def prefetch_images(self) -> None:
         """Begin to read and check the images in a thread: whoever asks for one waits for it, and is told of damage."""
-        rows = [row for row in self.images() if row.embedded]
-        self._await_prefetch()
-        self._prefetch = threading.Thread(target=self._fetch, args=([row.hash for row in rows],))
-        self._prefetch.start()
+        self._ahead.prefetch([row.hash for row in self.images() if row.embedded])
 
-    def _fetch(self, names: Sequence[bytes]) -> None:
-        for name in names:
-            with suppress(TraceError, MemoryError):  # comes again where the image is asked for
-                self._images[name] = self._large(name)
-
-    def _await_prefetch(self) -> None:
-        if self._prefetch is not None:
-            self._prefetch.join()
-            self._prefetch = None
-
-    def _image(self, name: bytes) -> bytes:
-        """Return an image by its hash; those that were asked for stay, as the machine needs them too."""
-        self._await_prefetch()
-        if name not in self._images:
-            self._images[name] = self._large(name)
-        return self._images[name]
+    def check_images(self) -> None:
+        """Wait until every image that was read is checked. Raises TraceError: one is damaged."""
+        self._ahead.check()
 
     def _large(self, name: bytes) -> bytes:
-        """Return a blob of many megabytes: it is read into one place, where a query copies it twice."""
+        """Return a blob of many megabytes, unchecked: it is read into one place, where a query copies it twice."""
         where = str(self.path)
         row = self._one("SELECT rowid, codec, size FROM blobs WHERE hash = ?", (name,))
         if row is None:
@@ -151,7 +144,7 @@ class TraceReader:
             self._db.blobopen("blobs", "data", row[0], readonly=True) as blob,
         ):
             stored = blob.read()
-        return blobs.check(blobs.unpack(row[1], stored, row[2], where), name, where)
+        return blobs.unpack(row[1], stored, row[2], where)
 
     def blob(self, name: bytes) -> bytes:
         """Return a blob's contents, held against its hash. Raises TraceError if missing or damaged."""

@@ -69,14 +69,18 @@ class Playback:
         self.console: ConsoleListener | None = None
         self.gate = ReplayGate(trace)
         self.gate.apply = self._write
-        self._images: Images = trace_images(trace) if like is None else like._images
         self._twin = like is not None
         packed = disks or (lambda name: packed_clusters(trace, name))
         _, self._drives = open_drives(self.config, self, packed=packed)
-        self.board: BoardLike = board_factory(
-            self.config, self._images, self.gate, self, self._drives, backend
-        )
-        self.board.reset()
+        self._images: Images = trace_images(trace, checked=False) if like is None else like._images
+        try:
+            self.board: BoardLike = board_factory(
+                self.config, self._images, self.gate, self, self._drives, backend
+            )
+            self.board.reset()
+        except Exception:
+            trace.check_images()  # a machine that can't be built of a damaged image
+            raise
         dirty = self.board.engine.dirty_pages()
         #: RAM after reset
         self._initial: Mapping[int, bytes] = (
@@ -156,6 +160,7 @@ class Playback:
     def write(self, port: str, data: bytes, icount: int, vtime_ns: int) -> None:
         """Hand the guest's output on to whoever listens."""
         if self.console is not None:
+            self.trace.check_images()
             self.console(port, data, icount)
 
     def put(self, data: bytes) -> bytes:
@@ -177,6 +182,7 @@ class Playback:
         Raises:
             TraceError: the checkpoint is damaged.
         """
+        self.trace.check_images()
         self._collect()
         self.touched = False
         board = self.board
@@ -221,7 +227,14 @@ class Playback:
 
         Raises:
             Diverged: a digest differs, another input is asked for, or the machine ends before its time.
+            TraceError: an image that was being checked meanwhile is damaged.
         """
+        try:
+            return self._run_to(target, breakpoints)
+        finally:
+            self.trace.check_images()
+
+    def _run_to(self, target: int, breakpoints: bool) -> BoardStop | None:
         while self.icount < target:
             at = bisect_right(self._stops, self.icount)
             leg = min(target, self._stops[at]) if at < len(self._stops) else target
@@ -274,6 +287,7 @@ class Playback:
 
     def whole(self) -> tuple[bytes, dict[str, Any]]:
         """Return the digest of the whole state, and the state without RAM that went into it."""
+        self.trace.check_images()
         self._collect()
         self.fold.take(sorted(self._stale), self.board.engine.ram)
         self._stale.clear()
@@ -339,6 +353,10 @@ def trace_config(trace: TraceReader) -> MachineConfig:
         raise TraceError(f"{trace.path}: damaged: its config is no machine ({e})") from None
 
 
-def trace_images(trace: TraceReader) -> Images:
-    """Return what a trace's machine was loaded with. Raises TraceError: it holds only the hash of one."""
-    return Images(**{field.name: trace.image(field.name) or b"" for field in fields(Images)})
+def trace_images(trace: TraceReader, *, checked: bool = True) -> Images:
+    """Return what a trace's machine was loaded with. Raises TraceError: it holds only the hash of one.
+
+    Args:
+        checked: see ``TraceReader.image``.
+    """
+    return Images(**{field.name: trace.image(field.name, checked=checked) or b"" for field in fields(Images)})
