@@ -10,7 +10,7 @@ import pytest
 from machine.config import Images, MachineConfig
 from machine.tcg.engine import Engine
 from traces.reader import TraceReader
-from workbench.bench.kernels import kernel_path
+from workbench.bench.kernels import KERNELS, kernel_path
 from workbench.bench.switches import switch_names
 from workbench.guests import builtin
 from workbench.replay.recorder import Recorder, RecordLimits
@@ -19,8 +19,8 @@ from workbench.runner import Runner
 
 SWITCHES = tuple(switch_names())
 STEPS = 2_000_000
-#: Calls, indirect jumps, floating point, strided stores and byte work.
-KERNELS = ("fib", "bytecode", "heapsort", "nbody", "sha256", "mix")
+#: Calls, indirect jumps, floating point, strided stores, byte work and vectors.
+PROGRAMS = ("fib", "bytecode", "heapsort", "nbody", "sha256", "mix", "vector")
 
 
 def turn_off(engine: Engine, off: tuple[str, ...]) -> None:
@@ -31,7 +31,7 @@ def turn_off(engine: Engine, off: tuple[str, ...]) -> None:
 
 def state_after(kernel: str, off: tuple[str, ...]) -> tuple[int, dict[str, int], bytes]:
     """Return position, registers and memory after the first steps of a kernel."""
-    config = MachineConfig(memory_bytes=8 << 20, bios="none")
+    config = MachineConfig(memory_bytes=8 << 20, bios="none", cpu=KERNELS[kernel].cpu)
     runner = Runner(config, Images(kernel=kernel_path(kernel).read_bytes()))
     engine = runner.board.engine
     turn_off(engine, off)
@@ -44,11 +44,11 @@ def state_after(kernel: str, off: tuple[str, ...]) -> tuple[int, dict[str, int],
 
 @pytest.fixture(scope="module")
 def states() -> dict[str, tuple[int, dict[str, int], bytes]]:
-    return {kernel: state_after(kernel, ()) for kernel in KERNELS}
+    return {kernel: state_after(kernel, ()) for kernel in PROGRAMS}
 
 
 @pytest.mark.parametrize("off", [*((s,) for s in SWITCHES), SWITCHES], ids="+".join)
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", PROGRAMS)
 def test_a_program_ends_in_the_same_state_with_switches_off(
     states: dict[str, tuple[int, dict[str, int], bytes]], kernel: str, off: tuple[str, ...]
 ) -> None:

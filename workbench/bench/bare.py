@@ -7,18 +7,19 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.bench.kernels import kernel_path
+from workbench.bench.kernels import KERNELS, kernel_path
 from workbench.bench.measure import MEMORY, Contender, interleave
 
 
 def contenders(name: str, qemu: str | None) -> list[Contender]:
     """Return the ways to run a kernel, ours first; QEMU's only where it is installed."""
     expect = f"kernel {name} ".encode()
-    image = ("--bios", "none", "--kernel", str(kernel_path(name)), "-m", MEMORY, "--no-input")
+    cpu = KERNELS[name].cpu
+    image = ("--bios", "none", "--kernel", str(kernel_path(name)), "--cpu", cpu, "-m", MEMORY, "--no-input")
     found = [Contender("ours", (sys.executable, "-m", "workbench", "run", *image), expect)]
     if qemu:
         peer: tuple[str, ...] = (qemu, "-M", "virt", "-m", MEMORY, "-nographic", "-bios", "none")
-        peer += ("-kernel", str(kernel_path(name)))
+        peer += ("-kernel", str(kernel_path(name)), "-cpu", cpu)
         found += [
             Contender("qemu", peer, expect),
             Contender("qemu -icount", (*peer, "-icount", "shift=0"), expect),

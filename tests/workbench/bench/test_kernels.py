@@ -12,13 +12,13 @@ from machine.config import Images, MachineConfig
 from workbench.bench.kernels import KERNELS, build, kernel_path
 from workbench.runner import Runner
 
-QUICK = ("start", "mix")
+QUICK = ("start", "mix", "vector")
 
 
 def console_of(name: str) -> str:
     """Run a kernel to its power-off and return what it printed."""
     shown = bytearray()
-    config = MachineConfig(memory_bytes=16 << 20, bios="none")
+    config = MachineConfig(memory_bytes=16 << 20, bios="none", cpu=KERNELS[name].cpu)
     runner = Runner(config, Images(kernel=kernel_path(name).read_bytes()), echo=shown.extend)
     assert runner.run(timeout_s=60).reason == "poweroff"
     runner.board.engine.close()
@@ -58,6 +58,8 @@ def test_kernel_has_the_result_that_qemu_finds(name: str) -> None:
         "none",
         "-kernel",
         str(kernel_path(name)),
+        "-cpu",
+        KERNELS[name].cpu,
     ]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True
