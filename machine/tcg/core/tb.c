@@ -87,15 +87,17 @@ void tb_flush_all(Machine *m)
 {
     TbCache *c = m->tbs;
     probe_blocks_gone(m);
-    memset(c->hash, 0, sizeof(c->hash));
-    chunks_free(c);
-    for (uint64_t i = 0; i < m->ram_pages; i++) {
-        m->page[i].tbs = NULL;
-        m->page[i].flags &= (uint8_t)~PAGE_CODE;
+    if (c->bytes) { /* there are blocks; a switch may be set before there are any */
+        memset(c->hash, 0, sizeof(c->hash));
+        chunks_free(c);
+        for (uint64_t i = 0; i < m->ram_pages; i++) {
+            m->page[i].tbs = NULL;
+            m->page[i].flags &= (uint8_t)~PAGE_CODE;
+        }
+        softmmu_clear_jump_caches(m);
+        for (uint32_t i = 0; i < m->n_harts; i++)
+            m->hart[i]->exit_tb = NULL;
     }
-    softmmu_clear_jump_caches(m);
-    for (uint32_t i = 0; i < m->n_harts; i++)
-        m->hart[i]->exit_tb = NULL;
     if (m->code)
         host_reset(m->code);
     m->flush_wanted = 0;
