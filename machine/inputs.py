@@ -77,7 +77,7 @@ class ConsoleSink(Protocol):
 
 
 class NullGate:
-    """A gate with no inputs: entropy is zeros, wall clock 0, idle time to the next deadline. For unit tests."""
+    """No inputs: entropy is zeros, wall clock 0, idle time to the next deadline: for tests and benchmarks."""
 
     def due(self, icount: int, vtime_ns: int) -> list[Input]:
         return []

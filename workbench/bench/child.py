@@ -1,61 +1,79 @@
-"""Runs of a bare-metal kernel with switches of the translator off: a process of ``bench switches``.
+"""A kernel's first steps, once for each setting of the translator's switches: a process of ``bench switches``.
 
-``python -m workbench.bench.child KERNEL [--cpu CPU] [SWITCH…]`` runs it to its end with these switches off.
-``python -m workbench.bench.child KERNEL [--cpu CPU] --each STEPS [SWITCH…]`` runs its first steps with all switches on,
-then with each of these off alone, each time on a new machine: so callgrind can count them in one process.
+``python -m workbench.bench.child KERNEL STEPS SETTING…`` prints a line for each setting: the process that ran it, the
+steps it took, its CPU seconds. A setting is ``all on`` or the switch that is off.
+
+Every run is a fork of this process with a machine of its own, so it finds memory as all the others do, and Python's
+start is paid once. Nothing asks the host: runs are cut into slices by steps alone, so the same blocks are made
+and the same instructions executed each time.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+import time
 
+from machine.board import Board, StopReason
 from machine.config import Images, MachineConfig
-from workbench.errors import WorkbenchError
-from workbench.runner import Runner
+from machine.inputs import NullGate
+from workbench.bench.kernels import KERNELS, kernel_path
+from workbench.bench.measure import BenchError
+
+ALL_ON = "all on"
+MEMORY_BYTES = 128 << 20
 
 
-def _show(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+class _Silent:
+    def write(self, port: str, data: bytes, icount: int, vtime_ns: int) -> None:
+        """Show nothing."""
 
 
-def run(kernel: Path, cpu: str, off: Sequence[str], steps: int | None) -> None:
-    """Run a kernel, show its console and print how many steps it took.
+def run(kernel: str, image: bytes, steps: int, setting: str) -> tuple[int, float]:
+    """Run a kernel's first steps; return how many it took (fewer where it ends before) and their CPU seconds.
 
     Raises:
-        WorkbenchError: it ended neither by switching off nor after ``steps``.
+        BenchError: it ended otherwise.
+        ValueError: there is no such switch.
     """
-    config = MachineConfig(memory_bytes=128 << 20, bios="none", cpu=cpu)
-    runner = Runner(config, Images(kernel=kernel.read_bytes()), echo=_show)
-    for switch in off:
-        runner.board.engine.set_switch(switch, False)
-    result = runner.run(steps=steps)
-    runner.board.engine.close()
-    if result.reason not in (("poweroff",) if steps is None else ("poweroff", "steps")):
-        raise WorkbenchError(f"kernel {kernel} ended as {result.reason}")
-    _show(f"{result.icount} steps\n".encode())
+    config = MachineConfig(memory_bytes=MEMORY_BYTES, bios="none", cpu=KERNELS[kernel].cpu)
+    board = Board(config, Images(kernel=image), NullGate(), _Silent())
+    board.reset()
+    if setting != ALL_ON:
+        board.engine.set_switch(setting, False)
+    board.engine.drop_code()  # as setting a switch does: what is in every count weighs in none
+    began = time.process_time()
+    stop = board.run(steps)
+    took = time.process_time() - began
+    if stop.reason not in (StopReason.UNTIL, StopReason.POWEROFF):
+        raise BenchError(f"kernel {kernel} ended as {stop.reason.value} after {board.icount} steps")
+    return board.icount, took
+
+
+def run_apart(kernel: str, image: bytes, steps: int, setting: str) -> bool:
+    """Run it in a fork, which prints its line, or what went wrong; return whether all went well."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return os.waitpid(process, 0)[1] == 0
+    taken, cpu_s = run(kernel, image, steps, setting)
+    sys.stdout.write(f"{os.getpid()} {taken} {cpu_s:.6f}\n")
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def main() -> None:
     """Run what the command line says."""
-    parser = argparse.ArgumentParser(
-        description="Run a bare-metal kernel with switches of the translator off."
-    )
-    parser.add_argument("kernel", type=Path)
-    parser.add_argument("--cpu", default="rv64")
-    parser.add_argument(
-        "--each", type=int, metavar="STEPS", help="these first steps, with each switch off in turn"
-    )
-    parser.add_argument("switches", nargs="*")
-    given = parser.parse_intermixed_args()
-    if given.each is None:
-        run(given.kernel, given.cpu, given.switches, None)
-        return
-    for off in ([], *([switch] for switch in given.switches)):
-        run(given.kernel, given.cpu, off, given.each)
+    parser = argparse.ArgumentParser(description="Run a kernel's first steps with switches off in turn.")
+    parser.add_argument("kernel", choices=[*KERNELS])
+    parser.add_argument("steps", type=int)
+    parser.add_argument("settings", nargs="+", help=f"{ALL_ON!r}, or the switch that is off")
+    given = parser.parse_args()
+    image = kernel_path(given.kernel).read_bytes()
+    for setting in given.settings:
+        if not run_apart(given.kernel, image, given.steps, setting):
+            sys.exit(f"workbench: error: kernel {given.kernel}, {setting}: no result")
 
 
 if __name__ == "__main__":

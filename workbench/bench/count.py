@@ -2,94 +2,80 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from workbench.bench.kernels import kernel_path
-from workbench.bench.measure import MEMORY, TIMEOUT_S, BenchError, environment
+from workbench.bench.child import ALL_ON
+from workbench.bench.measure import BenchError, environment, kernel_runs
 
 #: Guest instructions that are counted of each kernel: its beginning, translation included.
 STEPS = 20_000_000
-#: Every machine's creation ends the count of the one before.
-_NEXT_MACHINE = "wb_create"
 _TOTAL = re.compile(r"^totals: ([0-9]+)$", re.MULTILINE)
-_RAN = re.compile(rb"\b([0-9][0-9_]*) steps")
 
 
-def host_per_guest(name: str, cache: str) -> float:
+def count_each(name: str, settings: Sequence[str], cache: str) -> list[float]:
     """Count what the C core and its generated code execute for a kernel's first STEPS, by step.
 
     Args:
         name: one of KERNELS.
-        cache: a folder for Python's byte code.
-
-    Raises:
-        BenchError: the run failed; callgrind must be installed (Debian: apt install valgrind).
-    """
-    command = (sys.executable, "-m", "workbench", "run", "--bios", "none", "--kernel", str(kernel_path(name)))
-    [(steps, total)] = _counted((*command, "-m", MEMORY, "--no-input", "--steps", str(STEPS)), cache)
-    return total / steps
-
-
-def count_each(child: Sequence[str], switches: Sequence[str], cache: str) -> list[int]:
-    """Count what the C core and its generated code execute for a kernel's first STEPS, by the switch that is off.
-
-    Args:
-        child: the command of `workbench.bench.child` with its kernel.
-        switches: to turn off, one after the other.
+        settings: of the switches, as ``workbench.bench.child`` has them.
         cache: a folder for Python's byte code.
 
     Returns:
-        host instructions with all switches on, then for each of ``switches``.
+        host instructions a guest instruction, for each setting.
 
     Raises:
-        BenchError: a run failed, or they did not all take the same steps.
+        BenchError: a run failed, or they did not all take the same steps; callgrind must be installed (Debian: apt
+        install valgrind).
     """
-    counts = _counted((*child, "--each", str(STEPS), *switches), cache)
-    if len(counts) != 1 + len(switches) or len({steps for steps, _ in counts}) != 1:
-        raise BenchError(f"counting {child[-1]}: the runs took {[steps for steps, _ in counts]} steps")
-    return [total for _, total in counts]
-
-
-def _counted(command: Sequence[str], cache: str) -> list[tuple[int, int]]:
-    """Run under callgrind; return steps and host instructions of each machine that ran."""
     with tempfile.TemporaryDirectory(prefix="workbench-count-") as folder:
-        out = Path(folder) / "callgrind.out"
-        tool = ["valgrind", "--tool=callgrind", "--smc-check=all", "--toggle-collect=mach_run"]
-        tool += [f"--dump-before={_NEXT_MACHINE}", f"--callgrind-out-file={out}"]
-        done = subprocess.run(
-            [*tool, *command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=environment(cache),
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        steps = [int(n.replace(b"_", b"")) for n in _RAN.findall(done.stdout + done.stderr)]
-        # out.1 is what was before the first machine, out itself what came after the last one was made
-        parts = [out.with_name(f"{out.name}.{n + 2}") for n in range(len(steps) - 1)] + [out]
-        totals = [_TOTAL.search(part.read_text()) if part.exists() else None for part in parts]
-    if done.returncode or not steps or not all(steps) or not all(totals):
-        tail = done.stderr[-200:].decode(errors="replace").replace("\n", " | ")
-        raise BenchError(f"counting instructions failed with {done.returncode}: … {tail}")
-    return [(n, int(total[1])) for n, total in zip(steps, totals, strict=True) if total]
+        tool = ["valgrind", "-q", "--tool=callgrind", "--smc-check=all", "--toggle-collect=mach_run"]
+        tool += [f"--callgrind-out-file={folder}/%p"]
+        # Hashes and places of Python's objects are the same then; none of them is counted, but malloc is.
+        fixed = environment(cache) | {"PYTHONHASHSEED": "0"}
+        kernel_runs(name, 0, [ALL_ON], fixed)  # Python's byte code is there from now on
+        runs = kernel_runs(name, STEPS, settings, fixed, tool)
+        totals = [_TOTAL.search((Path(folder) / str(run.process)).read_text()) for run in runs]
+    if len({run.steps for run in runs}) != 1 or not all(totals):
+        raise BenchError(f"counting {name}: the runs took {[run.steps for run in runs]} steps")
+    return [int(total[1]) / run.steps for run, total in zip(runs, totals, strict=True) if total]
 
 
-def run(names: Sequence[str], progress: Callable[[str], None]) -> dict[str, float]:
-    """Count for these kernels; return host instructions a guest instruction, nothing where there is no valgrind.
+def count_all(
+    names: Sequence[str], settings: Sequence[str], progress: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Count for these kernels, as many at a time as the host has processors: counts do not mind.
+
+    Returns:
+        by kernel what ``count_each`` does; nothing where there is no valgrind.
 
     Raises:
         BenchError: a run failed.
     """
-    found: dict[str, float] = {}
-    if shutil.which("valgrind"):
-        with tempfile.TemporaryDirectory(prefix="workbench-bench-") as cache:
-            for name in (n for n in names if n != "start"):
-                found[name] = round(host_per_guest(name, cache), 2)
-                progress(f"{name}: {found[name]} host instructions a guest instruction")
+    if shutil.which("valgrind") is None:
+        return {}
+    with (
+        tempfile.TemporaryDirectory(prefix="workbench-bench-") as cache,
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+    ):
+        waiting = {name: pool.submit(count_each, name, settings, cache) for name in names}
+        found = {}
+        for name, counting in waiting.items():
+            found[name] = counting.result()
+            progress(f"{name}: {found[name][0]:.2f} host instructions a guest instruction")
     return found
+
+
+def run(names: Sequence[str], progress: Callable[[str], None]) -> dict[str, float]:
+    """Count for these kernels with all switches on; nothing where there is no valgrind.
+
+    Raises:
+        BenchError: a run failed.
+    """
+    found = count_all([n for n in names if n != "start"], [ALL_ON], progress)
+    return {name: round(count, 2) for name, [count] in found.items()}

@@ -10,12 +10,13 @@ import os
 import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from workbench.errors import WorkbenchError
 
@@ -122,6 +123,41 @@ def run_once(contender: Contender, env: Mapping[str, str] | None = None, cwd: Pa
     return Sample(
         wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, int(steps[-1]) if steps else 0
     )
+
+
+class KernelRun(NamedTuple):
+    """One run of `workbench.bench.child`: the process that it was, steps it took, their CPU seconds."""
+
+    process: int
+    steps: int
+    cpu_s: float
+
+
+def kernel_runs(
+    kernel: str, steps: int, settings: Sequence[str], env: Mapping[str, str], under: Sequence[str] = ()
+) -> list[KernelRun]:
+    """Run a kernel's first steps with each of these settings of the translator's switches, in one process' forks.
+
+    Args:
+        under: the tool that runs the process, and its options.
+
+    Raises:
+        BenchError: a run failed.
+    """
+    done = subprocess.run(
+        [*under, sys.executable, "-m", "workbench.bench.child", kernel, str(steps), *settings],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    runs = [KernelRun(int(p), int(n), float(s)) for p, n, s in map(str.split, done.stdout.splitlines())]
+    if done.returncode or len(runs) != len(settings):
+        tail = done.stderr[-300:].replace("\n", " | ")
+        raise BenchError(f"kernel {kernel} ended with {done.returncode} without its work done: … {tail}")
+    return runs
 
 
 def interleave(

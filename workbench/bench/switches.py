@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.bench.count import STEPS, count_each
-from workbench.bench.kernels import kernel_path
-from workbench.bench.measure import Contender, interleave
+from workbench.bench.child import ALL_ON
+from workbench.bench.count import STEPS, count_all
+from workbench.bench.measure import environment, kernel_runs
 
-#: Kernels that need more of the processor than rv64 has.
-CPU = {"vector": "rv64,v=on"}
+#: Guest instructions that are timed of each kernel, start-up of the process left out; or all that it has.
+STEPS_TIMED = 500_000_000
 
 
 def switch_names() -> list[str]:
@@ -33,46 +32,48 @@ def run(
 
     Returns:
         by kernel: ``cpu_s`` and ``host_per_guest`` with all on, and for each switch, in ``off``, how many times
-        more ``cpu`` time (medians of interleaved rounds) and host instructions (``count``) it takes without. The
+        more ``cpu`` time (the median of rounds) and host instructions (``count``) it takes without. The
         counts are callgrind's, of the kernel's first STEPS; None where there is no valgrind.
 
     Raises:
         BenchError: a run failed.
     """
+    times = {name: _times(name, switches, rounds, progress) for name in names}
+    counts = count_all(names, [ALL_ON, *switches], progress)
     table = {}
     for name in names:
-        cpu = _times(name, switches, rounds, progress)
-        counts: list[int | None] = [None] * (1 + len(switches))
-        if shutil.which("valgrind"):
-            progress(f"{name}: counting host instructions")
-            with tempfile.TemporaryDirectory(prefix="workbench-bench-") as cache:
-                counts = list(count_each(kernel_child(name), switches, cache))
-        on, *off = counts
+        on, *off = counts.get(name, [None] * (1 + len(switches)))
         table[name] = {
-            "cpu_s": cpu["all on"],
-            "host_per_guest": on and round(on / STEPS, 2),
+            "cpu_s": round(times[name][ALL_ON], 3),
+            "host_per_guest": on and round(on, 2),
             "off": {
-                switch: {
-                    "cpu": round(cpu[switch] / cpu["all on"], 2),
-                    "count": count and on and round(count / on, 2),
-                }
+                switch: {"cpu": round(times[name][switch], 2), "count": count and on and round(count / on, 2)}
                 for switch, count in zip(switches, off, strict=True)
             },
         }
-    return {"benchmark": "switches", "steps_counted": STEPS, "kernels": table}
-
-
-def kernel_child(name: str) -> tuple[str, ...]:
-    """Return the command that runs a kernel with the switches that are named behind it off."""
-    command = (sys.executable, "-m", "workbench.bench.child", str(kernel_path(name)))
-    return (*command, "--cpu", CPU[name]) if name in CPU else command
+    return {
+        "benchmark": "switches",
+        "steps_timed": STEPS_TIMED,
+        "steps_counted": STEPS,
+        "kernels": table,
+    }
 
 
 def _times(
     name: str, switches: Sequence[str], rounds: int, progress: Callable[[str], None]
 ) -> dict[str, float]:
-    command, expect = kernel_child(name), f"kernel {name} ".encode()
-    ways = [Contender("all on", command, expect)]
-    ways += [Contender(s, (*command, s), expect) for s in switches]
-    found = interleave(ways, rounds, lambda text: progress(f"{name}: {text}"))
-    return {k: f.summary()["cpu_s"] for k, f in found.items()}
+    """Return the median of the CPU seconds with all on, and of each switch's multiple of them in its round."""
+    half = len(switches) // 2
+    order = [ALL_ON, *switches[:half], ALL_ON, *switches[half:], ALL_ON]
+    seconds: list[float] = []
+    multiples: dict[str, list[float]] = {switch: [] for switch in switches}
+    with tempfile.TemporaryDirectory(prefix="workbench-bench-") as cache:
+        for i in range(rounds):
+            runs = kernel_runs(name, STEPS_TIMED, order, environment(cache))
+            taken = list(zip(order, (run.cpu_s for run in runs), strict=True))
+            on = statistics.median(cpu for setting, cpu in taken if setting == ALL_ON)
+            progress(f"{name}: round {i + 1}/{rounds}: {on:.2f} s with all on, {len(switches)} switches")
+            seconds.append(on)
+            for switch, cpu in (t for t in taken if t[0] != ALL_ON):
+                multiples[switch].append(cpu / on)
+    return {ALL_ON: statistics.median(seconds)} | {s: statistics.median(m) for s, m in multiples.items()}
