@@ -20,12 +20,16 @@ _NODE_WORDS: Final = 3
 _LOW: Final = (1 << 32) - 1
 
 
-class Node(NamedTuple):
-    """A call of ``target`` on top of the node ``below``, and the steps with it on top; roots have no target."""
+class Nodes(NamedTuple):
+    """Calls, each behind the one below it; the first are the roots, which have no target and are below themselves.
 
-    target: int
-    below: int
-    steps: int
+    Args:
+        targets: what was called. below: the node that it is on top of. steps: with it on top.
+    """
+
+    targets: list[int]
+    below: list[int]
+    steps: list[int]
 
 
 class StackTree(Handle):
@@ -55,8 +59,8 @@ class StackTree(Handle):
         if lib.wb_stacktree_feed(self._p, data, count):
             raise MemoryError("no memory for the stacks of this stretch")
 
-    def nodes(self, end: int) -> list[Node]:
-        """Return the nodes, each behind the one below it; roots are below themselves.
+    def nodes(self, end: int) -> Nodes:
+        """Return what was counted.
 
         Args:
             end: steps before it are counted.
@@ -66,4 +70,4 @@ class StackTree(Handle):
         words = memoryview(ffi.buffer(data, 8 * _NODE_WORDS * n[0])).cast("Q").tolist()
         self.forgotten = int(forgotten[0])
         below = [*range(ROOTS), *(word & _LOW for word in words[_NODE_WORDS * ROOTS + 2 :: _NODE_WORDS])]
-        return list(map(Node, words[::_NODE_WORDS], below, words[1::_NODE_WORDS]))
+        return Nodes(words[::_NODE_WORDS], below, words[1::_NODE_WORDS])

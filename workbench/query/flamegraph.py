@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import Final
+from typing import Final, NamedTuple
+
+from .stacks import OUTSIDE, Stacks
 
 WIDTH: Final = 1200
 _ROW: Final = 17
@@ -19,13 +20,12 @@ _CHARACTER: Final = 6.6
 _DEEPEST: Final = 512
 
 
-@dataclass(slots=True)
-class _Frame:
-    """A call: its steps with those of all that it called, and what it called by name; None is too thin to be shown."""
+class _Frame(NamedTuple):
+    """A box: calls of one name on top of one stack, by number, and their steps with those of all that they called."""
 
     name: str
-    steps: int = 0
-    called: list[tuple[int, _Frame | None]] = field(default_factory=list)
+    steps: int
+    calls: Sequence[int]
 
 
 def svg(stacks: Mapping[str, int], title: str = "Steps by stack") -> str:
@@ -34,11 +34,12 @@ def svg(stacks: Mapping[str, int], title: str = "Steps by stack") -> str:
     Args:
         stacks: steps by ``outermost;…;innermost``, as ``profile.folded`` gives them. title: what is written above.
     """
-    root = _tree(stacks)
-    boxes = list(_boxes(root, _MARGIN, (WIDTH - 2 * _MARGIN) / (root.steps or 1), 0))
+    tree = stacks if isinstance(stacks, Stacks) else Stacks.of(stacks)
+    boxes = list(_boxes(tree, _MARGIN, WIDTH - 2 * _MARGIN))
     depth = max((level for level, *_ in boxes), default=0) + 1
     height = _TOP + depth * _ROW + _MARGIN
-    shown = "".join(_box(root, height, *box) for box in boxes)
+    whole = sum(tree.steps) or 1
+    shown = "".join(_box(whole, height, *box) for box in boxes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
         ' font-family="monospace" font-size="11">'
@@ -47,50 +48,41 @@ def svg(stacks: Mapping[str, int], title: str = "Steps by stack") -> str:
     )
 
 
-def _tree(stacks: Mapping[str, int]) -> _Frame:
-    least = sum(stacks.values()) * _THIN / (WIDTH - 2 * _MARGIN)
-    path, names = [_Frame("all")], list[str]()
-
-    def close(depth: int) -> None:
-        while len(path) > depth:
-            done = path.pop()
-            path[-1].steps += done.steps
-            path[-1].called.append((done.steps, done if done.steps >= least else None))
-
-    # by a separator below all letters, what is on top of a frame comes right behind it
-    for stack, steps in sorted((stack.replace(";", "\0"), steps) for stack, steps in stacks.items()):
-        here = stack.split("\0", _DEEPEST)[:_DEEPEST]
-        same = 0
-        for one, other in zip(here, names, strict=False):
-            if one != other:
-                break
-            same += 1
-        close(1 + same)
-        path += map(_Frame, here[same:])
-        path[-1].steps += steps
-        names = here
-    close(1)
-    return path[0]
+def _on_top(stacks: Stacks) -> dict[int, list[int]]:
+    """Return what was called by each call that called something."""
+    found: dict[int, list[int]] = {}
+    for at, under in enumerate(stacks.below):
+        found.setdefault(under, []).append(at)
+    return found
 
 
-def _boxes(frame: _Frame, x: float, scale: float, level: int) -> Iterator[tuple[int, float, float, _Frame]]:
-    """Yield level, left edge and width of a frame and all above it; siblings by name, so that runs compare."""
-    pending = [(frame, x, level)]
+def _boxes(stacks: Stacks, x: float, width: float) -> Iterator[tuple[int, float, float, _Frame]]:
+    """Yield level, left edge and width of what is wide enough to be shown; siblings by name, so that runs compare."""
+    totals, on_top = stacks.totals(), _on_top(stacks)
+    steps = sum(totals[at] for at in on_top.get(OUTSIDE, ()))
+    scale = width / (steps or 1)
+    pending = [(_Frame("all", steps, (OUTSIDE,)), x, 0)]
     while pending:
-        each, left, at = pending.pop()
-        width = each.steps * scale
+        frame, left, level = pending.pop()
+        width = frame.steps * scale
         if width < _THIN:
             continue
-        yield at, left, width, each
-        for steps, child in each.called:
-            if child is not None:
-                pending.append((child, left, at + 1))
-            left += steps * scale
+        yield level, left, width, frame
+        if level == _DEEPEST:
+            continue
+        called: dict[str, list[int]] = {}
+        for call in frame.calls:
+            for at in on_top.get(call, ()):
+                called.setdefault(stacks.names[at], []).append(at)
+        for name, calls in sorted(called.items()):
+            child = _Frame(name, sum(totals[at] for at in calls), calls)
+            pending.append((child, left, level + 1))
+            left += child.steps * scale
 
 
-def _box(root: _Frame, height: int, level: int, x: float, width: float, frame: _Frame) -> str:
+def _box(whole: int, height: int, level: int, x: float, width: float, frame: _Frame) -> str:
     y = height - _MARGIN - (level + 1) * _ROW
-    share = frame.steps / (root.steps or 1)
+    share = frame.steps / whole
     name = escape(frame.name)
     room = int((width - 4) / _CHARACTER)
     label = ""

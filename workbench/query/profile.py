@@ -5,8 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from machine.tcg import stacktree
@@ -15,8 +14,10 @@ from traces.errors import TraceError
 from traces.queries.base import ProbeNeed
 from workbench.replay.playback import Playback
 
+from . import stacks
 from .errors import QueryRefused
 from .harvest import Harvester, Job
+from .stacks import Stacks
 
 if TYPE_CHECKING:
     from .api import Trace
@@ -28,6 +29,7 @@ _USER: Final = "[user]"
 _KERNEL: Final = "[kernel]"
 _MORE: Final = "[other calls]"
 _DEEPER: Final = "[deeper calls]"
+_ROOTS: Final = (_KERNEL, _USER, _MORE)
 #: Where the kernel's half of the addresses begins.
 _HALF: Final = 1 << 63
 
@@ -104,28 +106,7 @@ def _nameless(pc: int) -> str:
     return _USER if pc < _HALF else _KERNEL
 
 
-@dataclass(frozen=True)
-class Folded(Mapping[str, int]):
-    """Steps by stack, as flame graphs want it: ``outermost;…;innermost``.
-
-    Args:
-        steps: by stack. notes: lines that tell what the stacks do not show, for a guest that calls without end.
-    """
-
-    steps: Mapping[str, int]
-    notes: tuple[str, ...] = ()
-
-    def __getitem__(self, stack: str) -> int:
-        return self.steps[stack]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-
-def folded(trace: Trace, low: int, high: int) -> Folded:
+def folded(trace: Trace, low: int, high: int) -> Stacks:
     """Return the steps of a stretch by stack.
 
     Stacks are followed by calls and returns from ``low`` on, so a function that was called before that is not in
@@ -153,42 +134,23 @@ def folded(trace: Trace, low: int, high: int) -> Folded:
                 pass
             nodes = tree.nodes(high)
             forgotten = tree.forgotten
-    return _fold(nodes, forgotten, _namer(trace))
+    return _named(nodes, forgotten, trace)
 
 
-def _namer(trace: Trace) -> Callable[[int], str]:
-    names = {stacktree.DEEPER: _DEEPER}
-
-    def name(target: int) -> str:
-        found = names.get(target)
-        if found is None:
-            found = names[target] = _name(trace, target)
-        return found
-
-    return name
-
-
-def _fold(nodes: list[stacktree.Node], forgotten: int, name: Callable[[int], str]) -> Folded:
-    """Return the steps of a tree's nodes; nodes whose stacks have the same names are put together."""
-    prefixes = {stacktree.KERNEL: "", stacktree.USER: _USER, stacktree.MORE: _MORE}
-    stacks: list[str] = [prefixes[root] for root in range(stacktree.ROOTS)]
-    for target, below, _ in nodes[stacktree.ROOTS :]:
-        under = stacks[below]
-        stacks.append(f"{under};{name(target)}" if under else name(target))
-    steps: Counter[str] = Counter()
-    deeper = 0
-    for stack, node in zip(stacks, nodes, strict=True):
-        if node.steps:
-            steps[stack or _KERNEL] += node.steps
-        if node.target == stacktree.DEEPER:
-            deeper += node.steps
+def _named(nodes: stacktree.Nodes, forgotten: int, trace: Trace) -> Stacks:
+    """Return the stacks of a tree's nodes."""
+    targets = nodes.targets[stacktree.ROOTS :]
+    name = {target: _name(trace, target) for target in set(targets)}
+    name[stacktree.DEEPER] = _DEEPER
+    below = [stacks.OUTSIDE if under == stacktree.KERNEL else under for under in nodes.below]
+    below[: stacktree.ROOTS] = [stacks.OUTSIDE] * stacktree.ROOTS
     notes = []
-    if deeper:
+    if deeper := sum(s for t, s in zip(nodes.targets, nodes.steps, strict=True) if t == stacktree.DEEPER):
         notes.append(f"{deeper:_} steps are in calls deeper than {stacktree.MAX_DEPTH}: {_DEEPER}")
-    if more := nodes[stacktree.MORE].steps:
+    if more := nodes.steps[stacktree.MORE]:
         notes.append(
             f"{more:_} steps are in calls for which {stacktree.MAX_NODES:_} stacks were too few: {_MORE}"
         )
     if forgotten:
         notes.append(f"{forgotten:_} calls were open at once and forgotten: later stacks begin without them")
-    return Folded(dict(steps), tuple(notes))
+    return Stacks([*_ROOTS, *map(name.__getitem__, targets)], below, nodes.steps, notes)

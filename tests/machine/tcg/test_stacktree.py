@@ -147,11 +147,11 @@ def counted(parts: Iterable[bytes], end: int) -> Counter[tuple[int, Stack]]:
             tree.feed(part)
         nodes = tree.nodes(end)
     stacks: list[tuple[int, Stack]] = [(root, ()) for root in range(ROOTS)]
-    for node in nodes[ROOTS:]:
-        root, below = stacks[node.below]
-        stacks.append((root, (*below, node.target)))
+    for target, under in list(zip(nodes.targets, nodes.below, strict=True))[ROOTS:]:
+        root, below = stacks[under]
+        stacks.append((root, (*below, target)))
     assert len(set(stacks)) == len(stacks)
-    return Counter({stack: node.steps for stack, node in zip(stacks, nodes, strict=True) if node.steps})
+    return Counter({stack: steps for stack, steps in zip(stacks, nodes.steps, strict=True) if steps})
 
 
 @given(events, st.integers(1, 9))
@@ -207,11 +207,11 @@ def test_a_guest_that_calls_without_end_is_bounded_and_returns_exactly() -> None
     with StackTree(100) as tree:
         tree.feed(b"".join(pack(calls + returns)))
         nodes = tree.nodes(100 + 2 * deep + 50)
-    assert len(nodes) == ROOTS + MAX_DEPTH + 1
-    assert nodes[-1].target == DEEPER
-    assert nodes[-1].steps == 2 * (deep - MAX_DEPTH) - 1
-    assert nodes[USER].steps == 50 - 1
-    assert sum(node.steps for node in nodes) == 2 * deep + 50
+    assert len(nodes.targets) == ROOTS + MAX_DEPTH + 1
+    assert nodes.targets[-1] == DEEPER
+    assert nodes.steps[-1] == 2 * (deep - MAX_DEPTH) - 1
+    assert nodes.steps[USER] == 50 - 1
+    assert sum(nodes.steps) == 2 * deep + 50
 
 
 @pytest.mark.slow
@@ -223,8 +223,8 @@ def test_more_stacks_than_there_is_room_for_are_one() -> None:
             many = range(first, min(first + CHUNK, count))
             tree.feed(repeated(call, icount=[100 + i for i in many], a=[2 * i for i in many]))
         nodes = tree.nodes(100 + count + 1)
-    assert len(nodes) == MAX_NODES
-    assert nodes[MORE].steps == 10
+    assert len(nodes.targets) == MAX_NODES
+    assert nodes.steps[MORE] == 10
 
 
 def test_open_calls_that_are_forgotten_are_told() -> None:

@@ -16,6 +16,7 @@ from workbench.cli import run
 from workbench.query.flamegraph import svg
 from workbench.query.profile import folded
 from workbench.query.report import html
+from workbench.query.stacks import Stacks
 
 SVG = "{http://www.w3.org/2000/svg}"
 SECTIONS = ["run", "timeline", "console", "inputs", "traps", "system-calls", "hot-symbols"]
@@ -53,6 +54,19 @@ def test_boxes_are_as_wide_as_their_share() -> None:
     assert boxes["<idle>&: 20 steps, 20.00%"] == pytest.approx(full * 0.2, abs=0.01)
 
 
+def test_calls_of_one_name_on_one_stack_are_one_box_and_one_stack() -> None:
+    stacks = Stacks(["a", "b", "b", "c"], [-1, 0, 0, 2], [1, 2, 3, 4])
+    assert dict(stacks) == {"a": 1, "a;b": 5, "a;b;c": 4}
+    assert svg(stacks) == svg(dict(stacks))
+    assert "b: 9 steps, 90.00%" in widths(svg(stacks))
+
+
+def test_the_tree_of_folded_stacks_folds_to_them() -> None:
+    folded = {"a;b;a": 3, "b": 4, "a": 5, "a;b": 6}
+    assert Stacks.of(folded) == folded
+    assert sorted(Stacks.of(folded).totals()) == [3, 4, 9, 14]
+
+
 def test_a_flame_graph_of_nothing_is_one() -> None:
     assert list(widths(svg({}))) == []
 
@@ -60,6 +74,7 @@ def test_a_flame_graph_of_nothing_is_one() -> None:
 def test_flame_graph_of_a_run_holds_all_its_steps(trace: Trace) -> None:
     stacks = folded(trace, 0, trace.end)
     assert sum(stacks.values()) == trace.end
+    assert svg(stacks) == svg(dict(stacks))
     assert f"all: {trace.end:,} steps, 100.00%" in widths(svg(stacks))
 
 
