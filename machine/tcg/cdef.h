@@ -185,6 +185,9 @@ uint64_t wb_dump_ir(Machine *m, uint32_t hart, char *out, uint64_t size); /* of 
 /* of the one instruction there, as the front end makes it: all that it does, and nothing else */
 uint64_t wb_dump_insn_ir(Machine *m, uint32_t hart, char *out, uint64_t size);
 uint64_t wb_stat(Machine *m, const char *name); /* ~0: no such counter */
+/* Generated code since it was last flushed, blocks that were dropped too: host address, bytes, guest pc; the
+ * first is what all blocks share, with pc ~0. Returns how many there are; up to max are stored. */
+uint64_t wb_code_map(Machine *m, uint64_t *out, uint64_t max);
 
 /* host callbacks: 0; 1: nothing at this address; -1: failed. entropy NULL: reads of seed fail for good;
  * sbi_call NULL: no built-in SBI, ecalls trap */

@@ -186,6 +186,8 @@ class Engine:
         self._host = host
         self._entropy = entropy
         self._host_exception: BaseException | None = None
+        #: Called by ``close`` while all is still there.
+        self.on_close: Callable[[], None] | None = None
         self._m = lib.wb_create(ram_base, ram_size, harts, ns_per_step, quantum, guest.encode())
         if self._m == ffi.NULL:
             raise MemoryError(f"no memory for a guest with {ram_size >> 20} MiB of RAM")
@@ -226,6 +228,8 @@ class Engine:
     def close(self) -> None:
         """Give the machine's memory back; the engine can't be used afterwards."""
         if self._m != ffi.NULL:
+            if self.on_close is not None:
+                self.on_close()
             self.ram.release()
             lib.wb_destroy(self._m)
             self._m = ffi.NULL
@@ -639,6 +643,14 @@ class Engine:
         if value == NEVER:
             raise ValueError(f"no counter {name!r}")
         return value
+
+    def code_map(self) -> list[tuple[int, int, int]]:
+        """Return generated code since its last flush: host address, bytes and guest pc, the shared part's NEVER."""
+        n = lib.wb_code_map(self._m, ffi.NULL, 0)
+        out = ffi.new("uint64_t[]", 3 * n)
+        lib.wb_code_map(self._m, out, n)
+        words = iter(out[0 : 3 * n])
+        return list(zip(words, words, words, strict=True))
 
     def disasm(self, code: bytes, pc: int) -> tuple[int, str]:
         """Return length in bytes and assembly of the first instruction; length 0 when it is none."""

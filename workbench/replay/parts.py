@@ -6,6 +6,7 @@ a configuration, images and a gate, for a recording and for a replay alike.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -115,6 +116,10 @@ def build_board(
 
         load()
     board: BoardLike = Board(config, images, gate, console, drives, backend)
+    if os.environ.get("WORKBENCH_PERF_MAP"):
+        from workbench import perfmap
+
+        perfmap.watch(board.engine)
     return board
 
 

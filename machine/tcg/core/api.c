@@ -665,6 +665,11 @@ uint64_t wb_stat(Machine *m, const char *name)
     return ~UINT64_C(0);
 }
 
+uint64_t wb_code_map(Machine *m, uint64_t *out, uint64_t max)
+{
+    return m->code ? host_code_map(m->code, out, max) : 0;
+}
+
 void wb_set_host(Machine *m, void *opaque, int (*mmio_read)(void *, uint64_t, uint32_t, uint32_t, uint64_t *),
                  int (*mmio_write)(void *, uint64_t, uint32_t, uint32_t, uint64_t),
                  int (*entropy)(void *, uint32_t, uint64_t *), int (*sbi_call)(void *, uint32_t))

@@ -24,5 +24,7 @@ void host_patch(CodeBuf *cb, TB *tb, uint32_t slot, const TB *dest);
  * h->exit_tb / exit_slot name the unpatched chain slot, or exit_tb = NULL;
  * h->cur_tb, h->site name the leaving instruction where h->leave is set. */
 void host_enter(CodeBuf *cb, Hart *h, const TB *tb);
+/* See wb_code_map() in cdef.h. */
+uint64_t host_code_map(const CodeBuf *cb, uint64_t *out, uint64_t max);
 
 #endif

@@ -49,4 +49,12 @@ void host_enter(CodeBuf *cb, Hart *h, const TB *tb)
     (void)tb;
 }
 
+uint64_t host_code_map(const CodeBuf *cb, uint64_t *out, uint64_t max)
+{
+    (void)cb;
+    (void)out;
+    (void)max;
+    return 0;
+}
+
 #endif

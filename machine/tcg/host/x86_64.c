@@ -133,13 +133,19 @@ static void compile_stub(Gen *g, const Stub *s)
     }
 }
 
+/* Where the next block's pointer to itself goes, so that its code begins on a multiple of 16. */
+static uint8_t *block_place(uint8_t *p)
+{
+    return p + (-(uintptr_t)(p + 8) & 15);
+}
+
 bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
 {
     Gen g;
     size_t room = (size_t)(cb->mem.rw + cb->mem.size - cb->a.p);
     if (room < 256 + (size_t)tb->n_ops * MAX_OP_BYTES || cb->pinned != m->sw.pin)
         return false; /* a reset makes room, and the entry points anew */
-    cb->a.p += -(uintptr_t)(cb->a.p + 8) & 15;
+    cb->a.p = block_place(cb->a.p);
     em_64(&cb->a, (uintptr_t)tb);
     g.a = &cb->a;
     g.cb = cb;
@@ -197,6 +203,30 @@ void host_enter(CodeBuf *cb, Hart *h, const TB *tb)
     } else {
         enter(h, tb->code);
     }
+}
+
+static void map_row(const CodeBuf *cb, uint64_t *row, const uint8_t *from, size_t size, uint64_t pc)
+{
+    row[0] = (uint64_t)(uintptr_t)(cb->mem.rx + (from - cb->mem.rw));
+    row[1] = size;
+    row[2] = pc;
+}
+
+/* A block's pointer stands before its code; a block that was dropped keeps its memory until all is reset. */
+uint64_t host_code_map(const CodeBuf *cb, uint64_t *out, uint64_t max)
+{
+    uint64_t n = 1;
+    if (max)
+        map_row(cb, out, cb->mem.rw, (size_t)(cb->blocks - cb->mem.rw), ~UINT64_C(0));
+    for (uint8_t *p = block_place(cb->blocks); p < cb->a.p; n++) {
+        const TB *tb;
+        memcpy(&tb, p, sizeof(tb));
+        p += sizeof(tb);
+        if (n < max)
+            map_row(cb, out + 3 * n, p, tb->code_size, tb->pc);
+        p = block_place(p + tb->code_size);
+    }
+    return n;
 }
 
 #endif
