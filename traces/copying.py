@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from . import blobs
 from .errors import PositionError, TraceError
-from .pagesets import PAGE_BYTES, Based, xor
+from .pagesets import NOWHERE, PAGE_BYTES, Based, PageList, xor
 from .reader import TraceReader
 from .rows import CheckpointRow
 from .writer import TraceWriter
@@ -91,24 +91,24 @@ class _Copy:
         self.checkpoints += 1
         self.blobs |= set(contents)
         place = (row.icount, row.vtime_ns, parent, document, row.digest)
-        return self.new.add_checkpoint(*place, names.items(), row.next_input - less)
+        return self.new.add_checkpoint(*place, PageList.of(names.items()), row.next_input - less)
 
     def _pages(self, contents: dict[bytes, bytes]) -> None:
         """Copy pages; what was stored as the difference from an image is so again."""
-        stored: dict[bytes | None, list[tuple[bytes, bytes, int | None]]] = {}
+        stored: dict[bytes | None, list[tuple[bytes, bytes, int]]] = {}
         for name, data in contents.items():
-            image, place = self.old.page_based(name) or (None, None)
-            if image is not None and place is not None and image in self.blobs:
+            image, place = self.old.page_based(name) or (None, NOWHERE)
+            if image is not None and image in self.blobs:
                 if image not in self._based:
                     self._based[image] = self.old.blob(image)
                 data = xor(data, self._based[image][place : place + PAGE_BYTES])
             else:
-                image = place = None
+                image, place = None, NOWHERE
             stored.setdefault(image, []).append((name, data, place))
         for image, pages in stored.items():
             based = None if image is None else Based(image, [place for _, _, place in pages])
             data = b"".join([data for _, data, _ in pages])
-            self.new.add_pages([name for name, _, _ in pages], data, range(len(pages)), based)
+            self.new.add_pages(b"".join([name for name, _, _ in pages]), data, range(len(pages)), based)
 
     def _known_blobs(self) -> set[bytes]:
         if self._known is None:

@@ -12,8 +12,9 @@ import json
 import sqlite3
 import threading
 import zlib
+from array import array
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +29,8 @@ PAGE_BYTES: Final = 4096
 SET_PAGES: Final = 64
 #: No set has more; a row that claims so is refused before anything is allocated.
 MAX_SET_PAGES: Final = 4096
+#: The place of a page that differs from no image's.
+NOWHERE: Final = (1 << 64) - 1
 #: Entries of one row of a list.
 LIST_PAGES: Final = 512
 _HASH: Final = 32
@@ -48,11 +51,30 @@ class Based(NamedTuple):
 
     Args:
         image: the hash of the blob.
-        places: for each page the offset there, None for a page that is stored as it is.
+        places: for each page the offset there, NOWHERE for a page that is stored as it is.
     """
 
     image: bytes
-    places: Sequence[int | None]
+    places: Sequence[int]
+
+
+class PageList:
+    """Which pages a checkpoint differs in: their numbers, ascending, and their contents' hashes behind each other."""
+
+    __slots__ = ("names", "numbers")
+
+    def __init__(self) -> None:
+        self.numbers = array("I")
+        self.names = bytearray()
+
+    @classmethod
+    def of(cls, pages: Iterable[tuple[int, bytes]]) -> PageList:
+        """Return the list of some ``(page, hash)``, in any order."""
+        made = cls()
+        for page, name in sorted(pages):
+            made.numbers.append(page)
+            made.names += name
+        return made
 
 
 def xor(a: bytes, b: bytes) -> bytes:
@@ -74,19 +96,20 @@ def _based(columns: Sequence[Any], count: int, where: str) -> Based | None:
         or not all(place is None or (isinstance(place, int) and place >= 0) for place in places)
     ):
         raise TraceError(f"{where}: damaged: the places of a page set are no list")
-    return Based(columns[0], places)
+    return Based(columns[0], [NOWHERE if place is None else place for place in places])
 
 
-def list_rows(
-    checkpoint_id: int, pages: Iterable[tuple[int, bytes]]
-) -> Iterator[tuple[int, int, str, bytes, int]]:
+def list_rows(checkpoint_id: int, pages: PageList) -> Iterator[tuple[int, int, str, bytes, int]]:
     """Yield the rows of ``page_lists`` that say which pages a checkpoint differs in, and their hashes."""
-    ordered = sorted(pages)
-    for part, start in enumerate(range(0, len(ordered), LIST_PAGES)):
-        some = ordered[start : start + LIST_PAGES]
-        text = json.dumps([page for page, _ in some], separators=(",", ":"))
-        hashes = b"".join([name for _, name in some])
+    for part, start in enumerate(range(0, len(pages.numbers), LIST_PAGES)):
+        end = start + LIST_PAGES
+        text = _json(pages.numbers[start:end].tolist())
+        hashes = bytes(pages.names[start * _HASH : end * _HASH])
         yield checkpoint_id, part, text, hashes, _crc(text, hashes)
+
+
+def _json(numbers: list[Any]) -> str:
+    return json.dumps(numbers, separators=(",", ":"))
 
 
 def read_list(rows: Rows, checkpoint_id: int, where: str) -> dict[int, bytes]:
@@ -114,8 +137,15 @@ def _crc(text: str, hashes: bytes) -> int:
     return zlib.crc32(hashes, zlib.crc32(text.encode()))
 
 
-def _split(hashes: bytes) -> list[bytes]:
-    return [hashes[at : at + _HASH] for at in range(0, len(hashes), _HASH)]
+def _split(hashes: bytes | bytearray) -> list[bytes]:
+    return [bytes(hashes[at : at + _HASH]) for at in range(0, len(hashes), _HASH)]
+
+
+def _joined(hashes: bytes, which: Sequence[int]) -> bytes:
+    """Return some of the hashes, by their places, ascending."""
+    if len(which) == which[-1] + 1 - which[0]:
+        return hashes[which[0] * _HASH : (which[-1] + 1) * _HASH]
+    return b"".join([hashes[n * _HASH : (n + 1) * _HASH] for n in which])
 
 
 class PageWriter:
@@ -131,8 +161,8 @@ class PageWriter:
         self._where = where
         self._zstd = zstandard.ZstdCompressor(level=blobs.LEVEL)
         self._set_of: dict[bytes, int] = {}
-        self._uses: Counter[bytes] = Counter()
-        self._waiting: set[bytes] = set()  # stored for a checkpoint that is to come
+        self._uses: Counter[bytes] | None = None  # not counted before something is dropped
+        self._waiting: list[bytes] = []  # of names: stored for a checkpoint that is to come
         self._sets = 0
         self._room = memoryview(bytearray(SET_PAGES * PAGE_BYTES))
         #: bytes of all sets in the file
@@ -140,21 +170,25 @@ class PageWriter:
 
     def add(
         self,
-        names: Sequence[bytes],
+        names: bytes,
         data: bytes | bytearray | memoryview,
         at: Sequence[int],
         based: Based | None = None,
     ) -> None:
         """Store contents once, for a list that is to come; ``TraceWriter.add_pages`` has the arguments."""
-        known, view = self._set_of, memoryview(data)
-        self._waiting.update(names)
-        index = {name: i for i, name in enumerate(names) if name not in known}
-        new = list(index.items())
+        self._waiting.append(names)
+        set_of = self._set_of
+        new: list[int] = []
+        for n, name in enumerate(_split(names)):
+            if name not in set_of:
+                set_of[name] = self._sets + 1 + len(new) // SET_PAGES
+                new.append(n)
+        view = memoryview(data)
         for start in range(0, len(new), SET_PAGES):
             part = new[start : start + SET_PAGES]
-            contents = self._gather(view, [at[i] for _, i in part])
-            places = None if based is None else Based(based.image, [based.places[i] for _, i in part])
-            self._store([name for name, _ in part], contents, places)
+            contents = self._gather(view, [at[n] for n in part])
+            places = None if based is None else Based(based.image, [based.places[n] for n in part])
+            self._store(_joined(names, part), contents, places)
 
     def _gather(self, data: memoryview, at: Sequence[int]) -> memoryview:
         """Return pages at some places of ``data`` one behind the other, until the next call; most lie so already."""
@@ -166,42 +200,48 @@ class PageWriter:
             self._room[start * PAGE_BYTES : end * PAGE_BYTES] = run
         return self._room[: len(at) * PAGE_BYTES]
 
-    def add_list(self, checkpoint_id: int, pages: Sequence[tuple[int, bytes]]) -> None:
+    def add_list(self, checkpoint_id: int, pages: PageList) -> None:
         """Say which pages a checkpoint differs in, and the hashes of their contents."""
         self._waiting.clear()
         self._write(checkpoint_id, pages)
 
     def drop_list(self, checkpoint_id: int, heirs: Iterable[int]) -> None:
         """Remove a checkpoint's pages; each heir's list takes over those that it has not itself."""
+        if self._uses is None:
+            self._uses = Counter()
+            for (hashes,) in self._run("SELECT hashes FROM page_lists", ()):
+                self._uses.update(_split(hashes))
         mine = self._list(checkpoint_id)
         for heir in heirs:
             theirs = self._list(heir)
             self._uses.subtract(theirs.values())
             self._remove(heir)
-            self._write(heir, (mine | theirs).items())
+            self._write(heir, PageList.of((mine | theirs).items()))
         self._uses.subtract(mine.values())
         self._remove(checkpoint_id)
-        self._sweep(mine.values())
+        self._sweep(mine.values(), self._uses)
 
     def _list(self, checkpoint_id: int) -> dict[int, bytes]:
         return read_list(lambda sql, args: self._run(sql, args).fetchall(), checkpoint_id, self._where)
 
-    def _write(self, checkpoint_id: int, pages: Collection[tuple[int, bytes]]) -> None:
-        self._uses.update([name for _, name in pages])
+    def _write(self, checkpoint_id: int, pages: PageList) -> None:
+        if self._uses is not None:
+            self._uses.update(_split(pages.names))
         for row in list_rows(checkpoint_id, pages):
             self._run("INSERT INTO page_lists VALUES (?, ?, ?, ?, ?)", row)
 
     def _remove(self, checkpoint_id: int) -> None:
         self._run("DELETE FROM page_lists WHERE checkpoint_id = ?", (checkpoint_id,))
 
-    def _sweep(self, names: Iterable[bytes]) -> None:
+    def _sweep(self, names: Iterable[bytes], uses: Counter[bytes]) -> None:
         """Give back the room of contents that are in no list, once they are a quarter of their set."""
-        dead = {name for name in names if self._uses[name] <= 0 and name not in self._waiting}
+        waiting = {name for some in self._waiting for name in _split(some)}
+        dead = {name for name in names if uses[name] <= 0 and name not in waiting}
         for number in sorted({self._set_of[name] for name in dead if name in self._set_of}):
             _, hashes, codec, stored, *rest = self._run(_SET, (number,)).fetchone()
             held = _split(hashes)
             based = _based(rest, len(held), self._where)
-            live = [n for n, name in enumerate(held) if self._uses[name] > 0 or name in self._waiting]
+            live = [n for n, name in enumerate(held) if uses[name] > 0 or name in waiting]
             if 4 * len(live) > 3 * len(held):
                 continue
             contents = blobs.unpack(codec, stored, len(held) * PAGE_BYTES, self._where)
@@ -209,23 +249,26 @@ class PageWriter:
             self.stored_bytes -= len(stored)
             for name in held:
                 del self._set_of[name]
-                if self._uses[name] <= 0:
-                    del self._uses[name]
+                if uses[name] <= 0:
+                    del uses[name]
             if live:
+                self._set_of.update(dict.fromkeys([held[n] for n in live], self._sets + 1))
                 pages = [contents[n * PAGE_BYTES : (n + 1) * PAGE_BYTES] for n in live]
                 places = None if based is None else Based(based.image, [based.places[n] for n in live])
-                self._store([held[n] for n in live], b"".join(pages), places)
+                self._store(_joined(hashes, live), b"".join(pages), places)
 
-    def _store(self, names: list[bytes], contents: bytes | memoryview, based: Based | None) -> None:
+    def _store(self, names: bytes, contents: bytes | memoryview, based: Based | None) -> None:
+        """Write the next set."""
         squeezed = self._zstd.compress(contents)
         codec, stored = ("zstd", squeezed) if len(squeezed) < len(contents) else ("raw", contents)
         self._sets += 1
         base, places = None, ""
-        if based is not None and any(place is not None for place in based.places):
-            base, places = based.image, json.dumps(based.places, separators=(",", ":"))
-        row = (self._sets, b"".join(names), codec, stored, base, places)
-        self._run("INSERT INTO page_sets VALUES (?, ?, ?, ?, ?, ?)", row)
-        self._set_of.update(dict.fromkeys(names, self._sets))
+        if based is not None and any(place != NOWHERE for place in based.places):
+            base, places = based.image, _json([None if p == NOWHERE else p for p in based.places])
+        self._run(
+            "INSERT INTO page_sets VALUES (?, ?, ?, ?, ?, ?)",
+            (self._sets, names, codec, stored, base, places),
+        )
         self.stored_bytes += len(stored)
 
 
@@ -271,7 +314,7 @@ class PageReader:
                 found = _based(rest, len(hashes) // _HASH, self._where)
                 if found is not None and at < len(found.places):
                     place = found.places[at]
-                    return None if place is None else (found.image, place)
+                    return None if place == NOWHERE else (found.image, place)
             return None
 
     def names(self) -> set[bytes]:
@@ -329,7 +372,7 @@ class PageReader:
     def _whole(self, pages: list[bytes], based: Based) -> Iterator[bytes]:
         image = self._image(based.image)
         for page, place in zip(pages, based.places, strict=True):
-            if place is None:
+            if place == NOWHERE:
                 yield page
                 continue
             known = image[place : place + PAGE_BYTES]

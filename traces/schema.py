@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
-from .pagesets import list_rows
+from .pagesets import PageList, list_rows
 
 #: ``application_id`` of a trace: "WBTR".
 APPLICATION_ID: Final = 0x57425452
@@ -300,7 +300,9 @@ def _page_sets(db: sqlite3.Connection) -> None:
         pages = db.execute(
             "SELECT page, hash FROM checkpoint_pages WHERE checkpoint_id = ?", (checkpoint_id,)
         ).fetchall()
-        db.executemany("INSERT INTO page_lists VALUES (?, ?, ?, ?, ?)", list_rows(checkpoint_id, pages))
+        db.executemany(
+            "INSERT INTO page_lists VALUES (?, ?, ?, ?, ?)", list_rows(checkpoint_id, PageList.of(pages))
+        )
         db.execute(
             "UPDATE checkpoints SET page_bytes = (SELECT sum(length(b.data)) FROM checkpoint_pages p"
             " JOIN blobs b USING (hash) WHERE p.checkpoint_id = ?1) WHERE id = ?1",

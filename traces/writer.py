@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from . import files
 from .blobs import BlobPacker, Packed, blob_hash, pack_state
 from .errors import TraceError, TraceWriteError
 from .newfile import new_path, prepare_replacing, write_errors
-from .pagesets import Based, PageWriter
+from .pagesets import Based, PageList, PageWriter
 from .rows import InputRow
 from .schema import FORMAT, migrate
 
@@ -242,7 +242,7 @@ class TraceWriter:
 
     def add_pages(
         self,
-        names: Sequence[bytes],
+        names: bytes,
         data: bytes | bytearray | memoryview,
         at: Sequence[int],
         based: Based | None = None,
@@ -250,7 +250,7 @@ class TraceWriter:
         """Store contents of RAM pages, each once, for a checkpoint that is to come.
 
         Args:
-            names: their hashes.
+            names: their hashes, one behind the other.
             data: pages one behind the other; it may be changed after the call.
             at: where in ``data`` each of them is, in pages.
             based: what is in ``data`` instead of some of them; the image has been added.
@@ -269,7 +269,7 @@ class TraceWriter:
         parent_id: int | None,
         state: bytes,
         digest: bytes,
-        pages: Iterable[tuple[int, bytes]],
+        pages: PageList,
         next_input: int = 1,
     ) -> int:
         """Add a full state; commits, once the trace has its name.
@@ -279,7 +279,7 @@ class TraceWriter:
             parent_id: the checkpoint that ``pages`` differ from; None for RAM as it is after reset.
             state: the JSON document of everything but RAM.
             digest: 32 bytes of the whole state.
-            pages: ``(index, hash)`` of RAM pages that differ from the parent's; ``add_pages`` has stored them.
+            pages: of RAM that differ from the parent's; ``add_pages`` has stored them.
             next_input: id of the first input not taken yet.
 
         Returns:
@@ -291,7 +291,7 @@ class TraceWriter:
             (icount, vtime_ns, parent_id, pack_state(state), digest, next_input, self._new_bytes()),
         )
         checkpoint_id = int(cursor.lastrowid or 0)
-        self._pages.add_list(checkpoint_id, list(pages))
+        self._pages.add_list(checkpoint_id, pages)
         self.progress(icount)
         if self._new is None:
             self.commit()

@@ -68,15 +68,21 @@ int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size);
 void wb_ram_clear(Machine *m);                                   /* all zeros and clean; not while running */
 int wb_ram_restore(Machine *m, uint32_t page, const void *data); /* one page, when a checkpoint is loaded */
 int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr); /* 0 r, 1 w, 2 x */
-/* pages (indexes in RAM) written since the last call with clear; returns how many; up to max are stored */
-uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear);
+/* adds the pages (indexes in RAM) written since the last call with clear to a set of RAM's pages */
+void wb_dirty_pages(Machine *m, uint64_t *set, int clear);
 /* 128-bit digest of the given pages' numbers and contents; not cryptographic: finds divergence, not malice */
 void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2]);
 void wb_checksum(const uint8_t *data, uint64_t n,
                  uint64_t out[2]); /* the same of n pages that lie in order */
-/* which of the pages, in their order, hold zeros alone; returns how many */
-uint64_t wb_zero_pages(Machine *m, const uint32_t *pages, uint64_t n, uint32_t *out);
+/* adds those of some pages of RAM that hold zeros alone to another set */
+void wb_zero_pages(Machine *m, const uint64_t *pages, uint64_t *out);
 void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out); /* one behind the other */
+
+/* sets of pages (core/pageset.h): bit n is page n; both of a call have as many words */
+void wb_set_add(uint64_t *set, const uint64_t *other, uint64_t words);
+void wb_set_remove(uint64_t *set, const uint64_t *other, uint64_t words);
+uint64_t wb_set_count(const uint64_t *set, uint64_t words);
+void wb_set_pages(const uint64_t *set, uint64_t words, uint32_t *out); /* ascending, wb_set_count of them */
 
 /* the digest of RAM (core/ramfold.h); a page number is below n_pages, and given once in a call */
 typedef struct RamFold RamFold;
@@ -94,10 +100,13 @@ uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);             /* those th
 void wb_name_pages(const uint8_t *data, uint64_t n, uint8_t *names); /* n pages' BLAKE2b-256, in order */
 
 int wb_is_zero_page(const uint8_t *page);
+void wb_touch_pages(uint8_t *pages, uint64_t n); /* writes to each: the host gives memory for it */
 int wb_same_bytes(const uint8_t *a, const uint8_t *b, uint64_t n);
-/* XORs each page `at[i]` of `pages` with the bytes at places[i] of `base`, where that leaves most of it
- * zeros; otherwise places[i] becomes UINT64_MAX, which as an argument means that there are none */
-void wb_diff_pages(uint8_t *pages, const uint32_t *at, uint64_t n, const uint8_t *base, uint64_t *places);
+/* XORs those copies of pages that `at` names, whose numbers are in `pages`, with base, which lies in RAM from
+ * page `first` on, where that leaves most of one zeros; places[i] is where in base then, otherwise UINT64_MAX
+ */
+void wb_diff_pages(uint8_t *copies, const uint32_t *pages, const uint32_t *at, uint64_t n,
+                   const uint8_t *base, uint64_t first, uint64_t base_pages, uint64_t *places);
 
 /* harts: registers by number; those of more than 64 bits by words, the lowest first */
 uint32_t wb_n_regs(Machine *m);

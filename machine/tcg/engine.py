@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from machine.tcg._core import ffi, lib
+from machine.tcg.pageset import PageSet, as_numbers
 from machine.values import valueclass
 
 #: The C core's interface that this module was written against.
@@ -215,7 +216,6 @@ class Engine:
         self._state = {name: self._bits[i] // 64 for name, i in self._numbers.items() if i < n_state}
         self._words = ffi.new("uint64_t[]", max(self._bits.values()) // 64)
         self._n_breakpoints = 0
-        self._pages = ffi.new("uint32_t[]", self.ram_pages)
         self._printed = ffi.new("uint8_t[4096]")
         self._printed_at = ffi.new("uint64_t[2]")
 
@@ -395,21 +395,23 @@ class Engine:
         bad = lib.wb_translate(self._m, self._check_hart(hart), vaddr & NEVER, _ACCESS[access], out)
         return None if bad else int(out[0])
 
-    def dirty_pages(self, clear: bool = True) -> list[int]:
-        """Return the RAM page indexes written since the last call with ``clear``, ascending."""
-        n = lib.wb_dirty_pages(self._m, self._pages, self.ram_pages, clear)
-        return list(self._pages[0:n])
+    def dirty_pages(self, clear: bool = True) -> PageSet:
+        """Return the pages of RAM written since the last call with ``clear``."""
+        dirty = PageSet(self.ram_pages)
+        lib.wb_dirty_pages(self._m, dirty.words, clear)
+        return dirty
 
     def hash_pages(self, pages: Sequence[int]) -> bytes:
         """Return 16 bytes that depend on the pages' numbers, order and contents."""
         out = ffi.new("uint64_t[2]")
-        lib.wb_hash_pages(self._m, ffi.new("uint32_t[]", pages), len(pages), out)
+        lib.wb_hash_pages(self._m, as_numbers(pages), len(pages), out)
         return bytes(ffi.buffer(out))
 
-    def zero_pages(self, pages: Sequence[int]) -> list[int]:
-        """Return those of some pages of RAM that hold zeros alone, in their order."""
-        out = ffi.new("uint32_t[]", len(pages))
-        return list(out[0 : lib.wb_zero_pages(self._m, ffi.new("uint32_t[]", pages), len(pages), out)])
+    def zero_pages(self, pages: PageSet) -> PageSet:
+        """Return those of some pages of RAM that hold zeros alone."""
+        clear = PageSet(self.ram_pages)
+        lib.wb_zero_pages(self._m, pages.words, clear.words)
+        return clear
 
     def copy_pages(self, pages: Sequence[int], out: bytearray | memoryview) -> None:
         """Copy pages of RAM to ``out``, one behind the other. Raises ValueError for a bad index or no room."""
@@ -419,7 +421,7 @@ class Engine:
             raise ValueError(
                 f"{len(pages)} pages do not fit {len(out)} bytes, or are not below {self.ram_pages}"
             )
-        lib.wb_copy_pages(self._m, ffi.new("uint32_t[]", pages), len(pages), ffi.from_buffer(out))
+        lib.wb_copy_pages(self._m, as_numbers(pages), len(pages), ffi.from_buffer(out))
 
     # -- registers and state
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from typing import Final
 
 from machine.tcg._core import ffi, lib
 
 from .engine import PAGE_SIZE
+from .pageset import as_numbers
 
-_NONE = (1 << 64) - 1
+#: The place of a page that is no difference.
+NOWHERE: Final = (1 << 64) - 1
 
 
 class LoadedImage:
@@ -29,7 +33,7 @@ class LoadedImage:
         at = (index - self.pages.start) * PAGE_SIZE
         return self._data[at : at + PAGE_SIZE]
 
-    def subtract(self, pages: Sequence[int], at: Sequence[int], copies: memoryview) -> list[int | None]:
+    def subtract(self, pages: Sequence[int], at: Sequence[int], copies: memoryview) -> array[int]:
         """Make copies of pages into what differs from the image (XOR), where that is mostly zeros.
 
         Args:
@@ -38,19 +42,27 @@ class LoadedImage:
             copies: changed in place.
 
         Returns:
-            for each of ``at`` the offset in the image that it differs from, None where it is left as it was.
+            for each of ``at`` the offset in the image that it differs from, NOWHERE where it is left as it was.
         """
         if at and (max(at) >= len(pages) or len(copies) < len(pages) * PAGE_SIZE):
             raise ValueError(f"{len(copies)} bytes for {len(pages)} pages: expected all of them")
-        first, most = self.pages.start, len(self.pages)
-        offsets = [
-            (page - first) * PAGE_SIZE if 0 <= page - first < most else _NONE
-            for page in map(pages.__getitem__, at)
-        ]
-        places = ffi.new("uint64_t[]", offsets)
-        numbers = ffi.new("uint32_t[]", list(at))
-        lib.wb_diff_pages(ffi.from_buffer(copies), numbers, len(at), ffi.from_buffer(self._data), places)
-        return [None if place == _NONE else place for place in places]
+        places = array("Q", bytes(8 * len(at)))
+        lib.wb_diff_pages(
+            ffi.from_buffer(copies),
+            as_numbers(pages),
+            as_numbers(at),
+            len(at),
+            ffi.from_buffer(self._data),
+            self.pages.start,
+            len(self.pages),
+            ffi.from_buffer("uint64_t[]", places),
+        )
+        return places
+
+
+def touch_pages(data: memoryview) -> None:
+    """Have the host give memory for whole pages that have not been written; each page's first byte is 0 then."""
+    lib.wb_touch_pages(ffi.from_buffer(data), len(data) // PAGE_SIZE)
 
 
 def find_image(

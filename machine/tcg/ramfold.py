@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from mmap import mmap
 
@@ -9,6 +10,7 @@ from machine.tcg._core import ffi, lib
 from machine.values import valueclass
 
 from .engine import PAGE_SIZE
+from .pageset import as_numbers
 
 _NAME_BYTES = 32
 
@@ -19,11 +21,11 @@ class Taken:
 
     Args:
         at: where they are in the pages of the call, ascending.
-        names: BLAKE2b-256 of their contents, in the same order.
+        names: BLAKE2b-256 of their contents, one behind the other in the same order.
     """
 
-    at: Sequence[int]
-    names: Sequence[bytes]
+    at: array[int]
+    names: bytes
 
 
 def buffer_address(data: bytes | bytearray | memoryview | mmap) -> int:
@@ -116,11 +118,14 @@ class RamFold:
         n = len(pages)
         if n and not 0 <= min(pages) <= max(pages) < self.n_pages:
             raise ValueError(f"pages {min(pages)}..{max(pages)}: there are {self.n_pages}")
-        at, names = ffi.new("uint32_t[]", n), ffi.new("uint8_t[]", n * _NAME_BYTES)
+        at, names = array("I", bytes(4 * n)), bytearray(n * _NAME_BYTES)
         changed = lib.wb_fold_take(
-            self._fold, ffi.new("uint32_t[]", pages), n, ffi.from_buffer(data), in_place, at, names
+            self._fold,
+            as_numbers(pages),
+            n,
+            ffi.from_buffer(data),
+            in_place,
+            ffi.from_buffer("uint32_t[]", at),
+            ffi.from_buffer(names),
         )
-        text = bytes(ffi.buffer(names, changed * _NAME_BYTES))
-        return Taken(
-            list(at[0:changed]), [text[i : i + _NAME_BYTES] for i in range(0, len(text), _NAME_BYTES)]
-        )
+        return Taken(at[:changed], bytes(names[: changed * _NAME_BYTES]))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
+from traces.pagesets import PageList
 from traces.reader import QueryError, TraceReader
 from traces.schema import FORMAT
 from traces.writer import TraceWriter
@@ -32,8 +33,8 @@ def fill(writer: TraceWriter, pages: int = 6) -> None:
     for n in range(4):
         contents = [bytes([n, p]) * 2048 for p in range(n, pages)]
         names = [blob_hash(data) for data in contents]
-        writer.add_pages(names, b"".join(contents), range(len(contents)))
-        held = zip(range(n, pages), names, strict=True)
+        writer.add_pages(b"".join(names), b"".join(contents), range(len(contents)))
+        held = PageList.of(zip(range(n, pages), names, strict=True))
         parent = writer.add_checkpoint(n * 100, n * 100, parent, b'{"n": %d}' % n, bytes(32), held)
     writer.add_digest(250, bytes(32), b"[1]")
     writer.bookmark("panic", 99, "why")

@@ -24,8 +24,10 @@ def page(number: int) -> bytes:
 def checkpoint(writer: TraceWriter, icount: int, parent: int | None, contents: dict[int, bytes]) -> int:
     """Add a checkpoint that differs from its parent in these pages."""
     names = {index: blob_hash(data) for index, data in contents.items()}
-    writer.add_pages(list(names.values()), b"".join(contents.values()), range(len(contents)))
-    return writer.add_checkpoint(icount, icount, parent, b"{}", bytes(32), names.items())
+    writer.add_pages(b"".join(names.values()), b"".join(contents.values()), range(len(contents)))
+    return writer.add_checkpoint(
+        icount, icount, parent, b"{}", bytes(32), pagesets.PageList.of(names.items())
+    )
 
 
 def contents_at(trace: TraceReader, checkpoint_id: int) -> dict[int, bytes]:
@@ -165,14 +167,16 @@ def patched(number: int) -> bytes:
 def based_checkpoint(writer: TraceWriter, icount: int, parent: int, contents: dict[int, bytes]) -> int:
     """Add a checkpoint whose pages, but every fifth one, are kept as the difference from the image's."""
     names = {index: blob_hash(data) for index, data in contents.items()}
-    places = [None if index % 5 == 4 else index % 80 * 4096 for index in contents]
+    places = [pagesets.NOWHERE if index % 5 == 4 else index % 80 * 4096 for index in contents]
     stored = [
-        data if place is None else pagesets.xor(data, IMAGE[place : place + 4096])
+        data if place == pagesets.NOWHERE else pagesets.xor(data, IMAGE[place : place + 4096])
         for place, data in zip(places, contents.values(), strict=True)
     ]
     based = pagesets.Based(blob_hash(IMAGE), places)
-    writer.add_pages(list(names.values()), b"".join(stored), range(len(stored)), based)
-    return writer.add_checkpoint(icount, icount, parent, b"{}", bytes(32), names.items())
+    writer.add_pages(b"".join(names.values()), b"".join(stored), range(len(stored)), based)
+    return writer.add_checkpoint(
+        icount, icount, parent, b"{}", bytes(32), pagesets.PageList.of(names.items())
+    )
 
 
 def image_trace(path: Path) -> tuple[dict[int, bytes], int]:

@@ -323,7 +323,7 @@ class Playback:
         self._collect()
         if self._rolling is not None and self.icount not in self.excused:
             engine, harts = self.board.engine, self.config.harts
-            digest, detail = rolling_digest(engine, harts, self._rolling)
+            digest, detail = rolling_digest(engine, harts, sorted(self._rolling))
             if digest != row.digest:
                 registers = compare_registers(self.trace.digest_detail(row), detail)
                 what = "the rolling digest differs" + ("" if registers else " in RAM, no register differs")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
 from machine.tcg.pagediff import LoadedImage
+from machine.tcg.pageset import PageSet
 from machine.tcg.ramfold import RamFold, page_names
 from machine.values import valueclass
 from traces.writer import TraceWriter
@@ -33,7 +34,7 @@ _PROGRESS_S: Final = 0.1
 #: How much of the console is looked at for texts to pause at, in bytes.
 _PRINTED_BYTES: Final = 4096
 #: While a recording runs, the writer's thread may hold the interpreter this long at most, in seconds.
-_SWITCH_S: Final = 0.0005
+_SWITCH_S: Final = 0.00005
 
 
 @valueclass(frozen=True, slots=True)
@@ -133,13 +134,10 @@ class Recorder:
         self._matched = ""
         self._stop_at_time = float("inf")
         self._progress_at = 0.0
-        self._checkpoint_dirty: set[int] = set()
-        self._roll_dirty: set[int] = set()
-        self._filled: set[int] = set()  # pages of which the log may have something else than zeros
         self._switch_s = 0.0
         self._rolls = 0
         self._rolled_at = -1
-        self._quiet, self._given_at = False, -1
+        self._sliced = -1, -1  # inputs and deadlines that had come when the last slice began
         #: called between steps, soon after ``pause``, while the machine stands still
         self.on_pause: Callable[[], None] | None = None
         #: how it ended, once it has
@@ -156,6 +154,10 @@ class Recorder:
         self._echo = echo
         self.board = board_factory(self._config, images, self.gate, self, drives, backend)
         self.board.reset()
+        self._clock = getattr(self.board, "clock", None)
+        n_pages = self.board.engine.ram_pages
+        self._checkpoint_dirty, self._roll_dirty = PageSet(n_pages), PageSet(n_pages)
+        self._filled = PageSet(n_pages)  # of which the log may have something else than zeros
 
     def run(
         self,
@@ -349,7 +351,8 @@ class Recorder:
             return
         self._rolled_at = board.icount
         self._collect()
-        log.digest(board.icount, *rolling_digest(board.engine, board.config.harts, self._roll_dirty))
+        pages = self._roll_dirty.numbers()
+        log.digest(board.icount, *rolling_digest(board.engine, board.config.harts, pages))
         self._roll_dirty.clear()
         self._rolls += 1
         if self._rolls % self._limits.checkpoint_every == 0 and board.icount != self._checkpoint_at:
@@ -357,8 +360,8 @@ class Recorder:
 
     def _collect(self) -> None:
         dirty = self.board.engine.dirty_pages()
-        self._roll_dirty.update(dirty)
-        self._checkpoint_dirty.update(dirty)
+        self._roll_dirty |= dirty
+        self._checkpoint_dirty |= dirty
 
     def _checkpoint(self, log: TraceLog) -> None:
         board = self.board
@@ -367,12 +370,14 @@ class Recorder:
         log.checkpoint(board.icount, board.vtime_ns, board.save_state(), pages, copy, self.gate.count + 1)
         self._checkpoint_dirty.clear()
 
-    def _worth_taking(self) -> set[int]:
+    def _worth_taking(self) -> Sequence[int]:
         """Return the pages that may differ from what the log has of them: guests clear much that is clear."""
-        clear = set(self.board.engine.zero_pages(list(self._checkpoint_dirty))) - self._filled
-        pages = self._checkpoint_dirty - clear
+        clear = self.board.engine.zero_pages(self._checkpoint_dirty)
+        clear -= self._filled
+        pages = self._checkpoint_dirty.copy()
+        pages -= clear
         self._filled |= pages
-        return pages
+        return pages.numbers()
 
     def _finish(self, log: TraceLog, stop: BoardStop) -> RecordResult:
         """Write the end: its reason, and a digest of the last state."""
@@ -392,7 +397,7 @@ class Recorder:
             log.bookmark("poweroff", board.icount, "the machine was switched off")
         self._collect()
         # where nothing was taken at the last position, the machine stands as it arrived there
-        quiet = self._quiet and self._given_at == gate.count
+        quiet = self._clock is not None and self._sliced == self._come()
         if (not settled or quiet) and board.icount != self._checkpoint_at:
             self._checkpoint(log)
         if settled and reason_name(stop) not in ("until", "interrupted"):
@@ -408,10 +413,11 @@ class Recorder:
         log = TraceLog(writer, fold, limits.budget_bytes, limits.max_checkpoints)
         self._log = log
         loaded = loaded_images(self._images, pages, board.engine.ram)
-        known = {page for image in loaded.values() for page in image.pages}
         log.head(lambda writer: self._write_head(writer, log, loaded))
-        log.after_reset([page for page in pages if page not in known], board.engine.copy_pages)
-        self._filled = set(pages)
+        self._filled |= pages
+        for image in loaded.values():
+            pages.remove_range(image.pages)
+        log.after_reset(pages.numbers(), board.engine.copy_pages)
         for icount, vtime_ns, given, asked in self._early:
             log.input(icount, vtime_ns, given, asked)
         for read in self._early_reads:
@@ -430,7 +436,9 @@ class Recorder:
             board.load_ram_page(index, data)
         board.load_state(fitted(origin.state, board.save_state()))
         origin.change(board)
-        self._checkpoint_dirty = set(origin.pages) | set(board.engine.dirty_pages())
+        self._checkpoint_dirty |= board.engine.dirty_pages()
+        for index in origin.pages:
+            self._checkpoint_dirty.add(index)
         for key, value in origin.meta.items():
             log.set_meta(key, value)
         log.set_meta("start_icount", board.icount)
@@ -488,14 +496,16 @@ class Recorder:
         self._watch.flush()
         if now >= self._stop_at_time:
             self.interrupt("timeout")
-        if icount >= 0:
-            clock = getattr(self.board, "clock", None)
-            due = None if clock is None else clock.next()
-            self._given_at = self.gate.count
-            self._quiet = clock is not None and (due is None or due > self.board.vtime_ns)
-        if icount >= 0 and now >= self._progress_at and self._log is not None:
+        if icount < 0:
+            return
+        self._sliced = self._come()
+        if now >= self._progress_at and self._log is not None:
             self._progress_at = now + _PROGRESS_S
             self._log.progress(icount)
+
+    def _come(self) -> tuple[int, int]:
+        """Return how many inputs and deadlines have come."""
+        return self.gate.count, 0 if self._clock is None else self._clock.fired
 
     def _dead(self) -> None:
         self.interrupt("halted")

@@ -16,17 +16,18 @@ from __future__ import annotations
 import mmap
 import threading
 import time
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from machine.inputs import Input
-from machine.tcg.pagediff import LoadedImage
+from machine.tcg.pagediff import LoadedImage, touch_pages
 from machine.tcg.ramfold import RamFold, buffer_address
 from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
-from traces.pagesets import Based
+from traces.pagesets import Based, PageList
 from traces.writer import TraceWriter
 
 from .digest import canonical_json, whole_digest
@@ -38,6 +39,12 @@ _MAX_WAITING: Final = 3
 #: Pages that travel together, and how many such buffers there are: 32 MiB.
 _BUFFER_PAGES: Final = 512
 _MAX_BUFFERS: Final = 16
+
+#: Fewer pages do without such a buffer: they are the few that a machine which is just switched on has written.
+_FEW_PAGES: Final = 16
+#: How many of them are touched at once for the first time while there is nothing to do: the host takes up to 5 ms
+#: for the memory of one, which the guest would wait for.
+_WARM_BUFFERS: Final = 4
 
 #: Rows that may wait to be written, and how many of them the thread is woken for.
 _MAX_ROWS: Final = 1 << 14
@@ -92,8 +99,9 @@ class TraceLog:
         #: over RAM; belongs to the writer's thread
         self.fold = fold
         self._buffers = deque(_buffers())  # those that are free, the one used last in front
+        self._cold = len(self._buffers)  # the last of them have not been touched
         self._free = threading.Semaphore(len(self._buffers))
-        self._changed: list[tuple[int, bytes]] = []
+        self._changed = PageList()
         self._kept: list[tuple[int, int]] = []
         self._places: list[int] = []
         self._overlay: dict[bytes, bytes] = {}
@@ -145,7 +153,7 @@ class TraceLog:
         self._put(write, self._writer)
         self._ring()
 
-    def after_reset(self, pages: Iterable[int], copy: CopyPages) -> None:
+    def after_reset(self, pages: Sequence[int], copy: CopyPages) -> None:
         """Take what pages hold before the first step, but for those whose contents ``head`` knows."""
         self._hand_over(pages, copy, self._fold_in)
 
@@ -159,7 +167,7 @@ class TraceLog:
         icount: int,
         vtime_ns: int,
         state: dict[str, Any],
-        pages: Iterable[int],
+        pages: Sequence[int],
         copy: CopyPages,
         next_input: int,
     ) -> None:
@@ -170,7 +178,7 @@ class TraceLog:
         self._put(self._checkpoint, icount, vtime_ns, state, next_input)
         self._ring()
 
-    def end_digest(self, state: dict[str, Any], pages: Iterable[int], copy: CopyPages) -> None:
+    def end_digest(self, state: dict[str, Any], pages: Sequence[int], copy: CopyPages) -> None:
         """Note the digest of the state in which the machine ended, behind its last position's own inputs."""
         self._hand_over(pages, copy, self._fold_in)
         self._put(self._end_digest, state)
@@ -238,12 +246,13 @@ class TraceLog:
         self._bell.set()
 
     def _hand_over(
-        self, pages: Iterable[int], copy: CopyPages, take: Callable[[list[int], memoryview], None]
+        self, pages: Sequence[int], copy: CopyPages, take: Callable[[Sequence[int], memoryview], None]
     ) -> None:
-        """Copy pages now, and have them taken in the writer's thread."""
-        ordered = sorted(pages)
-        for at in range(0, len(ordered), _BUFFER_PAGES):
-            part, buffer = ordered[at : at + _BUFFER_PAGES], self._buffer()
+        """Copy pages, ascending, now, and have them taken in the writer's thread."""
+        for at in range(0, len(pages), _BUFFER_PAGES):
+            part = pages[at : at + _BUFFER_PAGES]
+            few = len(part) <= min(_FEW_PAGES, _BUFFER_PAGES - 1)
+            buffer = memoryview(bytearray(len(part) * PAGE_BYTES)) if few else self._buffer()
             copy(part, buffer)
             self._put(take, part, buffer)
             self._ring()
@@ -255,6 +264,8 @@ class TraceLog:
         return self._buffers.popleft()
 
     def _give_back(self, buffer: memoryview) -> None:
+        if len(buffer) < _BUFFER_PAGES * PAGE_BYTES:
+            return
         self._buffers.appendleft(buffer)
         self._free.release()
 
@@ -263,13 +274,23 @@ class TraceLog:
     def _work(self) -> None:
         closing = False
         while not closing:
-            self._bell.wait(_LOOK_S)
+            if not self._bell.wait(_LOOK_S):
+                self._warm()
             self._bell.clear()
             closing = self._closing  # nothing is left behind what has been asked for then
             while self._items:
                 self._do(*self._items.popleft())
                 self._do(self._writer.tick, ())
             self._do(self._writer.tick, ())
+
+    def _warm(self) -> None:
+        for _ in range(min(_WARM_BUFFERS, self._cold)):
+            if not self._free.acquire(blocking=False):
+                return
+            buffer = self._buffers.pop()
+            touch_pages(buffer)
+            self._cold -= 1
+            self._give_back(buffer)
 
     def _do(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if self._error is not None:
@@ -285,7 +306,7 @@ class TraceLog:
         self._places.append(icount)
         self._writer.bookmark(name, icount, note)
 
-    def _take(self, pages: list[int], buffer: memoryview) -> None:
+    def _take(self, pages: Sequence[int], buffer: memoryview) -> None:
         try:
             taken = self.fold.take_copies(pages, buffer)
             based = None
@@ -293,17 +314,18 @@ class TraceLog:
                 name, image = self.loaded
                 based = Based(name, image.subtract(pages, taken.at, buffer))
             self._writer.add_pages(taken.names, buffer, taken.at, based)
-            self._changed += zip((pages[at] for at in taken.at), taken.names, strict=True)
+            self._changed.numbers.extend(array("I", [pages[at] for at in taken.at]))
+            self._changed.names += taken.names
         finally:
             self._give_back(buffer)
 
-    def _fold_in(self, pages: list[int], buffer: memoryview) -> None:
+    def _fold_in(self, pages: Sequence[int], buffer: memoryview) -> None:
         self.fold.take_copies(pages, buffer)
         self._give_back(buffer)
 
     def _checkpoint(self, icount: int, vtime_ns: int, state: dict[str, Any], next_input: int) -> None:
         try:
-            changed, self._changed = self._changed, []
+            changed, self._changed = self._changed, PageList()
             document = canonical_json(state)
             digest = whole_digest(document, self.fold.value)
             parent = self._kept[-1][1] if self._kept else None

@@ -367,7 +367,7 @@ void wb_ram_clear(Machine *m)
 {
     tb_flush_all(m);
     softmmu_flush_all(m);
-    softmmu_dirty(m, NULL, 0, true);
+    softmmu_dirty(m, NULL, true);
     /* Fresh pages of an anonymous mapping are zero, and cost nothing until they are touched. */
     if (madvise(m->ram, m->ram_size, MADV_DONTNEED))
         memset(m->ram, 0, m->ram_size);
@@ -391,9 +391,9 @@ int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t
     return softmmu_debug_translate(m->hart[hart], vaddr, (Access)access, paddr) ? 0 : -1;
 }
 
-uint64_t wb_dirty_pages(Machine *m, uint32_t *out, uint64_t max, int clear)
+void wb_dirty_pages(Machine *m, uint64_t *set, int clear)
 {
-    return softmmu_dirty(m, out, max, clear != 0);
+    softmmu_dirty(m, set, clear != 0);
 }
 
 /* Four lanes of multiply and fold, so that the host's multiplier is kept busy; `next` is what is read after
@@ -450,13 +450,14 @@ void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2
     }
 }
 
-uint64_t wb_zero_pages(Machine *m, const uint32_t *pages, uint64_t n, uint32_t *out)
+void wb_zero_pages(Machine *m, const uint64_t *pages, uint64_t *out)
 {
-    uint64_t found = 0;
-    for (uint64_t i = 0; i < n; i++)
-        if (pages[i] < m->ram_pages && wb_is_zero_page(m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS)))
-            out[found++] = pages[i];
-    return found;
+    for (uint64_t i = 0; i < pageset_words(m->ram_pages); i++)
+        for (uint64_t left = pages[i]; left; left &= left - 1) {
+            const uint64_t page = i * 64 + (uint64_t)__builtin_ctzll(left);
+            if (page < m->ram_pages && wb_is_zero_page(m->ram + (page << WB_PAGE_BITS)))
+                out[i] |= left & -left;
+        }
 }
 
 void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out)

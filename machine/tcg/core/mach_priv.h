@@ -2,15 +2,15 @@
 #ifndef WB_MACH_PRIV_H
 #define WB_MACH_PRIV_H
 
+#include "pageset.h"
 #include "softmmu.h"
 
 typedef struct TbCache TbCache;
 
 /* What is known of one RAM page. */
 enum {
-    PAGE_CODE = 1,  /* holds translated code */
-    PAGE_PT = 2,    /* a cached translation came from PTEs in it */
-    PAGE_DIRTY = 4, /* written since the dirty bits were last taken */
+    PAGE_CODE = 1, /* holds translated code */
+    PAGE_PT = 2,   /* a cached translation came from PTEs in it */
 };
 typedef struct PageInfo {
     TB *tbs;             /* blocks with bytes in this page */
@@ -24,6 +24,17 @@ typedef struct PageInfo {
 static inline uint64_t ram_page(const Machine *m, uint64_t paddr)
 {
     return (paddr - m->ram_base) >> WB_PAGE_BITS;
+}
+
+/* Pages written since these bits were last taken; a page without its bit has no fast stores. */
+static inline bool page_is_dirty(const Machine *m, uint64_t page)
+{
+    return m->dirty[page / 64] >> (page % 64) & 1;
+}
+
+static inline void page_mark_dirty(Machine *m, uint64_t page)
+{
+    m->dirty[page / 64] |= UINT64_C(1) << (page % 64);
 }
 
 uint64_t mach_next_deadline(Machine *m);
@@ -43,6 +54,6 @@ void softmmu_remember_tb(Hart *h, TB *tb);
 void softmmu_forget_tb(Machine *m, const TB *tb);
 void softmmu_clear_jump_caches(Machine *m);
 /* Takes the dirty bits: page indexes in ascending order. */
-uint64_t softmmu_dirty(Machine *m, uint32_t *out, uint64_t max, bool clear);
+void softmmu_dirty(Machine *m, uint64_t *set, bool clear);
 
 #endif

@@ -208,6 +208,7 @@ struct Machine {
     uint8_t *ram;
     uint64_t ram_base, ram_size, ram_pages;
     struct PageInfo *page; /* softmmu.c */ /* by RAM page index */
+    uint64_t *dirty;                       /* a bit for each page of RAM, up to whole words */
 
     const struct GuestOps *guest;
     uint32_t feature[WB_MAX_FEATURES]; /* of the processor, by the guest's own numbers */

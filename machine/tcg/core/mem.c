@@ -167,7 +167,7 @@ static bool ram_will_store(Hart *h, uint64_t paddr, uint32_t size)
     Machine *m = h->m;
     const uint64_t page = ram_page(m, paddr);
     PageInfo *p = &m->page[page];
-    p->flags |= PAGE_DIRTY;
+    page_mark_dirty(m, page);
     if (!(p->flags & (PAGE_CODE | PAGE_PT)))
         return true;
     const uint32_t offset = (uint32_t)(paddr & ~WB_PAGE_MASK);
@@ -299,7 +299,7 @@ bool phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size)
         PageInfo *p = &m->page[ram_page(m, paddr)];
         if (p->flags & (PAGE_CODE | PAGE_PT))
             softmmu_page_will_change(m, NULL, ram_page(m, paddr), offset, n);
-        p->flags |= PAGE_DIRTY;
+        page_mark_dirty(m, ram_page(m, paddr));
         memcpy(m->ram + (paddr - m->ram_base), src, n);
         paddr += n;
         src += n;

@@ -28,7 +28,8 @@ typedef struct PtPage {
 bool softmmu_init(Machine *m)
 {
     m->page = calloc(m->ram_pages, sizeof(PageInfo));
-    return m->page != NULL;
+    m->dirty = calloc(pageset_words(m->ram_pages), sizeof(*m->dirty));
+    return m->page && m->dirty;
 }
 
 void softmmu_deinit(Machine *m)
@@ -36,7 +37,9 @@ void softmmu_deinit(Machine *m)
     for (uint64_t i = 0; m->page && i < m->ram_pages; i++)
         free(m->page[i].pt);
     free(m->page);
+    free(m->dirty);
     m->page = NULL;
+    m->dirty = NULL;
 }
 
 bool softmmu_init_hart(Hart *h)
@@ -220,7 +223,7 @@ static uint64_t page_paddr(const Machine *m, uint64_t page)
 static void fill_write(Hart *h, uint64_t vpage, uint64_t page)
 {
     PageInfo *p = &h->m->page[page];
-    if ((p->flags & (PAGE_CODE | PAGE_PT | PAGE_DIRTY)) != PAGE_DIRTY ||
+    if (p->flags & (PAGE_CODE | PAGE_PT) || !page_is_dirty(h->m, page) ||
         probe_covers_page(h->m, PROBE_WRITE, vpage, page_paddr(h->m, page)) ||
         (h->watched && h->m->guest->watches_page(h, ACC_WRITE, vpage)))
         return;
@@ -248,26 +251,23 @@ static void fill_read(Hart *h, uint64_t vpage, uint64_t page)
         entry_set(h->dctx->rd, h->m, vpage, page);
 }
 
-uint64_t softmmu_dirty(Machine *m, uint32_t *out, uint64_t max, bool clear)
+void softmmu_dirty(Machine *m, uint64_t *set, bool clear)
 {
-    uint64_t n = 0;
-    for (uint64_t i = 0; i < m->ram_pages; i++) {
-        if (!(m->page[i].flags & PAGE_DIRTY))
-            continue;
-        if (n < max)
-            out[n] = (uint32_t)i;
-        n++;
-        if (clear) {
-            m->page[i].flags &= (uint8_t)~PAGE_DIRTY;
-            m->page[i].any_fast = m->page[i].many_fast = 0;
+    const uint64_t words = pageset_words(m->ram_pages);
+    if (set)
+        wb_set_add(set, m->dirty, words);
+    if (!clear)
+        return;
+    for (uint64_t i = 0; i < words; i++)
+        for (uint64_t left = m->dirty[i]; left; left &= left - 1) {
+            PageInfo *p = &m->page[i * 64 + (uint64_t)__builtin_ctzll(left)];
+            p->any_fast = p->many_fast = 0;
         }
-    }
-    if (clear)
-        for (uint32_t i = 0; i < m->n_harts; i++)
-            for (uint32_t k = 0; k < N_DCTX; k++)
-                if (m->hart[i]->dctxs[k].key)
-                    memset(m->hart[i]->dctxs[k].wr, 0xff, sizeof(m->hart[i]->dctxs[k].wr));
-    return n;
+    memset(m->dirty, 0, words * sizeof(*m->dirty));
+    for (uint32_t i = 0; i < m->n_harts; i++)
+        for (uint32_t k = 0; k < N_DCTX; k++)
+            if (m->hart[i]->dctxs[k].key)
+                memset(m->hart[i]->dctxs[k].wr, 0xff, sizeof(m->hart[i]->dctxs[k].wr));
 }
 
 /* ---- page tables ---- */
@@ -404,7 +404,7 @@ bool softmmu_translate(Hart *h, uint64_t vaddr, uint32_t size, Access acc, uint6
     if (e->tag == vpage) {
         *paddr = vaddr + e->addend - (uint64_t)(uintptr_t)m->ram + m->ram_base;
         if (acc == ACC_WRITE) {
-            m->page[ram_page(m, *paddr)].flags |= PAGE_DIRTY;
+            page_mark_dirty(m, ram_page(m, *paddr));
             fill_write(h, vpage, ram_page(m, *paddr));
         }
         return true;
@@ -422,7 +422,7 @@ bool softmmu_translate(Hart *h, uint64_t vaddr, uint32_t size, Access acc, uint6
     pt_note(m, &w);
     const uint64_t page = ram_page(m, w.paddr);
     if (acc == ACC_WRITE)
-        m->page[page].flags |= PAGE_DIRTY;
+        page_mark_dirty(m, page);
     if (w.readable) {
         entry_set(h->dctx->slow_rd, m, vpage, page);
         fill_read(h, vpage, page);

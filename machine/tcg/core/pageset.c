@@ -1,0 +1,29 @@
+/* pageset.c: see pageset.h. Uses no Machine. */
+#include "pageset.h"
+
+void wb_set_add(uint64_t *set, const uint64_t *other, uint64_t words)
+{
+    for (uint64_t i = 0; i < words; i++)
+        set[i] |= other[i];
+}
+
+void wb_set_remove(uint64_t *set, const uint64_t *other, uint64_t words)
+{
+    for (uint64_t i = 0; i < words; i++)
+        set[i] &= ~other[i];
+}
+
+uint64_t wb_set_count(const uint64_t *set, uint64_t words)
+{
+    uint64_t n = 0;
+    for (uint64_t i = 0; i < words; i++)
+        n += (uint64_t)__builtin_popcountll(set[i]);
+    return n;
+}
+
+void wb_set_pages(const uint64_t *set, uint64_t words, uint32_t *out)
+{
+    for (uint64_t i = 0; i < words; i++)
+        for (uint64_t left = set[i]; left; left &= left - 1)
+            *out++ = (uint32_t)(i * 64 + (uint64_t)__builtin_ctzll(left));
+}

@@ -1,0 +1,80 @@
+"""Sets of RAM's pages: a typed wrapper over ``core/pageset.h``."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from machine.tcg._core import ffi, lib
+
+_WORD_BITS = 64
+
+
+def as_numbers(pages: Sequence[int]) -> Any:
+    """Return numbers of pages as the core takes them. Raises OverflowError: a number of more than 32 bits."""
+    return ffi.from_buffer("uint32_t[]", pages if isinstance(pages, array) else array("I", pages))
+
+
+class PageSet:
+    """Numbers of pages, one bit for each page of RAM; adding, removing and counting cost as many words, not objects.
+
+    Args:
+        n_pages: how many pages RAM has; both sets of an operation are of as many.
+    """
+
+    __slots__ = ("_n_words", "n_pages", "words")
+
+    def __init__(self, n_pages: int) -> None:
+        self.n_pages = n_pages
+        self._n_words = -(-n_pages // _WORD_BITS)
+        #: the bitmap, as the core takes it
+        self.words = ffi.new("uint64_t[]", self._n_words)
+
+    def __ior__(self, other: PageSet) -> PageSet:
+        lib.wb_set_add(self.words, self._same(other), self._n_words)
+        return self
+
+    def __isub__(self, other: PageSet) -> PageSet:
+        lib.wb_set_remove(self.words, self._same(other), self._n_words)
+        return self
+
+    def __len__(self) -> int:
+        return int(lib.wb_set_count(self.words, self._n_words))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers())
+
+    def add(self, page: int) -> None:
+        """Add a page. Raises ValueError: RAM has no such page."""
+        if not 0 <= page < self.n_pages:
+            raise ValueError(f"page {page}: there are {self.n_pages}")
+        self.words[page // _WORD_BITS] |= 1 << page % _WORD_BITS
+
+    def remove_range(self, pages: range) -> None:
+        """Remove pages that lie one behind the other."""
+        some = PageSet(self.n_pages)
+        bits = ((1 << len(pages)) - 1) << pages.start
+        ffi.memmove(some.words, bits.to_bytes(8 * self._n_words, "little"), 8 * self._n_words)
+        self -= some
+
+    def copy(self) -> PageSet:
+        """Return another set of the same pages."""
+        made = PageSet(self.n_pages)
+        made |= self
+        return made
+
+    def clear(self) -> None:
+        """Remove all pages."""
+        ffi.memmove(self.words, bytes(8 * self._n_words), 8 * self._n_words)
+
+    def numbers(self) -> array[int]:
+        """Return the pages as an array of unsigned 32-bit numbers, ascending."""
+        out = array("I", bytes(4 * len(self)))
+        lib.wb_set_pages(self.words, self._n_words, ffi.from_buffer("uint32_t[]", out))
+        return out
+
+    def _same(self, other: PageSet) -> Any:
+        if other.n_pages != self.n_pages:
+            raise ValueError(f"a set of {other.n_pages} pages, and one of {self.n_pages}")
+        return other.words
