@@ -11,20 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from workbench.bench.child import ALL_ON
+from workbench.bench.kernels import KERNELS
 from workbench.bench.measure import BenchError, environment, kernel_runs
 
-#: Guest instructions that are counted of each kernel: its beginning, translation included.
-STEPS = 20_000_000
 _TOTAL = re.compile(r"^totals: ([0-9]+)$", re.MULTILINE)
 
 
-def count_each(name: str, settings: Sequence[str], cache: str) -> list[float]:
-    """Count what the C core and its generated code execute for a kernel's first STEPS, by step.
+def count_each(name: str, settings: Sequence[str], cache: str, steps: int) -> list[float]:
+    """Count what the C core and its generated code execute for a kernel's first steps, by step.
 
     Args:
         name: one of KERNELS.
         settings: of the switches, as ``workbench.bench.child`` has them.
         cache: a folder for Python's byte code.
+        steps: how many; fewer where the kernel ends before.
 
     Returns:
         host instructions a guest instruction, for each setting.
@@ -39,7 +39,7 @@ def count_each(name: str, settings: Sequence[str], cache: str) -> list[float]:
         # Hashes and places of Python's objects are the same then; none of them is counted, but malloc is.
         fixed = environment(cache) | {"PYTHONHASHSEED": "0"}
         kernel_runs(name, 0, [ALL_ON], fixed)  # Python's byte code is there from now on
-        runs = kernel_runs(name, STEPS, settings, fixed, tool)
+        runs = kernel_runs(name, steps, settings, fixed, tool)
         totals = [_TOTAL.search((Path(folder) / str(run.process)).read_text()) for run in runs]
     if len({run.steps for run in runs}) != 1 or not all(totals):
         raise BenchError(f"counting {name}: the runs took {[run.steps for run in runs]} steps")
@@ -63,7 +63,9 @@ def count_all(
         tempfile.TemporaryDirectory(prefix="workbench-bench-") as cache,
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
     ):
-        waiting = {name: pool.submit(count_each, name, settings, cache) for name in names}
+        waiting = {
+            name: pool.submit(count_each, name, settings, cache, KERNELS[name].counted) for name in names
+        }
         found = {}
         for name, counting in waiting.items():
             found[name] = counting.result()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.bench.child import ALL_ON
-from workbench.bench.count import STEPS, count_all
+from workbench.bench.count import count_all
+from workbench.bench.kernels import KERNELS
 from workbench.bench.measure import environment, kernel_runs
 
 #: Guest instructions that are timed of each kernel, start-up of the process left out; or all that it has.
@@ -32,8 +33,8 @@ def run(
 
     Returns:
         by kernel: ``cpu_s`` and ``host_per_guest`` with all on, and for each switch, in ``off``, how many times
-        more ``cpu`` time (the median of rounds) and host instructions (``count``) it takes without. The
-        counts are callgrind's, of the kernel's first STEPS; None where there is no valgrind.
+        more ``cpu`` time (the median of rounds) and host instructions (``count``) it takes without. The counts are
+        callgrind's, of the first steps that the kernel's row says; None where there is no valgrind.
 
     Raises:
         BenchError: a run failed.
@@ -46,17 +47,13 @@ def run(
         table[name] = {
             "cpu_s": round(times[name][ALL_ON], 3),
             "host_per_guest": on and round(on, 2),
+            "steps_counted": KERNELS[name].counted,
             "off": {
                 switch: {"cpu": round(times[name][switch], 2), "count": count and on and round(count / on, 2)}
                 for switch, count in zip(switches, off, strict=True)
             },
         }
-    return {
-        "benchmark": "switches",
-        "steps_timed": STEPS_TIMED,
-        "steps_counted": STEPS,
-        "kernels": table,
-    }
+    return {"benchmark": "switches", "steps_timed": STEPS_TIMED, "kernels": table}
 
 
 def _times(

@@ -16,31 +16,28 @@ from workbench.bench.tables import tables
 WORKING = [name for name in KERNELS if name != "start"]
 
 
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(count, "STEPS", 300_000)
+#: Enough to compile what a kernel runs often.
+STEPS = 300_000
 
 
 @pytest.mark.slow
 @pytest.mark.requires("valgrind")
-@pytest.mark.usefixtures("short")
 def test_counts_are_the_same_twice_and_tell_switches_apart(tmp_path: Path) -> None:
     """Slices once grew shorter with the clock, and blocks were cut there: all on counted 1 to 5 % less or more."""
     settings = (ALL_ON, "pin", "jit", ALL_ON)
-    on, unpinned, interpreted, again = counts = count.count_each("fib", settings, str(tmp_path))
+    on, unpinned, interpreted, again = counts = count.count_each("fib", settings, str(tmp_path), STEPS)
     assert on < unpinned < interpreted
     assert again == on
-    assert count.count_each("fib", settings, str(tmp_path)) == counts
+    assert count.count_each("fib", settings, str(tmp_path), STEPS) == counts
 
 
 @pytest.mark.slow
 @pytest.mark.requires("valgrind")
-@pytest.mark.usefixtures("short")
 def test_a_switch_that_a_kernel_does_not_use_changes_no_count(tmp_path: Path) -> None:
     """A switch flushed the machine's empty cache of blocks, a million instructions: vector_loops seemed worth 1.04."""
-    on, scalar_off, *_ = count.count_each("mix", (ALL_ON, "vector_loops"), str(tmp_path))
+    on, scalar_off, *_ = count.count_each("mix", (ALL_ON, "vector_loops"), str(tmp_path), STEPS)
     assert scalar_off == on
-    on, vector_off, *_ = count.count_each("vector", (ALL_ON, "vector_loops"), str(tmp_path))
+    on, vector_off, *_ = count.count_each("vector", (ALL_ON, "vector_loops"), str(tmp_path), STEPS)
     assert vector_off > 1.1 * on
 
 
