@@ -82,17 +82,19 @@ static void probe_record(Hart *h, uint32_t id, const Happening *what)
     if (s->n_records >= PROBE_RECORDS)
         abort(); /* the spare room is a promise of the hooks; a lost record would be a wrong answer */
     ProbeRecord *r = &s->record[s->n_records++];
-    *r = (ProbeRecord){.icount = mach_icount(h->m),
-                       .pc = hart_insn_pc(h),
-                       .probe = (uint16_t)id,
-                       .kind = (uint8_t)what->kind,
-                       .hart = (uint8_t)h->index,
-                       .size = what->size,
-                       .op = what->op,
-                       .a = what->a,
-                       .b = what->b,
-                       .value = what->value,
-                       .old = what->old};
+    /* field by field: a compound literal is cleared first, which takes as long as the rest */
+    r->icount = mach_icount(h->m);
+    r->pc = hart_insn_pc(h);
+    r->probe = (uint16_t)id;
+    r->kind = (uint8_t)what->kind;
+    r->hart = (uint8_t)h->index;
+    r->size = what->size;
+    r->op = what->op;
+    r->pad = 0;
+    r->a = what->a;
+    r->b = what->b;
+    r->value = what->value;
+    r->old = what->old;
     h->m->guest->debug_context(h, &r->priv, &r->extra, r->args);
     if (s->paired && what->kind == PROBE_CALL) {
         const uint32_t bit = open_bit(what->b, what->value);
@@ -106,11 +108,11 @@ void probe_tell(Hart *h, const Happening *what)
     const uint64_t here = mach_icount(h->m);
     if (what->kind == PROBE_EXEC && here == s->skip)
         return;
-    for (uint32_t i = 0; i < s->n; i++) {
+    for (uint32_t i = s->first[what->kind]; i < s->n; i = s->probe[i].next) {
         Probe *p = &s->probe[i];
         const uint64_t lo = (p->flags & PROBE_PHYSICAL) ? what->paddr : what->at;
         const uint64_t hi = what->kind == PROBE_READ || what->kind == PROBE_WRITE ? lo + what->size - 1 : lo;
-        if (p->kind != what->kind || hi < p->lo || lo > p->hi)
+        if (hi < p->lo || lo > p->hi)
             continue;
         if ((p->flags & PROBE_PAIRED) && what->kind == PROBE_RET) {
             const uint32_t bit = open_bit(what->a, what->value);
@@ -319,7 +321,8 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
     blockcounts_clear(&s->blocks);
     histogram_clear(&s->counts);
     memset(s->open, 0, sizeof(s->open));
-    for (uint32_t i = 0; i < n; i++) {
+    memset(s->first, 0xff, sizeof(s->first));
+    for (uint32_t i = n; i-- > 0;) {
         s->probe[i] = (Probe){.kind = spec[i].kind,
                               .action = spec[i].action,
                               .flags = spec[i].flags,
@@ -327,7 +330,9 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
                               .hi = spec[i].hi,
                               .code = spec[i].code,
                               .code_len = spec[i].code_len,
-                              .last = ~UINT64_C(0)};
+                              .last = ~UINT64_C(0),
+                              .next = s->first[spec[i].kind]};
+        s->first[spec[i].kind] = i;
         s->kinds |= 1u << spec[i].kind;
         s->paired |= (spec[i].flags & PROBE_PAIRED) != 0;
         if (spec[i].action == PROBE_STOP)

@@ -83,13 +83,15 @@ typedef struct {
     uint32_t code, code_len;
     uint64_t hits;
     uint64_t last; /* position of the last hit, by the rule above */
+    uint32_t next; /* of its kind, not below ProbeSet.n: it is the last one */
 } Probe;
 
 typedef struct ProbeSet {
     Probe probe[PROBE_MAX];
     uint32_t n;
-    uint32_t kinds;      /* bit set of ProbeKind */
-    uint32_t stop_kinds; /* of those that can stop */
+    uint32_t first[N_PROBE_KINDS]; /* of each kind, as Probe.next */
+    uint32_t kinds;                /* bit set of ProbeKind */
+    uint32_t stop_kinds;           /* of those that can stop */
     uint8_t *code;
     uint32_t code_len;
     uint64_t skip;   /* EXEC hits at this position are ignored: the one stood on */
