@@ -100,7 +100,6 @@ uint64_t wb_fold_pages(const RamFold *f, uint32_t *out);             /* those th
 void wb_name_pages(const uint8_t *data, uint64_t n, uint8_t *names); /* n pages' BLAKE2b-256, in order */
 
 int wb_is_zero_page(const uint8_t *page);
-void wb_touch_pages(uint8_t *pages, uint64_t n); /* writes to each: the host gives memory for it */
 int wb_same_bytes(const uint8_t *a, const uint8_t *b, uint64_t n);
 /* XORs those copies of pages that `at` names, whose numbers are in `pages`, with base, which lies in RAM from
  * page `first` on, where that leaves most of one zeros; places[i] is where in base then, otherwise UINT64_MAX

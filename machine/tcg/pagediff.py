@@ -60,11 +60,6 @@ class LoadedImage:
         return places
 
 
-def touch_pages(data: memoryview) -> None:
-    """Have the host give memory for whole pages that have not been written; each page's first byte is 0 then."""
-    lib.wb_touch_pages(ffi.from_buffer(data), len(data) // PAGE_SIZE)
-
-
 def find_image(
     data: bytes, pages: Sequence[int], ram: memoryview, align: int = 2 << 20
 ) -> LoadedImage | None:

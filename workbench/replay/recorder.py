@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,8 +32,6 @@ from .watch import ConsoleWatch, compile_pattern
 _PROGRESS_S: Final = 0.1
 #: How much of the console is looked at for texts to pause at, in bytes.
 _PRINTED_BYTES: Final = 4096
-#: While a recording runs, the writer's thread may hold the interpreter this long at most, in seconds.
-_SWITCH_S: Final = 0.00005
 
 
 @valueclass(frozen=True, slots=True)
@@ -134,7 +131,6 @@ class Recorder:
         self._matched = ""
         self._stop_at_time = float("inf")
         self._progress_at = 0.0
-        self._switch_s = 0.0
         self._rolls = 0
         self._rolled_at = -1
         self._sliced = -1, -1  # inputs and deadlines that had come when the last slice began
@@ -208,8 +204,6 @@ class Recorder:
             if text is not None:
                 patterns[name] = compile_pattern(text, "--until" if name == "until" else "--fail")
         log = self._start_trace()
-        self._switch_s = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_S)
         self._watch = ConsoleWatch(log, self._echo, patterns, self._match)
         if timeout_s is not None:
             self._stop_at_time = time.monotonic() + timeout_s
@@ -268,14 +262,12 @@ class Recorder:
         result = self.result = self._finish(log, stop)
         log.close(result.icount)
         self._log = None
-        sys.setswitchinterval(self._switch_s)
         return result
 
     def abandon(self) -> None:
         """Leave the trace unclean, as it is, if it was not finished."""
         if self._log is not None:
             log, self._log = self._log, None
-            sys.setswitchinterval(self._switch_s)
             log.abandon()
 
     def pause(self) -> None:

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from machine.inputs import Input
-from machine.tcg.pagediff import LoadedImage, touch_pages
+from machine.tcg.pagediff import LoadedImage
 from machine.tcg.ramfold import RamFold, buffer_address
 from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
@@ -42,9 +42,6 @@ _MAX_BUFFERS: Final = 16
 
 #: Fewer pages do without such a buffer: they are the few that a machine which is just switched on has written.
 _FEW_PAGES: Final = 16
-#: How many of them are touched at once for the first time while there is nothing to do: the host takes up to 5 ms
-#: for the memory of one, which the guest would wait for.
-_WARM_BUFFERS: Final = 4
 
 #: Rows that may wait to be written, and how many of them the thread is woken for.
 _MAX_ROWS: Final = 1 << 14
@@ -99,7 +96,6 @@ class TraceLog:
         #: over RAM; belongs to the writer's thread
         self.fold = fold
         self._buffers = deque(_buffers())  # those that are free, the one used last in front
-        self._cold = len(self._buffers)  # the last of them have not been touched
         self._free = threading.Semaphore(len(self._buffers))
         self._changed = PageList()
         self._kept: list[tuple[int, int]] = []
@@ -274,23 +270,13 @@ class TraceLog:
     def _work(self) -> None:
         closing = False
         while not closing:
-            if not self._bell.wait(_LOOK_S):
-                self._warm()
+            self._bell.wait(_LOOK_S)
             self._bell.clear()
             closing = self._closing  # nothing is left behind what has been asked for then
             while self._items:
                 self._do(*self._items.popleft())
                 self._do(self._writer.tick, ())
             self._do(self._writer.tick, ())
-
-    def _warm(self) -> None:
-        for _ in range(min(_WARM_BUFFERS, self._cold)):
-            if not self._free.acquire(blocking=False):
-                return
-            buffer = self._buffers.pop()
-            touch_pages(buffer)
-            self._cold -= 1
-            self._give_back(buffer)
 
     def _do(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if self._error is not None:

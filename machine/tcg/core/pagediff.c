@@ -12,12 +12,6 @@ int wb_is_zero_page(const uint8_t *page)
     return page[0] == 0 && memcmp(page, page + 1, WB_PAGE_SIZE - 1) == 0;
 }
 
-void wb_touch_pages(uint8_t *pages, uint64_t n)
-{
-    for (uint64_t i = 0; i < n; i++)
-        *(volatile uint8_t *)(pages + i * WB_PAGE_SIZE) = 0;
-}
-
 int wb_same_bytes(const uint8_t *a, const uint8_t *b, uint64_t n)
 {
     return memcmp(a, b, n) == 0;
