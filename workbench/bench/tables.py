@@ -39,7 +39,10 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 def _linux(result: Mapping[str, Any]) -> list[Table]:
-    rows = [(k, *(v[c] for c in _LINUX)) for k, v in result["figures"].items()]
+    figures = {
+        k: v | {"mips": v["mips"] or None} for k, v in result["figures"].items()
+    }  # not all tell their steps
+    rows = [(k, *(v[c] for c in _LINUX)) for k, v in figures.items()]
     ratios = [(k, v, result["cpu_ratios"][k]) for k, v in result["ratios"].items()]
     return [Table((result["benchmark"], *_LINUX), rows), Table(("ratio", "wall", "cpu"), ratios)]
 

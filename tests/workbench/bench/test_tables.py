@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from workbench.bench.kernels import KERNELS
+from workbench.bench.switches import switch_names
 from workbench.bench.tables import fill, main, markdown, tables
+from workbench.cli.bench import OTHERS
+
+PAGE = (Path(__file__).parents[3] / "docs" / "performance.md").read_text()
 
 SWITCHES: dict[str, Any] = {
     "benchmark": "switches",
@@ -66,13 +73,38 @@ def test_a_page_has_new_tables_between_its_marks_and_keeps_all_else() -> None:
 
 
 def test_the_page_of_the_documentation_has_a_mark_for_what_one_run_measures(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "performance.md").read_text()
     results, copy = tmp_path / "run.json", tmp_path / "page.md"
     results.write_text(json.dumps({"results": [NATIVE, SWITCHES]}))
-    copy.write_text(page)
+    copy.write_text(PAGE)
     main([str(results), "--page", str(copy)])
     filled = copy.read_text()
     assert "| fib | 0.2 | 0.4 | 2 | 1.9 | 9.5 |" in filled and "| jit | 10.5 | 10.5 |" in filled
-    for name in ("kernels", "boot", "shell", "storage", "timetravel", "queries"):
-        assert f"<!-- bench {name} -->\n" in page
-    assert page.count("<!-- bench ") == page.count("<!-- end -->")
+    for name in ("kernels", *OTHERS):
+        assert f"<!-- bench {name} -->\n" in PAGE
+    assert PAGE.count("<!-- bench ") == PAGE.count("<!-- end -->")
+
+
+def table_of(head: str) -> list[list[str]]:
+    """Return the cells of the page's table whose first row begins so, that row first."""
+    lines = PAGE[PAGE.index(f"| {head} |") :].split("\n\n", 1)[0].splitlines()
+    head_row, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [head_row, *rows]
+
+
+@pytest.mark.parametrize("head", ["CPU time without", "host instructions without"])
+def test_the_page_has_every_switch_on_every_kernel_that_works(head: str) -> None:
+    columns, *rows = table_of(head)
+    assert set(columns[1:]) == set(KERNELS) - {"start"}
+    assert [row[0] for row in rows[:-1]] == switch_names()
+    assert all(float(cell) > 0 for row in rows for cell in row[1:])
+
+
+def test_the_page_says_what_every_switch_does_and_has_every_kernel() -> None:
+    assert {row[0] for row in table_of("switch")[1:]} == set(switch_names())
+    assert [row[0] for row in table_of("kernel | wall_s")[1:]] == list(KERNELS)
+
+
+def test_a_run_that_tells_no_steps_has_no_speed() -> None:
+    figure = {"wall_s": 1.0, "cpu_s": 1.0, "spread": 0.0, "peak_mib": 1, "mips": 0, "rounds": 5}
+    linux = {"benchmark": "boot", "figures": {"qemu": figure}, "ratios": {}, "cpu_ratios": {}}
+    assert "| qemu | 1 | 1 | 0 | 1 | - | 5 |" in markdown(tables(linux)[0])
