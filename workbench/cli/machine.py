@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -71,6 +73,8 @@ def run_machine(out: str | None, options: dict[str, Any]) -> int:
     """Run a machine, with a trace where ``out`` names one; return the exit code that its end means."""
     from workbench.terminal import HostConsole
 
+    module = "workbench.runner" if out is None else "workbench.replay.recorder"
+    threading.Thread(target=import_module, args=(module,)).start()  # while the images are read
     machine = take_machine(options)
     takes_input = not options["no_input"]
     config, images = build_machine(machine, idle="ask" if takes_input else "jump")
