@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -425,6 +425,14 @@ class Board:
     def load_ram_page(self, index: int, data: bytes) -> None:
         """Set a page of RAM. Raises ValueError for an index or a size that is not a page's."""
         self.engine.restore_page(index, data)
+
+    def load_ram_pages(self, pages: Sequence[int], contents: bytes) -> list[int]:
+        """Set pages of RAM whose contents lie one behind the other; return those that held something else.
+
+        Raises:
+            ValueError: an index or a size that is not a page's; nothing is written then.
+        """
+        return self.engine.restore_pages(pages, contents)
 
     def ram_page(self, index: int) -> memoryview:
         """Return a page of RAM, to read. Raises ValueError for an index that is none."""

@@ -380,6 +380,27 @@ class Engine:
             )
         lib.wb_ram_restore(self._m, index, ffi.from_buffer(data))
 
+    def restore_pages(self, pages: Sequence[int], contents: bytes) -> list[int]:
+        """Set pages of RAM when a checkpoint is loaded.
+
+        Args:
+            pages: indexes. contents: of all of them, one behind the other.
+
+        Returns:
+            those that held something else.
+
+        Raises:
+            ValueError: a bad index or size; nothing is written then.
+        """
+        n = len(pages)
+        if len(contents) != n * PAGE_SIZE or (n and not 0 <= min(pages) <= max(pages) < self.ram_pages):
+            raise ValueError(
+                f"{n} pages of {len(contents)} bytes: expected 4096 bytes each, indexes below {self.ram_pages}"
+            )
+        changed = ffi.new("uint32_t[]", n)
+        found = lib.wb_ram_restore_pages(self._m, as_numbers(pages), n, ffi.from_buffer(contents), changed)
+        return list(changed[0:found])
+
     def _ram_offset(self, paddr: int, size: int) -> int:
         offset = paddr - self.ram_base
         if size < 0 or offset < 0 or offset + size > self.ram_size:

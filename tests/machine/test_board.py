@@ -383,6 +383,8 @@ def test_foreign_states_are_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="page"):
         board.load_ram_page(1 << 40, bytes(4096))
     with pytest.raises(ValueError, match="page"):
+        board.load_ram_pages([0, 1 << 40], bytes(8192))
+    with pytest.raises(ValueError, match="page"):
         board.ram_page(-1)
 
 

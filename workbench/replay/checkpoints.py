@@ -132,21 +132,32 @@ class Loose:
 
 
 class BlobCache:
-    """RAM pages of a trace, the recently used ones in memory."""
+    """RAM pages of a trace, the recently used ones in memory.
 
-    def __init__(self, trace: TraceReader, max_pages: int = 32768) -> None:
+    Args:
+        trace: where they are. max_pages: most that are kept.
+        first: another thread's cache, which is only looked into.
+    """
+
+    def __init__(self, trace: TraceReader, max_pages: int = 32768, first: BlobCache | None = None) -> None:
         self.trace = trace
         self._max_pages = max_pages
         self._pages: OrderedDict[bytes, bytes] = OrderedDict()
+        self._others: Mapping[bytes, bytes] = {} if first is None else first._pages
 
     def fetch(self, names: Iterable[bytes]) -> None:
         """Read several pages at once that will be asked for next."""
-        wanted = [name for name in dict.fromkeys(names) if name not in self._pages]
+        wanted = [
+            name for name in dict.fromkeys(names) if name not in self._pages and name not in self._others
+        ]
         if len(wanted) > 1:
             self._pages.update(self.trace.blobs(wanted[: self._max_pages]))
 
     def page(self, name: bytes) -> bytes:
         """Return a page by its hash. Raises TraceError: missing or damaged."""
+        data = self._others.get(name)
+        if data is not None:
+            return data
         data = self._pages.get(name)
         if data is None:
             data = self.trace.blob(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from itertools import islice
 from typing import Any, Final
 
 from machine.config import SEMANTICS, Images, MachineConfig
@@ -32,6 +33,8 @@ from .resetpages import ResetPages
 #: Budgets of a twin: for pages of checkpoints in memory, in bytes, and of the trace, in pages.
 _TWINS_TREE: Final = (64 << 20,)
 _TWINS_PAGES: Final = (8192,)
+#: Pages whose contents are put together and compared with RAM at once: they stay in the processor's cache.
+_RESTORED_AT_ONCE: Final = 64
 
 #: Takes the guest's output while it is replayed: (port, data, icount).
 ConsoleListener = Callable[[str, bytes, int], None]
@@ -90,7 +93,9 @@ class Playback:
         self._stops = sorted(self._digests)
         self._root = MemoryNode(0, self.gate.next_id, None, frozenset(), self.board.save_state(), {})
         self.tree = self._new_tree()
-        self._blobs = BlobCache(trace, *(_TWINS_PAGES if self._twin else ()))
+        self._blobs: BlobCache = (
+            BlobCache(trace) if like is None else BlobCache(trace, *_TWINS_PAGES, first=like._blobs)
+        )
         self.tree.add_file(self._blobs, set(self._digests))
         self._base: Node = self._root
         self._since_base: set[int] = set()
@@ -187,13 +192,13 @@ class Playback:
         self.touched = False
         board = self.board
         touched = self._since_base | self.tree.difference(self._base, node)
-        for index, data in self.tree.contents_of(node, touched):
-            try:
-                if bytes(board.ram_page(index)) != data:
-                    board.load_ram_page(index, data)
-                    self._stale.add(index)
-            except (ValueError, IndexError):
-                raise TraceError(f"{self.trace.path}: damaged: a checkpoint has RAM page {index}") from None
+        contents, limit = self.tree.contents_of(node, touched), board.engine.ram_pages
+        while part := list(islice(contents, _RESTORED_AT_ONCE)):
+            wrong = [index for index, data in part if not 0 <= index < limit or len(data) != PAGE_BYTES]
+            if wrong:
+                raise TraceError(f"{self.trace.path}: damaged: a checkpoint has RAM page {wrong[0]}")
+            indexes, pages = zip(*part, strict=True)
+            self._stale.update(board.load_ram_pages(indexes, b"".join(pages)))
         try:
             board.load_state(node.state())
         except (ValueError, KeyError, TypeError) as e:

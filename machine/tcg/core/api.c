@@ -386,6 +386,19 @@ int wb_ram_restore(Machine *m, uint32_t page, const void *data)
     return 0;
 }
 
+uint64_t wb_ram_restore_pages(Machine *m, const uint32_t *pages, uint64_t n, const uint8_t *data,
+                              uint32_t *changed)
+{
+    uint64_t found = 0;
+    for (uint64_t i = 0; i < n; i++, data += WB_PAGE_SIZE)
+        if (pages[i] < m->ram_pages &&
+            memcmp(m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS), data, WB_PAGE_SIZE)) {
+            wb_ram_restore(m, pages[i], data);
+            changed[found++] = pages[i];
+        }
+    return found;
+}
+
 int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr)
 {
     return softmmu_debug_translate(m->hart[hart], vaddr, (Access)access, paddr) ? 0 : -1;

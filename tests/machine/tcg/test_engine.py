@@ -180,3 +180,27 @@ def test_a_restored_page_keeps_the_blocks_whose_bytes_stay(engine: Engine) -> No
     assert engine.read_phys(CODE + 4, 2) == b"\x55\x55"
     engine.run(engine.icount + 100)
     assert engine.get_reg(0, "x10") == 200
+
+
+def test_of_pages_restored_together_those_that_changed_are_told(engine: Engine) -> None:
+    first = (CODE - BASE) // PAGE_SIZE
+    contents = [bytes([n]) * PAGE_SIZE for n in range(4)]
+    pages = [first + 2, first, first + 1, first + 3]
+    engine.restore_page(first + 1, contents[2])
+    assert engine.restore_pages(pages, b"".join(contents)) == [first, first + 3]
+    assert [bytes(engine.ram[p * PAGE_SIZE : (p + 1) * PAGE_SIZE]) for p in pages] == contents
+    assert engine.restore_pages(pages, b"".join(contents)) == []
+    assert engine.restore_pages([], b"") == []
+
+
+def test_pages_that_are_none_are_not_restored_and_neither_are_the_others(engine: Engine) -> None:
+    first = (CODE - BASE) // PAGE_SIZE
+    for pages, size in (
+        ([first, engine.ram_pages], 2),
+        ([first, -1], 2),
+        ([first, 1 << 40], 2),
+        ([first], 2),
+    ):
+        with pytest.raises(ValueError, match="page"):
+            engine.restore_pages(pages, b"\x55" * size * PAGE_SIZE)
+    assert not any(engine.ram[first * PAGE_SIZE : (first + 1) * PAGE_SIZE])
