@@ -189,6 +189,64 @@ def test_remapped_code_is_seen_after_other_code_took_its_place_in_the_caches(bac
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_second_half_of_an_instruction_across_two_pages_is_of_the_page_that_is_mapped_now(backend: str) -> None:
+    bare = paged(
+        """
+        la t0, head; srli t1, t0, 2; ori t1, t1, 0xcf; sd t1, 0(s2)
+        li t1, 4092; add t0, t0, t1; li t1, 0x06130001; sw t1, 0(t0)
+        la t1, tail_a; srli t1, t1, 2; ori t1, t1, 0xcf
+        la t2, tail_b; srli t2, t2, 2; ori t2, t2, 0xcf
+        li s7, 0x40000ffe; li s5, 50
+        again:
+        sd t1, 8(s2); jalr ra, 0(s7); jalr ra, 0(s7)
+        sd t2, 8(s2); jalr ra, 0(s7)
+        addi s5, s5, -1; bnez s5, again
+        """
+        + STOP
+        + """
+        .align 4096
+        head: .dword 0
+        .align 4096
+        tail_a: .word 0x80820016
+        .align 4096
+        tail_b: .word 0x80821006
+        """,
+        backend,
+    )
+    assert bare.reg("x12") == 50 * (1 + 1 + 0x100)  # a2: what the tails' halves make of addi a2, a2, …
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_jump_into_a_page_that_is_remapped_leads_to_the_new_code(backend: str) -> None:
+    """Jumps are remembered by parts of a page: 64 functions, c.addi a2, 1 (2) and ret, have a part each."""
+    bare = paged(
+        """
+        la s8, code_a; la s9, code_b; li t4, -0x7f7df9fb; li t5, -0x7f7df9f7; li s5, 64
+        fill: sw t4, 0(s8); sw t5, 0(s9); addi s8, s8, 64; addi s9, s9, 64; addi s5, s5, -1; bnez s5, fill
+        la t1, code_a; srli t1, t1, 2; ori t1, t1, 0xcf
+        la t2, code_b; srli t2, t2, 2; ori t2, t2, 0xcf
+        li s6, 20
+        round:
+        sd t1, 0(s2); addi s10, s4, 0; li s5, 64
+        first: jalr ra, 0(s10); addi s10, s10, 64; addi s5, s5, -1; bnez s5, first
+        sd t2, 0(s2); addi s10, s4, 0; li s5, 64
+        second: jalr ra, 0(s10); addi s10, s10, 64; addi s5, s5, -1; bnez s5, second
+        addi s6, s6, -1; bnez s6, round
+        """
+        + STOP
+        + """
+        .align 4096
+        code_a: .dword 0
+        .align 4096
+        code_b: .dword 0
+        .align 4096
+        """,
+        backend,
+    )
+    assert bare.reg("x12") == 20 * 64 * (1 + 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_store_to_code_takes_effect_on_the_next_instruction(backend: str) -> None:
     # patches the immediate of the instruction right behind the store, in its own block, in a hot loop
     source = """

@@ -79,8 +79,8 @@ static inline bool stays_here(const Machine *m, const TB *tb)
 
 static TB *jump_cache_find(const Hart *h, uint64_t pc)
 {
-    const JumpEntry *e = &h->fctx->jc[jc_index(pc)];
-    return h->m->sw.jump_cache && e->pc == pc ? e->tb : NULL;
+    const uint32_t i = jc_index(pc);
+    return h->m->sw.jump_cache && h->fctx->jc[i].pc == pc ? h->fctx->jc_tb[i] : NULL;
 }
 
 #define OPERAND(ref)      ((ref) == IR_CONST ? (uint64_t)o->imm : s[(ref)])

@@ -123,8 +123,8 @@ static void run_tb(Hart *h, TB *tb)
     if (h->exit_tb)
         tb_link(m, h->exit_tb, (uint32_t)h->exit_slot, tb);
     h->exit_tb = NULL;
-    if (!tb->code && tb->runs >= m->hot_runs)
-        tb_compile(m, tb);
+    if (!tb->code && tb->runs >= m->hot_runs && tb_compile(m, tb))
+        softmmu_remember_tb(h, tb); /* where its code is */
     if (tb->code && m->sw.jit)
         host_enter(m->code, h, tb);
     else

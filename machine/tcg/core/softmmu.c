@@ -68,26 +68,36 @@ static void dctx_clear(DataCtx *c)
     memset(c->slow_wr, 0xff, sizeof(c->slow_wr));
 }
 
-static void jc_clear_line(FetchCtx *c, uint32_t line)
+static void jc_forget(FetchCtx *c, uint64_t pc)
 {
-    if (!c->jc_lines[line])
-        return;
-    memset(&c->jc[line << JC_PAGE_BITS], 0, sizeof(JumpEntry) << JC_PAGE_BITS);
-    c->jc[0].pc = EMPTY;
-    c->jc_lines[line] = 0;
+    JumpEntry *e = &c->jc[jc_index(pc)];
+    if (e->pc == pc)
+        e->pc = EMPTY;
+}
+
+/* The jumps to the page of fetch translation i. */
+static void jc_forget_page(FetchCtx *c, uint32_t i)
+{
+    for (uint64_t parts = c->it[i].parts; parts; parts &= parts - 1) {
+        const uint64_t first = c->it[i].tag + ((uint64_t)__builtin_ctzll(parts) << JC_PART_BITS);
+        for (uint64_t pc = first; pc < first + (1u << JC_PART_BITS); pc += 2)
+            jc_forget(c, pc);
+    }
+    c->it[i].parts = 0;
 }
 
 static void jc_clear(FetchCtx *c)
 {
     c->jc[0].pc = EMPTY; /* the first time */
-    for (uint32_t line = 0; line < JC_LINES; line++)
-        jc_clear_line(c, line);
+    for (uint32_t i = 0; i < FETCH_TLB_SIZE; i++)
+        jc_forget_page(c, i);
 }
 
 static void fctx_clear(FetchCtx *c)
 {
     jc_clear(c);
-    memset(c->it, 0xff, sizeof(c->it));
+    for (uint32_t i = 0; i < FETCH_TLB_SIZE; i++)
+        c->it[i].tag = EMPTY;
 }
 
 static DataCtx *dctx_get(Hart *h, uint64_t key)
@@ -166,19 +176,21 @@ void softmmu_clear_jump_caches(Machine *m)
 
 void softmmu_remember_tb(Hart *h, TB *tb)
 {
-    JumpEntry *e = &h->fctx->jc[jc_index(tb->pc)];
-    e->pc = tb->pc;
-    e->tb = tb;
-    h->fctx->jc_lines[jc_line(tb->pc)] = 1;
+    FetchCtx *c = h->fctx;
+    const uint32_t i = jc_index(tb->pc);
+    c->jc[i] = (JumpEntry){.pc = tb->pc, .entry = tb->entry};
+    c->jc_tb[i] = tb;
+    c->it[(tb->pc >> WB_PAGE_BITS) & (FETCH_TLB_SIZE - 1)].parts |=
+        UINT64_C(1) << ((tb->pc & ~WB_PAGE_MASK) >> JC_PART_BITS);
 }
 
 void softmmu_forget_tb(Machine *m, const TB *tb)
 {
     for (uint32_t i = 0; i < m->n_harts; i++)
         for (uint32_t k = 0; k < N_FCTX; k++) {
-            JumpEntry *e = &m->hart[i]->fctxs[k].jc[jc_index(tb->pc)];
-            if (e->tb == tb && e->pc == tb->pc)
-                e->pc = EMPTY;
+            FetchCtx *c = &m->hart[i]->fctxs[k];
+            if (c->jc_tb[jc_index(tb->pc)] == tb)
+                jc_forget(c, tb->pc);
         }
 }
 
@@ -273,11 +285,11 @@ void softmmu_dirty(Machine *m, uint64_t *set, bool clear)
 /* ---- page tables ---- */
 
 /* Drops one fetch translation. Blocks are in the jump cache only as long as their pages' translations
- * are here; a block that begins on the page before may end on this one. */
+ * are here; one that begins with the last two bytes of the page before may end on this one. */
 static void fetch_forget(FetchCtx *c, uint32_t i)
 {
-    jc_clear_line(c, jc_line(c->it[i].tag));
-    jc_clear_line(c, jc_line(c->it[i].tag - WB_PAGE_SIZE));
+    jc_forget_page(c, i);
+    jc_forget(c, c->it[i].tag - 2);
     c->it[i].tag = EMPTY;
 }
 

@@ -25,13 +25,9 @@ enum {
     FETCH_TLB_SIZE = 1 << 10, /* an entry that makes room takes its page's jumps along: see fetch_forget() */
     N_DCTX = 24,
     N_FCTX = 12,
-    OPEN_SPANS = 10,  /* open[] is for accesses within 1, 2, 4 … 512 bytes */
-    JC_PAGE_BITS = 7, /* jump cache: entries of one virtual page lie together, in a line */
-    JC_LINE_SIZE = 1 << JC_PAGE_BITS,
-    JC_BITS = 14,
-    JC_FOLD = 5,
-    JC_SIZE = 1 << JC_BITS,
-    JC_LINES = JC_SIZE / JC_LINE_SIZE,
+    OPEN_SPANS = 10, /* open[] is for accesses within 1, 2, 4 … 512 bytes */
+    JC_SIZE = 1 << 14,
+    JC_PART_BITS = WB_PAGE_BITS - 6, /* a page has 64 parts: see FetchCtx.it */
 };
 
 typedef struct {
@@ -51,35 +47,34 @@ struct DataCtx {
     uint64_t used;
 };
 
-/* All zero is empty: what is looked for is at its own index, and entry 0, which 0 has, never is all zero. */
+/* Where a jump to pc goes: TB.entry as it was when the run loop last came by. All zero is empty: what is
+ * looked for is at its own index, and entry 0, which 0 has, never is all zero. */
 typedef struct {
     uint64_t pc; /* odd: empty */
-    TB *tb;
+    const uint8_t *entry;
 } JumpEntry;
 _Static_assert(sizeof(JumpEntry) == 16, "generated code indexes by 16");
 
 struct FetchCtx {
-    JumpEntry jc[JC_SIZE];      /* valid in this context only */
-    uint8_t jc_lines[JC_LINES]; /* 1: something may be in this line */
+    JumpEntry jc[JC_SIZE]; /* jump cache, valid in this context only … */
+    TB *jc_tb[JC_SIZE];    /* … and the block of each entry, apart: generated code has no use for it */
     struct {
         uint64_t tag, page; /* vaddr of the page, paddr of the page */
+        uint64_t parts;     /* bit n: the jump cache may have an entry of a pc in the page's 64th number n */
     } it[FETCH_TLB_SIZE];
     uint64_t key;
     uint64_t used;
 };
 
-/* Index of a pc in the jump cache. Upper bits are folded into lower ones: the cases of a switch often lie at
- * equal distances. */
+/* Offset of a pc's entry in the jump cache: an lea and an AND of the host. A page's 2,048 pcs never share an
+ * entry, and pcs at a distance that is a power of two, such as the cases of a switch, do so late. */
+static inline uint32_t jc_offset(uint64_t pc)
+{
+    return (uint32_t)(pc + 8 * pc) & (JC_SIZE - 1) * (uint32_t)sizeof(JumpEntry);
+}
 static inline uint32_t jc_index(uint64_t pc)
 {
-    pc ^= pc >> JC_FOLD;
-    return (uint32_t)((((pc >> WB_PAGE_BITS) << JC_PAGE_BITS) & (JC_SIZE - 1)) |
-                      ((pc >> 1) & (JC_LINE_SIZE - 1)));
-}
-/* The line of a page's entries. */
-static inline uint32_t jc_line(uint64_t vaddr)
-{
-    return jc_index(vaddr) >> JC_PAGE_BITS;
+    return jc_offset(pc) / (uint32_t)sizeof(JumpEntry);
 }
 
 typedef enum { ACC_READ, ACC_WRITE, ACC_EXEC } Access;

@@ -352,9 +352,12 @@ TB *tb_find(Hart *h, bool single)
     const uint64_t pc = h->pc;
     if (m->flush_wanted)
         tb_flush_all(m);
-    const JumpEntry *e = &h->fctx->jc[jc_index(pc)];
-    if (!single && e->pc == pc)
-        return e->tb;
+    JumpEntry *e = &h->fctx->jc[jc_index(pc)];
+    if (!single && e->pc == pc) {
+        TB *tb = h->fctx->jc_tb[jc_index(pc)];
+        e->entry = tb->entry; /* it may have been cold */
+        return tb;
+    }
     uint64_t paddr, paddr2 = ~UINT64_C(0);
     bool whole;
     if (!softmmu_fetch(h, pc, &paddr, &whole))

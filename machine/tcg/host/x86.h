@@ -37,7 +37,6 @@ struct CodeBuf {
     uint8_t has_bmi2;
     uint8_t has_fma;
     uint8_t has_lzcnt;       /* and tzcnt */
-    uint8_t has_pext;        /* and it is no microcode */
     int8_t pin_of[IR_SLOTS]; /* host register of a slot, or -1 */
     /* Entry points, in the writable alias like all addresses while emitting. */
     uint8_t *enter;      /* (hart, code): from C into a block */

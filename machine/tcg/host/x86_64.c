@@ -31,7 +31,6 @@ CodeBuf *host_init(Machine *m, size_t size)
     cb->m = m;
     cb->has_bmi2 = __builtin_cpu_supports("bmi2") != 0;
     cb->has_lzcnt = __builtin_cpu_supports("lzcnt") && __builtin_cpu_supports("bmi");
-    cb->has_pext = cb->has_bmi2 && !__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2");
     cb->has_fma = __builtin_cpu_supports("fma") != 0;
     fp_init(cb);
     thunks_emit(cb);

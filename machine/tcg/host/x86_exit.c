@@ -79,8 +79,7 @@ static void gen_jump_by_entry(Gen *g, int32_t disp)
 {
     em_alu_ro(g->a, EM_W, X_CMP, RAX, opnd_mem(RCX, disp + (int32_t)offsetof(JumpEntry, pc)));
     em_jcc(g->a, CC_NE, g->cb->exit_pc);
-    em_mov_ro(g->a, RCX, opnd_mem(RCX, disp + (int32_t)offsetof(JumpEntry, tb)));
-    em_rm(g->a, 0, 0xff, 4, opnd_mem(RCX, (int32_t)offsetof(TB, entry)));
+    em_rm(g->a, 0, 0xff, 4, opnd_mem(RCX, disp + (int32_t)offsetof(JumpEntry, entry)));
 }
 
 /* To the block at pc, by the jump cache if that is on. */
@@ -92,7 +91,7 @@ static void gen_jump_to_pc(Gen *g, uint64_t pc)
         return;
     }
     em_mov_ro(g->a, RCX, opnd_env(offsetof(Hart, fctx)));
-    gen_jump_by_entry(g, (int32_t)(offsetof(FetchCtx, jc) + jc_index(pc) * sizeof(JumpEntry)));
+    gen_jump_by_entry(g, (int32_t)(offsetof(FetchCtx, jc) + jc_offset(pc)));
 }
 
 /* A jump to patch, and the stub to which it leads until then. */
@@ -154,34 +153,13 @@ void stub_exit(Gen *g, const Stub *s)
     em_jmp(g->a, g->cb->exit_chain);
 }
 
-/* rcx = jump-cache entry of the pc in rax, as jc_index() has it. */
+/* rcx = jump-cache entry of the pc in rax, as jc_offset() has it. */
 static void gen_jump_entry(Gen *g)
 {
-    enum { LOW = ((1 << JC_PAGE_BITS) - 1) << 4, HIGH = (JC_SIZE - (1 << JC_PAGE_BITS)) << 4 };
-    _Static_assert(WB_PAGE_BITS - JC_PAGE_BITS > 4, "the page's part of the index is shifted right");
-    if (g->cb->has_pext) {
-        enum {
-            PAGE = ((1 << (JC_BITS - JC_PAGE_BITS)) - 1) << WB_PAGE_BITS,
-            IN_PAGE = ((1 << JC_PAGE_BITS) - 1) << 1
-        };
-        em_vex(g->a, 3, 3, 0, 0xf0, RDX, 0, opnd_reg(RAX)); /* rorx: what comes in above is not looked at */
-        em_8(g->a, JC_FOLD);
-        em_alu_ro(g->a, 0, X_XOR, RDX, opnd_reg(RAX));
-        em_mov_ri(g->a, RCX, PAGE | IN_PAGE);
-        em_vex(g->a, 2, 2, 0, 0xf5, RCX, RDX, opnd_reg(RCX)); /* pext */
-        em_shift_i(g->a, 0, X_SHL, RCX, 4);
-        em_alu_ro(g->a, EM_W, X_ADD, RCX, opnd_env(offsetof(Hart, fctx)));
-        return;
-    }
-    em_rm(g->a, 0, 0x8b, RDX, opnd_reg(RAX));
-    em_shift_i(g->a, 0, X_SHR, RDX, JC_FOLD);
-    em_alu_ro(g->a, 0, X_XOR, RDX, opnd_reg(RAX));
-    em_rm(g->a, 0, 0x8b, RCX, opnd_reg(RDX));
-    em_shift_i(g->a, 0, X_SHL, RCX, 3);
-    em_shift_i(g->a, 0, X_SHR, RDX, WB_PAGE_BITS - JC_PAGE_BITS - 4);
-    em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), LOW);
-    em_alu_oi(g->a, 0, X_AND, opnd_reg(RDX), HIGH);
-    em_alu_ro(g->a, 0, X_ADD, RCX, opnd_reg(RDX));
+    Opnd nine_pc = opnd_idx(RAX, RAX, 0);
+    nine_pc.scale = 3;
+    em_lea(g->a, 0, RCX, nine_pc);
+    em_alu_oi(g->a, 0, X_AND, opnd_reg(RCX), (JC_SIZE - 1) * (int32_t)sizeof(JumpEntry));
     em_alu_ro(g->a, EM_W, X_ADD, RCX, opnd_env(offsetof(Hart, fctx)));
 }
 

@@ -517,8 +517,10 @@ static void link_all(World *w)
             }
     for (uint32_t j = 0; j < N_TBS; j++)
         if (below(3))
-            for (unsigned s = 0; s < 2; s++)
-                w->side[s].fctx.jc[jc_index(tb_pc(j))] = (JumpEntry){tb_pc(j), &w->tb[s][j]};
+            for (unsigned s = 0; s < 2; s++) {
+                w->side[s].fctx.jc[jc_index(tb_pc(j))] = (JumpEntry){tb_pc(j), w->tb[s][j].entry};
+                w->side[s].fctx.jc_tb[jc_index(tb_pc(j))] = &w->tb[s][j];
+            }
 }
 
 /* The interpreter returns at every jump to another page; host code looks it up in the jump cache. */
@@ -528,12 +530,12 @@ static void run_reference(const World *w, Hart *h, TB *tb)
         interp_run(h, tb);
         if (h->leave || !h->exit_tb || !w->m.sw.jump_cache || !((h->pc ^ h->exit_tb->pc) & WB_PAGE_MASK))
             return;
-        const JumpEntry *e = &h->fctx->jc[jc_index(h->pc)];
+        const uint32_t i = jc_index(h->pc);
         h->exit_tb = NULL;
         h->exit_slot = 0;
-        if (e->pc != h->pc)
+        if (h->fctx->jc[i].pc != h->pc)
             return;
-        tb = e->tb;
+        tb = h->fctx->jc_tb[i];
     }
 }
 
@@ -669,7 +671,6 @@ static bool round_run(World *w, uint64_t seed)
                          .inline_mem = (uint8_t)(below(4) != 0)};
 #if defined(__x86_64__)
     w->m.code->has_bmi2 = __builtin_cpu_supports("bmi2") && below(4);
-    w->m.code->has_pext = w->m.code->has_bmi2 && below(2);
     w->m.code->has_lzcnt = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("lzcnt") && below(4);
 #endif
     const uint64_t at = below(2) ? LOW_RAM : HIGH_RAM;
