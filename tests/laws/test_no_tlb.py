@@ -189,7 +189,9 @@ def test_remapped_code_is_seen_after_other_code_took_its_place_in_the_caches(bac
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_second_half_of_an_instruction_across_two_pages_is_of_the_page_that_is_mapped_now(backend: str) -> None:
+def test_second_half_of_an_instruction_across_two_pages_is_of_the_page_that_is_mapped_now(
+    backend: str,
+) -> None:
     bare = paged(
         """
         la t0, head; srli t1, t0, 2; ori t1, t1, 0xcf; sd t1, 0(s2)
@@ -214,6 +216,47 @@ def test_second_half_of_an_instruction_across_two_pages_is_of_the_page_that_is_m
         backend,
     )
     assert bare.reg("x12") == 50 * (1 + 1 + 0x100)  # a2: what the tails' halves make of addi a2, a2, …
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_first_half_of_an_instruction_is_of_the_page_mapped_now_where_pmp_parts_that_page(
+    backend: str,
+) -> None:
+    """Permissions that hold for all of the second page hid those of the first, whose translation nobody watched."""
+    parted = PAGING.replace(
+        "li t0, -1; csrw pmpaddr0, t0; li t0, 0x1f; csrw pmpcfg0, t0",
+        "la t0, head_a; srli t0, t0, 2; csrw pmpaddr0, t0; li t0, -1; csrw 0x3b1, t0; li t0, 0x1f17; csrw pmpcfg0, t0",
+    )
+    assert parted != PAGING
+    bare = Bare(
+        parted
+        + STOP
+        + """
+        super:
+        li t3, 4092; la t1, head_a; add t0, t1, t3; li t4, 0x06130001; sw t4, 0(t0)
+        la t2, head_b; add t0, t2, t3; li t4, 0x06930001; sw t4, 0(t0)
+        srli t1, t1, 2; ori t1, t1, 0xcf; srli t2, t2, 2; ori t2, t2, 0xcf
+        la t0, tail; srli t0, t0, 2; ori t0, t0, 0xcf; sd t0, 8(s2)
+        li s7, 0x40000ffe; li s5, 50
+        again:
+        sd t1, 0(s2); jalr ra, 0(s7); jalr ra, 0(s7)
+        sd t2, 0(s2); jalr ra, 0(s7)
+        addi s5, s5, -1; bnez s5, again
+        """
+        + STOP
+        + TABLES
+        + """
+        .align 4096
+        head_a: .dword 0
+        .align 4096
+        head_b: .dword 0
+        .align 4096
+        tail: .word 0x80820016
+        """,
+        backend=backend,
+    )
+    assert bare.run() is ExitReason.STOP
+    assert (bare.reg("x12"), bare.reg("x13")) == (100, 101)  # addi a2, a2, 1 twice a round; addi a3, a2, 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -363,8 +363,10 @@ TB *tb_find(Hart *h, bool single)
     if (!softmmu_fetch(h, pc, &paddr, &whole))
         return NULL;
     if ((pc & ~WB_PAGE_MASK) == WB_PAGE_SIZE - 2) {
-        if (is_long_insn(m, paddr) && !softmmu_fetch(h, pc + 2, &paddr2, &whole))
+        bool second = true;
+        if (is_long_insn(m, paddr) && !softmmu_fetch(h, pc + 2, &paddr2, &second))
             return NULL;
+        whole &= second;
     } else if (!whole && is_long_insn(m, paddr)) {
         uint64_t rest; /* its second half may be closed */
         if (!softmmu_fetch(h, pc + 2, &rest, &whole))
