@@ -8,6 +8,7 @@
 
 #if defined(__x86_64__)
 
+#include <cpuid.h>
 #include <stdlib.h>
 
 _Static_assert(offsetof(Hart, slot) == 0, "slots are addressed from the hart");
@@ -15,6 +16,13 @@ _Static_assert(IR_MAX_INSNS < 128,
                "step counts are one-byte displacements, and h->site is written as a byte");
 
 enum { THUNK_ROOM = 32 * 1024 };
+
+/* By cpuid: the __builtin_cpu_supports() of clang 14 knows no "lzcnt". */
+static bool host_has_lzcnt(void)
+{
+    unsigned a, b, c = 0, d;
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & bit_LZCNT);
+}
 
 CodeBuf *host_init(Machine *m, size_t size)
 {
@@ -30,7 +38,7 @@ CodeBuf *host_init(Machine *m, size_t size)
     }
     cb->m = m;
     cb->has_bmi2 = __builtin_cpu_supports("bmi2") != 0;
-    cb->has_lzcnt = __builtin_cpu_supports("lzcnt") && __builtin_cpu_supports("bmi");
+    cb->has_lzcnt = host_has_lzcnt() && __builtin_cpu_supports("bmi");
     cb->has_fma = __builtin_cpu_supports("fma") != 0;
     fp_init(cb);
     thunks_emit(cb);
