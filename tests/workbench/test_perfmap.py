@@ -21,8 +21,9 @@ RAM = 0x8000_0000
 def ran(name: str = "fib", steps: int = 100_000) -> Engine:
     config = MachineConfig(memory_bytes=8 << 20, bios="none")
     runner = Runner(config, Images(kernel=kernel_path(name).read_bytes()))
-    runner.run(steps=steps)
     engine: Engine = runner.board.engine
+    engine.set_switch("jit", True)  # whatever --backend says: it is about generated code
+    runner.run(steps=steps)
     return engine
 
 
