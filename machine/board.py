@@ -422,10 +422,6 @@ class Board:
         """Take ``save_state``'s data; RAM is loaded apart from it. Raises ValueError for data that is not."""
         self._stop = snapshot.restore(state, self.engine, self.clock, self.devices, self.drives)
 
-    def load_ram_page(self, index: int, data: bytes) -> None:
-        """Set a page of RAM. Raises ValueError for an index or a size that is not a page's."""
-        self.engine.restore_page(index, data)
-
     def load_ram_pages(self, pages: Sequence[int], contents: bytes) -> list[int]:
         """Set pages of RAM whose contents lie one behind the other; return those that held something else.
 

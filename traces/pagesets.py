@@ -137,8 +137,8 @@ def _crc(text: str, hashes: bytes) -> int:
     return zlib.crc32(hashes, zlib.crc32(text.encode()))
 
 
-def _split(hashes: bytes | bytearray) -> list[bytes]:
-    return [bytes(hashes[at : at + _HASH]) for at in range(0, len(hashes), _HASH)]
+def _split(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + _HASH] for at in range(0, len(hashes), _HASH)]
 
 
 def _joined(hashes: bytes, which: Sequence[int]) -> bytes:
@@ -226,7 +226,7 @@ class PageWriter:
 
     def _write(self, checkpoint_id: int, pages: PageList) -> None:
         if self._uses is not None:
-            self._uses.update(_split(pages.names))
+            self._uses.update(_split(bytes(pages.names)))
         for row in list_rows(checkpoint_id, pages):
             self._run("INSERT INTO page_lists VALUES (?, ?, ?, ?, ?)", row)
 

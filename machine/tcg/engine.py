@@ -372,14 +372,6 @@ class Engine:
         """Make RAM all zeros and clean, as before the first reset."""
         lib.wb_ram_clear(self._m)
 
-    def restore_page(self, index: int, data: bytes | memoryview) -> None:
-        """Set one page of RAM when a checkpoint is loaded. Raises ValueError for a bad index or size."""
-        if len(data) != PAGE_SIZE or not 0 <= index < self.ram_pages:
-            raise ValueError(
-                f"page {index} of {len(data)} bytes: expected 4096 bytes, index below {self.ram_pages}"
-            )
-        lib.wb_ram_restore(self._m, index, ffi.from_buffer(data))
-
     def restore_pages(self, pages: Sequence[int], contents: bytes) -> list[int]:
         """Set pages of RAM when a checkpoint is loaded.
 
@@ -398,7 +390,7 @@ class Engine:
                 f"{n} pages of {len(contents)} bytes: expected 4096 bytes each, indexes below {self.ram_pages}"
             )
         changed = ffi.new("uint32_t[]", n)
-        found = lib.wb_ram_restore_pages(self._m, as_numbers(pages), n, ffi.from_buffer(contents), changed)
+        found = lib.wb_ram_restore(self._m, as_numbers(pages), n, ffi.from_buffer(contents), changed)
         return list(changed[0:found])
 
     def _ram_offset(self, paddr: int, size: int) -> int:

@@ -11,7 +11,7 @@ from machine.tcg._core import ffi, lib
 from .engine import PAGE_SIZE
 from .pageset import as_numbers
 
-#: The place of a page that is no difference.
+#: The place of a page that is no difference, as traces have it: traces/pagesets.py.
 NOWHERE: Final = (1 << 64) - 1
 
 

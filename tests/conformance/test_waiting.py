@@ -166,7 +166,7 @@ def run(backend: str) -> Iterator[Run]:
             board.close()
             board = build(source, options)
             board.load_state(state)
-            board.load_ram_page(first, page)
+            board.load_ram_pages([first], page)
         image = elf(source, RAM)[120:]
         found = bytes(board.engine.read_phys(base + len(image) - 8 * words, 8 * words))
         ended = board.icount

@@ -347,7 +347,7 @@ def test_run_from_a_saved_state_ends_in_the_same_state(make: Make, position: int
     second = make(WORK)
     second.run(777)
     for index in set(first.engine.dirty_pages(clear=False)) | set(second.engine.dirty_pages(clear=False)):
-        second.load_ram_page(index, bytes(first.ram_page(index)))
+        second.load_ram_pages([index], bytes(first.ram_page(index)))
     second.load_state(state)
     assert second.icount == position and second.save_state() == state
     second.run(None)
@@ -381,7 +381,7 @@ def test_foreign_states_are_refused(make: Make) -> None:
         with pytest.raises(ValueError, match=r"."):
             board.load_state(bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="page"):
-        board.load_ram_page(1 << 40, bytes(4096))
+        board.load_ram_pages([1 << 40], bytes(4096))
     with pytest.raises(ValueError, match="page"):
         board.load_ram_pages([0, 1 << 40], bytes(8192))
     with pytest.raises(ValueError, match="page"):

@@ -425,7 +425,7 @@ class Recorder:
         """Put the machine where the branch leaves its parent, and begin the history there."""
         board = self.board
         for index, data in origin.pages.items():
-            board.load_ram_page(index, data)
+            board.load_ram_pages([index], data)
         board.load_state(fitted(origin.state, board.save_state()))
         origin.change(board)
         self._checkpoint_dirty |= board.engine.dirty_pages()

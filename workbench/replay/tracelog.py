@@ -16,7 +16,6 @@ from __future__ import annotations
 import mmap
 import threading
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -247,14 +246,15 @@ class TraceLog:
         """Copy pages, ascending, now, and have them taken in the writer's thread."""
         for at in range(0, len(pages), _BUFFER_PAGES):
             part = pages[at : at + _BUFFER_PAGES]
-            few = len(part) <= min(_FEW_PAGES, _BUFFER_PAGES - 1)
-            buffer = memoryview(bytearray(len(part) * PAGE_BYTES)) if few else self._buffer()
+            buffer = self._buffer(len(part))
             copy(part, buffer)
             self._put(take, part, buffer)
             self._ring()
 
-    def _buffer(self) -> memoryview:
-        """Return a buffer that nobody uses; waits for one if all are on their way."""
+    def _buffer(self, pages: int) -> memoryview:
+        """Return a buffer that nobody uses; for more than a few pages it waits for one if all are on their way."""
+        if pages <= _FEW_PAGES:
+            return memoryview(bytearray(pages * PAGE_BYTES))
         while not self._free.acquire(timeout=0.5):
             self._check()
         return self._buffers.popleft()
@@ -300,7 +300,7 @@ class TraceLog:
                 name, image = self.loaded
                 based = Based(name, image.subtract(pages, taken.at, buffer))
             self._writer.add_pages(taken.names, buffer, taken.at, based)
-            self._changed.numbers.extend(array("I", [pages[at] for at in taken.at]))
+            self._changed.numbers.extend(pages[at] for at in taken.at)
             self._changed.names += taken.names
         finally:
             self._give_back(buffer)

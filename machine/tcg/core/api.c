@@ -373,29 +373,25 @@ void wb_ram_clear(Machine *m)
         memset(m->ram, 0, m->ram_size);
 }
 
-int wb_ram_restore(Machine *m, uint32_t page, const void *data)
+/* Lines that stay keep the blocks and the translations that came from them. */
+static void restore_page(Machine *m, uint64_t at, const uint8_t *data)
 {
     enum { LINE = 64 };
-    if (page >= m->ram_pages)
-        return -1;
-    const uint64_t at = (uint64_t)page << WB_PAGE_BITS;
-    /* Lines that stay keep the blocks and the translations that came from them. */
     for (uint32_t i = 0; i < WB_PAGE_SIZE; i += LINE)
-        if (memcmp(m->ram + at + i, (const uint8_t *)data + i, LINE))
-            phys_write(m, m->ram_base + at + i, (const uint8_t *)data + i, LINE);
-    return 0;
+        if (memcmp(m->ram + at + i, data + i, LINE))
+            phys_write(m, m->ram_base + at + i, data + i, LINE);
 }
 
-uint64_t wb_ram_restore_pages(Machine *m, const uint32_t *pages, uint64_t n, const uint8_t *data,
-                              uint32_t *changed)
+uint64_t wb_ram_restore(Machine *m, const uint32_t *pages, uint64_t n, const uint8_t *data, uint32_t *changed)
 {
     uint64_t found = 0;
-    for (uint64_t i = 0; i < n; i++, data += WB_PAGE_SIZE)
-        if (pages[i] < m->ram_pages &&
-            memcmp(m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS), data, WB_PAGE_SIZE)) {
-            wb_ram_restore(m, pages[i], data);
+    for (uint64_t i = 0; i < n; i++, data += WB_PAGE_SIZE) {
+        const uint64_t at = (uint64_t)pages[i] << WB_PAGE_BITS;
+        if (pages[i] < m->ram_pages && memcmp(m->ram + at, data, WB_PAGE_SIZE)) {
+            restore_page(m, at, data);
             changed[found++] = pages[i];
         }
+    }
     return found;
 }
 
@@ -465,12 +461,10 @@ void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2
 
 void wb_zero_pages(Machine *m, const uint64_t *pages, uint64_t *out)
 {
-    for (uint64_t i = 0; i < pageset_words(m->ram_pages); i++)
-        for (uint64_t left = pages[i]; left; left &= left - 1) {
-            const uint64_t page = i * 64 + (uint64_t)__builtin_ctzll(left);
-            if (page < m->ram_pages && wb_is_zero_page(m->ram + (page << WB_PAGE_BITS)))
-                out[i] |= left & -left;
-        }
+    const uint64_t words = pageset_words(m->ram_pages);
+    for (uint64_t i = pageset_next(pages, words, 0); i < m->ram_pages; i = pageset_next(pages, words, i + 1))
+        if (wb_is_zero_page(m->ram + (i << WB_PAGE_BITS)))
+            pageset_put(out, i);
 }
 
 void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out)

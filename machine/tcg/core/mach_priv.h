@@ -29,12 +29,12 @@ static inline uint64_t ram_page(const Machine *m, uint64_t paddr)
 /* Pages written since these bits were last taken; a page without its bit has no fast stores. */
 static inline bool page_is_dirty(const Machine *m, uint64_t page)
 {
-    return m->dirty[page / 64] >> (page % 64) & 1;
+    return pageset_has(m->dirty, page);
 }
 
 static inline void page_mark_dirty(Machine *m, uint64_t page)
 {
-    m->dirty[page / 64] |= UINT64_C(1) << (page % 64);
+    pageset_put(m->dirty, page);
 }
 
 uint64_t mach_next_deadline(Machine *m);
@@ -53,7 +53,7 @@ bool softmmu_page_will_change(Machine *m, const Hart *cur, uint64_t page, uint32
 void softmmu_remember_tb(Hart *h, TB *tb);
 void softmmu_forget_tb(Machine *m, const TB *tb);
 void softmmu_clear_jump_caches(Machine *m);
-/* Takes the dirty bits: page indexes in ascending order. */
+/* Adds the pages with dirty bits to a set, if there is one; `clear` takes the bits. */
 void softmmu_dirty(Machine *m, uint64_t *set, bool clear);
 
 #endif

@@ -23,7 +23,7 @@ uint64_t wb_set_count(const uint64_t *set, uint64_t words)
 
 void wb_set_pages(const uint64_t *set, uint64_t words, uint32_t *out)
 {
-    for (uint64_t i = 0; i < words; i++)
-        for (uint64_t left = set[i]; left; left &= left - 1)
-            *out++ = (uint32_t)(i * 64 + (uint64_t)__builtin_ctzll(left));
+    for (uint64_t page = pageset_next(set, words, 0); page < words * 64;
+         page = pageset_next(set, words, page + 1))
+        *out++ = (uint32_t)page;
 }

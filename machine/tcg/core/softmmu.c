@@ -270,11 +270,9 @@ void softmmu_dirty(Machine *m, uint64_t *set, bool clear)
         wb_set_add(set, m->dirty, words);
     if (!clear)
         return;
-    for (uint64_t i = 0; i < words; i++)
-        for (uint64_t left = m->dirty[i]; left; left &= left - 1) {
-            PageInfo *p = &m->page[i * 64 + (uint64_t)__builtin_ctzll(left)];
-            p->any_fast = p->many_fast = 0;
-        }
+    for (uint64_t i = pageset_next(m->dirty, words, 0); i < m->ram_pages;
+         i = pageset_next(m->dirty, words, i + 1))
+        m->page[i].any_fast = m->page[i].many_fast = 0;
     memset(m->dirty, 0, words * sizeof(*m->dirty));
     for (uint32_t i = 0; i < m->n_harts; i++)
         for (uint32_t k = 0; k < N_DCTX; k++)

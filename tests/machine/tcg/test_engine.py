@@ -173,10 +173,10 @@ def test_a_restored_page_keeps_the_blocks_whose_bytes_stay(engine: Engine) -> No
     engine.set_reg(0, "x10", 0)
     engine.run(engine.icount + 100)
     made = engine.stat("tb_translated")
-    engine.restore_page(index, page[:2048] + b"\x55" * 2048)
+    engine.restore_pages([index], page[:2048] + b"\x55" * 2048)
     engine.run(engine.icount + 100)
     assert (engine.stat("tb_translated"), engine.get_reg(0, "x10")) == (made, 100)
-    engine.restore_page(index, bytes.fromhex("0905fdbf") + b"\x55" * (PAGE_SIZE - 4))  # c.addi a0,2
+    engine.restore_pages([index], bytes.fromhex("0905fdbf") + b"\x55" * (PAGE_SIZE - 4))  # c.addi a0,2
     assert engine.read_phys(CODE + 4, 2) == b"\x55\x55"
     engine.run(engine.icount + 100)
     assert engine.get_reg(0, "x10") == 200
@@ -186,7 +186,7 @@ def test_of_pages_restored_together_those_that_changed_are_told(engine: Engine) 
     first = (CODE - BASE) // PAGE_SIZE
     contents = [bytes([n]) * PAGE_SIZE for n in range(4)]
     pages = [first + 2, first, first + 1, first + 3]
-    engine.restore_page(first + 1, contents[2])
+    engine.restore_pages([first + 1], contents[2])
     assert engine.restore_pages(pages, b"".join(contents)) == [first, first + 3]
     assert [bytes(engine.ram[p * PAGE_SIZE : (p + 1) * PAGE_SIZE]) for p in pages] == contents
     assert engine.restore_pages(pages, b"".join(contents)) == []

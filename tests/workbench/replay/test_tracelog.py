@@ -56,6 +56,7 @@ class Source:
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     monkeypatch.setattr(tracelog, "_BUFFER_PAGES", 4)
+    monkeypatch.setattr(tracelog, "_FEW_PAGES", 0)
     made = Disk.create(tmp_path / "t.trace")
     assert isinstance(made, Disk)
     made.free = threading.Event()
@@ -66,7 +67,7 @@ def test_pages_that_wait_for_a_slow_disk_are_bounded(disk: Disk) -> None:
     """A checkpoint's pages were once copied all at once, however many there were, and three such could wait."""
     log, source = TraceLog(disk, RamFold(PAGES), 1 << 30, 10), Source()
     recorder = threading.Thread(
-        target=log.checkpoint, args=(0, 0, {}, range(4, PAGES), source.copy, 1), daemon=True
+        target=log.checkpoint, args=(0, 0, {}, range(1, PAGES), source.copy, 1), daemon=True
     )
     recorder.start()
     assert source.waits.wait(60)
@@ -80,7 +81,7 @@ def test_pages_that_wait_for_a_slow_disk_are_bounded(disk: Disk) -> None:
     assert len(set(source.buffers)) == tracelog._MAX_BUFFERS
     with TraceReader.open(disk.path) as trace:
         pages = trace.checkpoint_pages(1)
-        assert sorted(pages) == list(range(4, PAGES))
+        assert sorted(pages) == list(range(1, PAGES))
         assert all(trace.blob(name) == page.to_bytes(8, "little") * 512 for page, name in pages.items())
 
 
