@@ -66,8 +66,10 @@ Call = tuple[str, list[Any], int | None]
 def by_qemu(busybox: Path, folder: Path) -> list[Call]:
     """Return the calls of the first process: name, arguments, result where it is sure to be this call's."""
     log = busybox.with_name("strace.log")
+    # a shell asks for no handler of a signal that it was started to ignore, as in the background:
+    # the guest's process 1 ignores none
     done = subprocess.run(
-        ["qemu-riscv64", "-strace", "-D", str(log), str(busybox), "sh", "-c", SCRIPT],
+        ["env", "--default-signal", "qemu-riscv64", "-strace", "-D", str(log), str(busybox), "sh", "-c", SCRIPT],
         cwd=folder, env=ENVIRONMENT | {"PWD": str(folder)}, stdin=subprocess.DEVNULL, capture_output=True,
         timeout=120, check=False,
     )  # fmt: skip
