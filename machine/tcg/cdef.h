@@ -83,6 +83,7 @@ void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out);
 
 /* sets of pages (core/pageset.h): bit n is page n; both of a call have as many words */
 void wb_set_add(uint64_t *set, const uint64_t *other, uint64_t words);
+void wb_set_insert(uint64_t *set, const uint32_t *pages, uint64_t n); /* the set has a bit for each of them */
 void wb_set_remove(uint64_t *set, const uint64_t *other, uint64_t words);
 uint64_t wb_set_count(const uint64_t *set, uint64_t words);
 void wb_set_pages(const uint64_t *set, uint64_t words, uint32_t *out); /* ascending, wb_set_count of them */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from machine.tcg._core import ffi, lib
@@ -21,15 +21,21 @@ class PageSet:
 
     Args:
         n_pages: how many pages RAM has; both sets of an operation are of as many.
+        pages: those of the set, in any order.
+
+    Raises:
+        ValueError, OverflowError: RAM has no such page.
     """
 
     __slots__ = ("_n_words", "n_pages", "words")
 
-    def __init__(self, n_pages: int) -> None:
+    def __init__(self, n_pages: int, pages: Iterable[int] = ()) -> None:
         self.n_pages = n_pages
         self._n_words = -(-n_pages // _WORD_BITS)
         #: the bitmap, as the core takes it
         self.words = ffi.new("uint64_t[]", self._n_words)
+        if pages:
+            self.update(pages)
 
     def __ior__(self, other: PageSet) -> PageSet:
         lib.wb_set_add(self.words, self._same(other), self._n_words)
@@ -45,11 +51,12 @@ class PageSet:
     def __iter__(self) -> Iterator[int]:
         return iter(self.numbers())
 
-    def add(self, page: int) -> None:
-        """Add a page. Raises ValueError: RAM has no such page."""
-        if not 0 <= page < self.n_pages:
-            raise ValueError(f"page {page}: there are {self.n_pages}")
-        self.words[page // _WORD_BITS] |= 1 << page % _WORD_BITS
+    def update(self, pages: Iterable[int]) -> None:
+        """Add pages, in any order. Raises ValueError, OverflowError: RAM has no such page; none is added then."""
+        numbers = pages if isinstance(pages, array) else array("I", pages)
+        if numbers and max(numbers) >= self.n_pages:
+            raise ValueError(f"page {max(numbers)}: there are {self.n_pages}")
+        lib.wb_set_insert(self.words, as_numbers(numbers), len(numbers))
 
     def remove_range(self, pages: range) -> None:
         """Remove pages that lie one behind the other."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from machine.config import SEMANTICS, Images, MachineConfig
 from machine.inputs import Input
+from machine.tcg.pageset import PageSet
 from machine.tcg.ramfold import RamFold
 from traces.blobs import blob_hash
 from traces.errors import TraceError
@@ -75,6 +76,8 @@ class Playback:
         self._twin = like is not None
         packed = disks or (lambda name: packed_clusters(trace, name))
         _, self._drives = open_drives(self.config, self, packed=packed)
+        import machine.board  # noqa: F401 - here, for images may still be on their way
+
         self._images: Images = trace_images(trace, checked=False) if like is None else like._images
         try:
             self.board: BoardLike = board_factory(
@@ -98,11 +101,15 @@ class Playback:
         )
         self.tree.add_file(self._blobs, set(self._digests))
         self._base: Node = self._root
-        self._since_base: set[int] = set()
-        self._rolling: set[int] | None = set()
+        n_pages = self.board.engine.ram_pages
+        #: pages that were written since the machine was at ``_base``
+        self._since_base = PageSet(n_pages)
+        #: and since the last rolling digest, None where that is not known
+        self._rolling: PageSet | None = PageSet(n_pages)
         #: over RAM, as of the last ``whole``
-        self.fold = RamFold(self.board.engine.ram_pages)
-        self._stale: set[int] = set(self._initial)
+        self.fold = RamFold(n_pages)
+        #: pages that ``fold`` has not taken as they are
+        self._stale = dirty
         self._kept: dict[bytes, bytes] = {} if like is None else like._kept
         #: positions whose rolling digests are not compared: their rows are suspected themselves
         self.excused: set[int] = set()
@@ -191,7 +198,7 @@ class Playback:
         self._collect()
         self.touched = False
         board = self.board
-        touched = self._since_base | self.tree.difference(self._base, node)
+        touched = self.tree.difference(self._base, node).union(self._since_base.numbers())
         contents, limit = self.tree.contents_of(node, touched), board.engine.ram_pages
         while part := list(islice(contents, _RESTORED_AT_ONCE)):
             wrong = [index for index, data in part if not 0 <= index < limit or len(data) != PAGE_BYTES]
@@ -211,8 +218,9 @@ class Playback:
             )
         board.engine.dirty_pages()
         self.gate.seek(node.next_input)
-        self._base, self._since_base = node, set()
-        self._rolling = None if node.rolling is None else set(node.rolling)
+        self._base = node
+        self._since_base.clear()
+        self._rolling = None if node.rolling is None else PageSet(self._stale.n_pages, node.rolling)
 
     def interrupt(self) -> None:
         """Stop a run soon; may be called from a signal handler or another thread."""
@@ -279,11 +287,12 @@ class Playback:
         """Make a checkpoint of the present state in memory."""
         self._collect()
         pages = {i: bytes(self.board.ram_page(i)) for i in self._since_base}
-        rolling = None if self._rolling is None else frozenset(self._rolling)
+        rolling = None if self._rolling is None else frozenset(self._rolling.numbers())
         state = self.board.save_state()
         node = MemoryNode(self.icount, self.gate.next_id, self._base, rolling, state, pages)
         self.tree.add(node)
-        self._base, self._since_base = node, set()
+        self._base = node
+        self._since_base.clear()
         return node
 
     def digest(self) -> bytes:
@@ -294,7 +303,7 @@ class Playback:
         """Return the digest of the whole state, and the state without RAM that went into it."""
         self.trace.check_images()
         self._collect()
-        self.fold.take(sorted(self._stale), self.board.engine.ram)
+        self.fold.take(self._stale.numbers(), self.board.engine.ram)
         self._stale.clear()
         state = self.board.save_state()
         return whole_digest(canonical_json(state), self.fold.value), state
@@ -307,18 +316,21 @@ class Playback:
         self._collect()
         self.tree = self._new_tree()
         self._base = self.tree.root
-        self._since_base = {
-            page
-            for page in range(self.config.memory_bytes // PAGE_BYTES)
-            if self.board.ram_page(page) != self._initial.get(page, ZERO_PAGE)
-        }
+        self._since_base = PageSet(
+            self._stale.n_pages,
+            [
+                page
+                for page in range(self._stale.n_pages)
+                if self.board.ram_page(page) != self._initial.get(page, ZERO_PAGE)
+            ],
+        )
 
     def _collect(self) -> None:
         dirty = self.board.engine.dirty_pages()
-        self._since_base.update(dirty)
-        self._stale.update(dirty)
+        self._since_base |= dirty
+        self._stale |= dirty
         if self._rolling is not None:
-            self._rolling.update(dirty)
+            self._rolling |= dirty
 
     def _arrived(self) -> None:
         """Compare the rolling digest of this position, if it has one; differences start anew at a checkpoint."""
@@ -328,17 +340,18 @@ class Playback:
         self._collect()
         if self._rolling is not None and self.icount not in self.excused:
             engine, harts = self.board.engine, self.config.harts
-            digest, detail = rolling_digest(engine, harts, sorted(self._rolling))
+            digest, detail = rolling_digest(engine, harts, self._rolling.numbers())
             if digest != row.digest:
                 registers = compare_registers(self.trace.digest_detail(row), detail)
                 what = "the rolling digest differs" + ("" if registers else " in RAM, no register differs")
                 raise Diverged(what, self.gate.last_good, self.icount, registers)
             self.compared += 1
             self.gate.last_good = self.icount
-        self._rolling = set()
+        self._rolling = PageSet(self._stale.n_pages)
         node = self.tree.file_at(self.icount)
         if node is not None:
-            self._base, self._since_base = node, set()
+            self._base = node
+            self._since_base.clear()
 
 
 def trace_config(trace: TraceReader) -> MachineConfig:

@@ -429,8 +429,7 @@ class Recorder:
         board.load_state(fitted(origin.state, board.save_state()))
         origin.change(board)
         self._checkpoint_dirty |= board.engine.dirty_pages()
-        for index in origin.pages:
-            self._checkpoint_dirty.add(index)
+        self._checkpoint_dirty.update(origin.pages)
         for key, value in origin.meta.items():
             log.set_meta(key, value)
         log.set_meta("start_icount", board.icount)

@@ -13,6 +13,12 @@ void wb_set_remove(uint64_t *set, const uint64_t *other, uint64_t words)
         set[i] &= ~other[i];
 }
 
+void wb_set_insert(uint64_t *set, const uint32_t *pages, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        pageset_put(set, pages[i]);
+}
+
 uint64_t wb_set_count(const uint64_t *set, uint64_t words)
 {
     uint64_t n = 0;

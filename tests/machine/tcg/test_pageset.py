@@ -15,8 +15,7 @@ NUMBERS = st.frozensets(st.integers(0, PAGES - 1))
 
 def made(numbers: frozenset[int]) -> PageSet:
     pages = PageSet(PAGES)
-    for number in numbers:
-        pages.add(number)
+    pages.update(numbers)
     return pages
 
 
@@ -39,9 +38,11 @@ def test_a_set_of_pages_is_a_set(a: frozenset[int], b: frozenset[int], first: in
 
 def test_what_does_not_fit_is_refused() -> None:
     pages = PageSet(PAGES)
-    for number in (-1, PAGES):
-        with pytest.raises(ValueError, match=f"there are {PAGES}"):
-            pages.add(number)
+    with pytest.raises(ValueError, match=f"page {PAGES}: there are {PAGES}"):
+        pages.update((1, PAGES))
+    with pytest.raises(OverflowError):
+        pages.update((1, -1))
+    assert not pages
     with pytest.raises(ValueError, match="201 pages"):
         pages |= PageSet(PAGES + 1)
     with pytest.raises(ValueError, match="201 pages"):

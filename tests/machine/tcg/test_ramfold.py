@@ -115,8 +115,7 @@ def test_names_are_those_of_whole_pages(size: int) -> None:
 def test_pages_of_zeros_are_found(engine: Engine) -> None:
     pages = PageSet(engine.ram_pages)
     assert not engine.zero_pages(pages)
-    for number in (0, 1, 2, engine.ram_pages - 1):
-        pages.add(number)
+    pages.update((0, 1, 2, engine.ram_pages - 1))
     assert list(engine.zero_pages(pages)) == [0, 1, 2, engine.ram_pages - 1]
     for at in (0, 1, 7, 8, 4095):
         engine.write_phys(BASE + PAGE_SIZE + at, b"\x80")
