@@ -142,8 +142,8 @@ class Board:
             )
         except MemoryError as error:
             raise ConfigError(f"{error}; use a smaller --memory") from None
-        if backend == "interp" or not self.engine.has_jit:
-            self.engine.set_switch("jit", False)
+        if backend == "interp" or not self.engine.translator.has_jit:
+            self.engine.translator.set_switch("jit", False)
         self.engine.set_idle_asks(config.idle == "ask")
         self._first_sched = self.engine.save_sched()
         self.clock = Clock(self.engine.set_device_deadline)
@@ -247,7 +247,7 @@ class Board:
             self._stop = (reason, code)
         self.engine.request_stop()
 
-    # -- what the engine asks (tcg.engine.Host)
+    # -- what the engine asks (tcg.callbacks.Host)
 
     def mmio_read(self, paddr: int, size: int, hart: int) -> int | None:
         """Return what a hart reads outside RAM; None: nothing is there."""

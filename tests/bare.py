@@ -25,7 +25,7 @@ class Bare:
             ram_base=RAM, ram_size=memory, harts=harts, quantum=quantum, host=self, builtin_sbi=False
         )
         if backend == "interp":
-            self.engine.set_switch("jit", False)
+            self.engine.translator.set_switch("jit", False)
         code, self.labels = assemble(source, RAM)
         self.engine.write_phys(RAM, code)
         for hart in range(harts):

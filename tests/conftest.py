@@ -46,7 +46,7 @@ def _make_engines_interpret() -> None:
     @functools.wraps(original)
     def init(self: Engine, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        self.set_switch("jit", False)
+        self.translator.set_switch("jit", False)
 
     Engine.__init__ = init  # type: ignore[method-assign]
 

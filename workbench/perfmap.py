@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from machine.tcg.engine import NEVER
+from machine.tcg.probes import NEVER
 
 #: Where perf looks.
 FOLDER = Path("/tmp")
@@ -53,7 +53,7 @@ def named(engine: Any) -> Iterator[tuple[int, int, str]]:
     from workbench.symbols import Symbols
 
     symbols = Symbols(symbols_in_memory(engine))
-    for start, size, pc in engine.code_map():
+    for start, size, pc in engine.translator.code_map():
         yield start, size, SHARED if pc == NEVER else f"guest {symbols.format(pc) or hex(pc)}"
 
 

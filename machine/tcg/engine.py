@@ -6,18 +6,18 @@ process may hold several, each used by one thread at a time.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, Protocol
 
 from machine.tcg._core import ffi, lib
+from machine.tcg.callbacks import Callbacks, Host
 from machine.tcg.pageset import PageSet, as_numbers
-from machine.values import valueclass
+from machine.tcg.probes import COUNT, NEVER, RECORD, Probe, as_specs
+from machine.tcg.registers import Registers
+from machine.tcg.translator import Translator
 
 #: The C core's interface that this module was written against.
 ABI = 2
-NEVER = (1 << 64) - 1
 PAGE_SIZE = 4096
 _ACCESS = {"r": 0, "w": 1, "x": 2}
 
@@ -36,111 +36,6 @@ class ExitReason(IntEnum):
     STOP = 5
     ERROR = 6
     RECORDS = 7
-
-
-class ProbeKind(IntEnum):
-    """What a probe sees, and what its range is of (probe.h, WB_PROBE_KINDS)."""
-
-    EXEC = 0
-    READ = 1
-    WRITE = 2
-    CALL = 3
-    RET = 4
-    TRAP = 5
-    XRET = 6
-    CSR = 7
-    MMIO = 8
-    REG = 9
-    TURN = 10
-
-
-class ProbeAction(IntEnum):
-    """What happens at a hit."""
-
-    STOP = 0
-    LAST = 1
-    RECORD = 2
-    COUNT = 3
-
-
-@valueclass(frozen=True, slots=True)
-class Probe:
-    """A happening to look for: ``lo <= address <= hi``, and a condition.
-
-    Args:
-        physical: for EXEC, READ and WRITE: the range is of paddrs.
-        paired: for RET: see only what may end a call that was recorded since ``set_probes``; none of those is missed.
-        condition: a gdb agent expression, or empty. Beside gdb's registers it may ask for those numbered from 0x1000:
-            value, value before, address, size, icount, paddr.
-    """
-
-    kind: ProbeKind
-    action: ProbeAction
-    lo: int
-    hi: int
-    physical: bool = False
-    paired: bool = False
-    condition: bytes = b""
-
-
-#: A record: icount, pc, probe, kind, hart, size, op, priv, a, b, value, old, context, a0..a7 (probe.h, ProbeRecord).
-RECORD = struct.Struct("<QQHBBBBBxQQQQQ8Q")
-#: A count: a pc and how often it was met.
-COUNT = struct.Struct("<QQ")
-
-
-def _join(words: Iterable[int]) -> int:
-    """Return the number that words of 64 bits make up, the lowest first."""
-    return sum(word << 64 * i for i, word in enumerate(words))
-
-
-def _split(value: int, words: int) -> list[int]:
-    return [value >> 64 * i & NEVER for i in range(words)]
-
-
-class Host(Protocol):
-    """What the engine asks of the board. ``None`` and ``False`` mean that nothing is at this address."""
-
-    def mmio_read(self, paddr: int, size: int, hart: int) -> int | None: ...
-
-    def mmio_write(self, paddr: int, size: int, hart: int, value: int) -> bool | None: ...
-
-    def sbi_call(self, hart: int) -> None: ...
-
-
-def _failed(exception: type[BaseException], value: BaseException, traceback: Any) -> None:
-    """Keep a callback's exception for ``run``: cffi would print and swallow it."""
-    frame = traceback.tb_frame if traceback is not None else None
-    handle = frame.f_locals.get("opaque") if frame is not None else None
-    if handle is not None:
-        engine: Engine = ffi.from_handle(handle)
-        engine._host_exception = value
-
-
-@ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
-def wb_py_mmio_read(opaque: Any, paddr: int, size: int, hart: int, value: Any) -> int:
-    result = ffi.from_handle(opaque)._host.mmio_read(paddr, size, hart)
-    if result is None:
-        return 1
-    value[0] = result & NEVER
-    return 0
-
-
-@ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
-def wb_py_mmio_write(opaque: Any, paddr: int, size: int, hart: int, value: int) -> int:
-    return 1 if ffi.from_handle(opaque)._host.mmio_write(paddr, size, hart, value) is False else 0
-
-
-@ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
-def wb_py_entropy(opaque: Any, hart: int, value: Any) -> int:
-    value[0] = ffi.from_handle(opaque)._entropy(hart) & 0xFFFF
-    return 0
-
-
-@ffi.def_extern(error=-1, onerror=_failed)  # type: ignore[untyped-decorator]
-def wb_py_sbi_call(opaque: Any, hart: int) -> int:
-    ffi.from_handle(opaque)._host.sbi_call(hart)
-    return 0
 
 
 class Engine:
@@ -184,9 +79,6 @@ class Engine:
             )
         if ns_per_step < 1 or quantum < 1:
             raise ValueError(f"ns_per_step {ns_per_step} and quantum {quantum} must be at least 1")
-        self._host = host
-        self._entropy = entropy
-        self._host_exception: BaseException | None = None
         #: Called by ``close`` while all is still there.
         self.on_close: Callable[[], None] | None = None
         self._m = lib.wb_create(ram_base, ram_size, harts, ns_per_step, quantum, guest.encode())
@@ -196,26 +88,17 @@ class Engine:
             if lib.wb_feature_set(self._m, name.encode(), value):
                 lib.wb_destroy(self._m)
                 raise ValueError(f"no processor with the feature {name} = {value}")
-        self._handle = ffi.new_handle(self)
-        sbi = lib.wb_py_sbi_call if builtin_sbi else ffi.NULL
-        seed = lib.wb_py_entropy if entropy is not None else ffi.NULL
-        lib.wb_set_host(self._m, self._handle, lib.wb_py_mmio_read, lib.wb_py_mmio_write, seed, sbi)
+        self._callbacks = Callbacks(host, entropy)
+        self._callbacks.connect(self._m, builtin_sbi)
         self.harts = harts
         self.ram_base = ram_base
         self.ram_size = ram_size
         self.ram_pages = ram_size // PAGE_SIZE
         #: The whole RAM, to read; stores go through ``write_phys``.
         self.ram: memoryview = memoryview(ffi.buffer(lib.wb_ram(self._m), ram_size)).toreadonly()
-        n = lib.wb_n_regs(self._m)
-        #: Bits of the registers that this machine has, by number.
-        self._bits = {i: bits for i in range(n) if (bits := int(lib.wb_reg_bits(self._m, i)))}
-        self._numbers = {ffi.string(lib.wb_reg_name(self._m, i)).decode(): i for i in self._bits}
-        self.reg_names: tuple[str, ...] = tuple(self._numbers)
-        n_state = lib.wb_n_state(self._m)
-        #: Words of each register that is state, in order.
-        self._state = {name: self._bits[i] // 64 for name, i in self._numbers.items() if i < n_state}
-        self._words = ffi.new("uint64_t[]", max(self._bits.values()) // 64)
-        self._n_breakpoints = 0
+        self._registers = Registers(self._m)
+        self.reg_names: tuple[str, ...] = self._registers.names
+        self.translator = Translator(self._m, self._check_hart)
         self._printed = ffi.new("uint8_t[4096]")
         self._printed_at = ffi.new("uint64_t[2]")
 
@@ -233,6 +116,7 @@ class Engine:
             self.ram.release()
             lib.wb_destroy(self._m)
             self._m = ffi.NULL
+            del self._registers, self.translator
 
     # -- running
 
@@ -270,9 +154,7 @@ class Engine:
             Exception: whatever a Host callback raised; the machine stands after that instruction.
         """
         reason = ExitReason(lib.wb_run(self._m, until))
-        if self._host_exception is not None:
-            raised, self._host_exception = self._host_exception, None
-            raise raised
+        self._callbacks.check()
         return reason
 
     @property
@@ -445,64 +327,25 @@ class Engine:
 
     def reg_number(self, name: str) -> int:
         """Return a register's number. Raises ValueError for an unknown name."""
-        try:
-            return self._numbers[name]
-        except KeyError:
-            raise ValueError(f"no register {name!r}") from None
+        return self._registers.number(name)
 
     def reg_bits(self, reg: int) -> int:
-        return self._bits[self._reg(reg)]
-
-    def _reg(self, reg: str | int) -> int:
-        if isinstance(reg, str):
-            return self.reg_number(reg)
-        if reg not in self._bits:
-            raise ValueError(f"no register number {reg}")
-        return reg
+        return self._registers.bits(reg)
 
     def get_reg(self, hart: int, reg: str | int) -> int:
-        number = self._reg(reg)
-        bits = self._bits[number]
-        if bits <= 64:
-            return int(lib.wb_reg_get(self._m, self._check_hart(hart), number))
-        lib.wb_wide_get(self._m, self._check_hart(hart), number, self._words)
-        return _join(self._words[0 : bits // 64])
+        return self._registers.get(self._check_hart(hart), reg)
 
     def set_reg(self, hart: int, reg: str | int, value: int) -> None:
         """Write a register. Raises ValueError when it is read-only or refuses the value."""
-        number = self._reg(reg)
-        bits = self._bits[number]
-        if bits <= 64:
-            refused = lib.wb_reg_set(self._m, self._check_hart(hart), number, value & NEVER)
-        else:
-            words = _split(value & (1 << bits) - 1, bits // 64)
-            refused = lib.wb_wide_set(self._m, self._check_hart(hart), number, words)
-        if refused:
-            raise ValueError(f"register {reg} can't be set to {value:#x}")
+        self._registers.set(self._check_hart(hart), reg, value)
 
     def save_state(self, hart: int) -> dict[str, int]:
         """Return a hart's whole state by register name."""
-        out = ffi.new("uint64_t[]", sum(self._state.values()))
-        lib.wb_state_get(self._m, self._check_hart(hart), out)
-        state = {}
-        at = 0
-        for name, words in self._state.items():
-            state[name] = out[at] if words == 1 else _join(out[at : at + words])
-            at += words
-        return state
+        return self._registers.save(self._check_hart(hart))
 
     def load_state(self, hart: int, state: Mapping[str, int]) -> None:
         """Set a hart's whole state. Raises ValueError unless ``state`` has exactly its registers."""
-        if state.keys() != self._state.keys():
-            odd = sorted(set(state) ^ set(self._state))
-            raise ValueError(f"not a state of this hart: {', '.join(odd[:4])} missing or unknown")
-        values: list[int] = []
-        for name, words in self._state.items():
-            value = state[name]
-            if not isinstance(value, int) or not 0 <= value < 1 << 64 * words:
-                raise ValueError(f"not a state of this hart: {name} is not a number of {64 * words} bits")
-            values += [value] if words == 1 else _split(value, words)
-        lib.wb_state_set(self._m, self._check_hart(hart), ffi.new("uint64_t[]", values))
+        self._registers.load(self._check_hart(hart), state)
 
     def save_sched(self) -> list[int]:
         """Return the scheduler's state: whose turn, until when, and what each hart waits for."""
@@ -534,13 +377,7 @@ class Engine:
 
         Replay: a probe changes nothing that a guest can see.
         """
-        specs = ffi.new("WbProbe[]", len(probes))
-        code = b""
-        for spec, probe in zip(specs, probes, strict=True):
-            spec.kind, spec.action, spec.flags = probe.kind, probe.action, probe.physical | probe.paired << 1
-            spec.lo, spec.hi = probe.lo & NEVER, probe.hi & NEVER
-            spec.code, spec.code_len = len(code), len(probe.condition)
-            code += probe.condition
+        specs, code = as_specs(probes)
         if lib.wb_probes_set(self._m, specs, len(probes), code, len(code)):
             raise ValueError("too many probes or conditions, an empty range, or a stop where none can be")
 
@@ -594,94 +431,10 @@ class Engine:
             raise MemoryError(f"{lost[0]} instructions were not counted: no memory")
         return memoryview(ffi.buffer(counts, n[0] * COUNT.size) if n[0] else b"")
 
-    # -- breakpoints: EXEC probes at single addresses
-
-    def set_breakpoints(self, vaddrs: Collection[int], count_only: bool = False) -> None:
-        """Replace all probes by execution breakpoints. ``count_only`` notes hits without stopping."""
-        action = ProbeAction.LAST if count_only else ProbeAction.STOP
-        self.set_probes([Probe(ProbeKind.EXEC, action, a, a) for a in sorted(set(vaddrs))])
-        self._n_breakpoints = len(set(vaddrs))
-
-    def skip_breakpoint_at(self, icount: int | None) -> None:
-        """Ignore hits at this position: the one stood on."""
-        self.skip_probes_at(icount)
-
-    @property
-    def breakpoint_hits(self) -> int:
-        return sum(self.probe_hits(i) for i in range(self._n_breakpoints))
-
-    @property
-    def breakpoint_last(self) -> int | None:
-        """icount of the last hit counted, or None."""
-        found = [last for i in range(self._n_breakpoints) if (last := self.probe_last(i)) is not None]
-        return max(found, default=None)
-
-    # -- switches, caches, text
-
-    @property
-    def has_jit(self) -> bool:
-        return bool(lib.wb_has_jit(self._m))
-
-    def switches(self) -> dict[str, bool]:
-        """Return the translator's switches. None of them changes what a guest can see."""
-        names: list[str] = []
-        while (name := lib.wb_switch_name(len(names))) != ffi.NULL:
-            names.append(ffi.string(name).decode())
-        return {n: bool(lib.wb_switch_get(self._m, n.encode())) for n in names}
-
-    def set_switch(self, name: str, on: bool) -> None:
-        """Turn a switch on or off. Raises ValueError for an unknown one, or ``jit`` where the host has none."""
-        if lib.wb_switch_set(self._m, name.encode(), on):
-            raise ValueError(f"no switch {name!r} on this host: there are {', '.join(self.switches())}")
-
-    def set_tb_max(self, insns: int) -> None:
-        """Cut blocks at this many instructions (1 to 64)."""
-        lib.wb_set_tb_max(self._m, insns)
-
-    def set_hot_runs(self, runs: int) -> None:
-        """Compile a block after this many interpreted runs."""
-        lib.wb_set_hot_runs(self._m, runs)
-
-    def set_cache_bytes(self, size: int) -> None:
-        """Flush translated blocks when they take this many bytes (96 MiB unless told)."""
-        lib.wb_set_cache_bytes(self._m, size)
-
-    def drop_tlb(self) -> None:
-        lib.wb_drop_tlb(self._m)
-
-    def drop_code(self) -> None:
-        lib.wb_drop_code(self._m)
-
-    def stat(self, name: str) -> int:
-        """Return a counter of the translator. Raises ValueError for an unknown one."""
-        value = int(lib.wb_stat(self._m, name.encode()))
-        if value == NEVER:
-            raise ValueError(f"no counter {name!r}")
-        return value
-
-    def code_map(self) -> list[tuple[int, int, int]]:
-        """Return generated code since its last flush: host address, bytes and guest pc, the shared part's NEVER."""
-        n = lib.wb_code_map(self._m, ffi.NULL, 0)
-        out = ffi.new("uint64_t[]", 3 * n)
-        lib.wb_code_map(self._m, out, n)
-        words = iter(out[0 : 3 * n])
-        return list(zip(words, words, words, strict=True))
+    # -- text
 
     def disasm(self, code: bytes, pc: int) -> tuple[int, str]:
         """Return length in bytes and assembly of the first instruction; length 0 when it is none."""
         out = ffi.new("char[128]")
         n = lib.wb_disasm(self._m, ffi.from_buffer(code), len(code), pc, out, 128)
         return int(n), ffi.string(out).decode(errors="replace")
-
-    def dump_ir(self, hart: int) -> str:
-        """Return the IR of the block at a hart's pc, as text."""
-        return self._dump(lib.wb_dump_ir, hart)
-
-    def dump_insn_ir(self, hart: int) -> str:
-        """Return the IR of the one instruction at a hart's pc, not optimised, as text; empty where no code is."""
-        return self._dump(lib.wb_dump_insn_ir, hart)
-
-    def _dump(self, dump: Any, hart: int) -> str:
-        out = ffi.new("char[65536]")
-        n = dump(self._m, self._check_hart(hart), out, 65536)
-        return bytes(ffi.buffer(out)[0 : min(n, 65535)]).decode(errors="replace")

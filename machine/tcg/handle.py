@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from machine.tcg._core import ffi
-from machine.tcg.engine import RECORD
+from machine.tcg.probes import RECORD
 
 
 class Handle:

@@ -30,7 +30,7 @@ def run_ours(backend: str) -> bytes:
         ram_base=csrprogram.BASE, ram_size=csrprogram.RAM_BYTES, host=host, builtin_sbi=False
     ) as engine:
         host.engine = engine
-        engine.set_switch("jit", backend == "jit")
+        engine.translator.set_switch("jit", backend == "jit")
         engine.write_phys(csrprogram.BASE, csrprogram.image())
         engine.reset_hart(0, csrprogram.BASE)
         assert engine.run(5_000_000) is ExitReason.STOP

@@ -78,10 +78,10 @@ def run_ours(
         features=features(harness.vlen_of(starts)),
     ) as engine:
         host.engine = engine
-        engine.set_switch("jit", backend == "jit")
-        engine.set_hot_runs(0)
+        engine.translator.set_switch("jit", backend == "jit")
+        engine.translator.set_hot_runs(0)
         if tb_max:
-            engine.set_tb_max(tb_max)
+            engine.translator.set_tb_max(tb_max)
         engine.write_phys(harness.BASE, harness.image(starts, template, PATIENCE))
         engine.reset_hart(0, harness.BASE)
         reason = engine.run(steps or 40_000_000 + 200_000 * len(starts))
@@ -101,7 +101,7 @@ def instructions_run(start: Start, template: bytes) -> set[bytes]:
         features=features(start.vlen),
     ) as engine:
         host.engine = engine
-        engine.set_switch("jit", False)
+        engine.translator.set_switch("jit", False)
         engine.write_phys(harness.BASE, harness.image([start], template, PATIENCE))
         engine.reset_hart(0, harness.BASE)
         for _ in range(60_000):

@@ -38,7 +38,7 @@ def translation(engine: Engine, p: Pattern) -> str:
 
 def _first_ops(engine: Engine) -> list[list[str]]:
     """The ops of the first instruction at pc, in words."""
-    lines = engine.dump_ir(0).splitlines()[1:]
+    lines = engine.translator.dump_ir(0).splitlines()[1:]
     end = next((i for i, line in enumerate(lines) if not line.startswith(" ")), len(lines))
     return [line.split() for line in lines[:end]]
 

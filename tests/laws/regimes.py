@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from machine.tcg.engine import NEVER, Engine, ExitReason, Probe
+from machine.tcg.engine import Engine, ExitReason
+from machine.tcg.probes import NEVER, Probe
 from tests.differential import harness
 from tests.differential.generate import Generator, patterns, template
 from tests.differential.harness import Start
@@ -84,13 +85,13 @@ class Running:
         )
         host.engine = engine
         regime = self.regime
-        engine.set_switch("jit", regime.backend == "jit")
+        engine.translator.set_switch("jit", regime.backend == "jit")
         for name in regime.off:
-            engine.set_switch(name, False)
-        engine.set_tb_max(regime.tb_max)
-        engine.set_hot_runs(regime.hot_runs)
+            engine.translator.set_switch(name, False)
+        engine.translator.set_tb_max(regime.tb_max)
+        engine.translator.set_hot_runs(regime.hot_runs)
         if regime.cache_bytes:
-            engine.set_cache_bytes(regime.cache_bytes)
+            engine.translator.set_cache_bytes(regime.cache_bytes)
         engine.set_probes(regime.probes)
         return engine
 
@@ -111,11 +112,11 @@ class Running:
 
     def _stop(self) -> None:
         if self.regime.drops and self.rng.random() < 0.5:
-            self.engine.drop_tlb()
+            self.engine.translator.drop_tlb()
         if self.regime.drops and self.rng.random() < 0.5:
-            self.engine.drop_code()
+            self.engine.translator.drop_code()
         if self.regime.cuts:
-            self.engine.set_tb_max(self.rng.randint(1, 64))
+            self.engine.translator.set_tb_max(self.rng.randint(1, 64))
         if self.regime.restores and self.rng.random() < 0.1:
             self._move()
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from machine.tcg.engine import NEVER, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import NEVER, Probe, ProbeAction, ProbeKind
 from tests.laws.regimes import Program, Regime, Running
 
 #: No program begins below 2: with this range each instruction is told to the probe by itself.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from machine.config import Images, MachineConfig
-from machine.tcg.engine import NEVER, RECORD, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import NEVER, RECORD, Probe, ProbeAction, ProbeKind
 from tests.laws.test_reverse_steps import (  # noqa: F401 - collected here, with this module's trace
     go_back_and_forth,
     test_back_and_forth_at_random_positions_changes_nothing,

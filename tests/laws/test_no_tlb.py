@@ -311,7 +311,7 @@ def test_data_beside_code_stays_right_and_fast_enough(backend: str) -> None:
     bare = Bare(source + STOP + "here: j here\n.align 8\ncell: .dword 0\n", backend=backend)
     assert bare.run() is ExitReason.STOP
     assert bare.ram("cell") == 2000
-    assert bare.engine.stat("tb_translated") < 50
+    assert bare.engine.translator.stat("tb_translated") < 50
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -334,8 +334,8 @@ def test_dropping_every_cache_at_every_stop_changes_nothing(backend: str) -> Non
     plain.run()
     n = 0
     while dropped.engine.run(n := n + 17) is ExitReason.UNTIL:
-        dropped.engine.drop_tlb()
-        dropped.engine.drop_code()
+        dropped.engine.translator.drop_tlb()
+        dropped.engine.translator.drop_code()
     assert plain.state() == dropped.state()
 
 
@@ -347,6 +347,6 @@ def test_block_length_changes_nothing(backend: str, limit: int) -> None:
     )
     source = PAGING + STOP + "super:\n" + program + STOP + TABLES
     plain, cut = Bare(source, backend="interp"), Bare(source, backend=backend)
-    cut.engine.set_tb_max(limit)
+    cut.engine.translator.set_tb_max(limit)
     plain.run(), cut.run()
     assert plain.state() == cut.state()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from machine.tcg.engine import NEVER, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import NEVER, Probe, ProbeAction, ProbeKind
 from tests.laws.regimes import Program, Regime, check, first_difference, run
 
 REFERENCE = Regime("interp, blocks of one", backend="interp", tb_max=1)
@@ -42,7 +42,7 @@ def switches() -> list[str]:
     from tests.laws.regimes import Running
 
     running = Running(Program(0, sequences=1), Regime("any"))
-    names = [name for name in running.engine.switches() if name != "jit"]
+    names = [name for name in running.engine.translator.switches() if name != "jit"]
     running.engine.close()
     return names
 

@@ -66,8 +66,8 @@ def busiest(trace: TraceReader) -> int:
 @pytest.mark.parametrize("longest", [1, 2, 3, 7, 64])
 def test_blocks_of_any_length_give_the_same_run(trace: TraceReader, replayer: Replayer, longest: int) -> None:
     engine = replayer.playback.board.engine
-    engine.set_tb_max(longest)
-    engine.drop_code()
+    engine.translator.set_tb_max(longest)
+    engine.translator.drop_code()
     assert replayer.verify().digests == all_digests(trace)
 
 
@@ -75,9 +75,9 @@ def test_blocks_cut_anew_on_the_way_give_the_same_run(trace: TraceReader, replay
     choose = random.Random(1)
     engine = replayer.playback.board.engine
     for row in trace.digests():
-        engine.set_tb_max(choose.randint(1, 40))
-        engine.set_hot_runs(choose.choice((0, 1, 2, 50)))
-        engine.drop_code()
+        engine.translator.set_tb_max(choose.randint(1, 40))
+        engine.translator.set_hot_runs(choose.choice((0, 1, 2, 50)))
+        engine.translator.drop_code()
         replayer.run_to(row.icount)
     assert replayer.verify().icount == trace.final_icount
     assert replayer.playback.compared == len(trace.digests())
@@ -97,7 +97,7 @@ def test_caches_dropped_at_random_change_nothing(trace: TraceReader, replayer: R
     engine = replayer.playback.board.engine
     for position in sorted(choose.sample(range(trace.final_icount), 1500)):
         replayer.run_to(position)
-        choose.choice((engine.drop_tlb, engine.drop_code))()
+        choose.choice((engine.translator.drop_tlb, engine.translator.drop_code))()
     assert replayer.verify().icount == trace.final_icount
     assert replayer.playback.compared == len(trace.digests())
 
@@ -109,11 +109,11 @@ def test_a_block_cache_without_room_changes_nothing(
     """To translate one instruction flushed the block that the run loop still held."""
     choose = random.Random(6)
     engine = replayer.playback.board.engine
-    engine.set_cache_bytes(size)
+    engine.translator.set_cache_bytes(size)
     for position in sorted(choose.sample(range(trace.final_icount), 300)):
         replayer.run_to(position)
     assert replayer.verify().icount == trace.final_icount
-    assert engine.stat("tb_flushes") > 100
+    assert engine.translator.stat("tb_flushes") > 100
 
 
 def test_every_checkpoint_leads_to_the_same_end(trace: TraceReader, backend: str) -> None:
@@ -147,7 +147,9 @@ def test_every_switch_of_the_translator_leaves_the_run_alone(
 ) -> None:
     with Replayer(trace, backend) as made:
         engine = made.playback.board.engine
-        engine.set_switch(name, not engine.switches()[name] and engine.has_jit)
+        engine.translator.set_switch(
+            name, not engine.translator.switches()[name] and engine.translator.has_jit
+        )
         assert made.verify().digests == all_digests(trace)
 
 

@@ -25,8 +25,8 @@ PROGRAMS = ("fib", "bytecode", "heapsort", "nbody", "sha256", "mix", "vector")
 
 def turn_off(engine: Engine, off: tuple[str, ...]) -> None:
     for name in off:
-        engine.set_switch(name, False)
-    engine.drop_code()
+        engine.translator.set_switch(name, False)
+    engine.translator.drop_code()
 
 
 def state_after(kernel: str, off: tuple[str, ...]) -> tuple[int, dict[str, int], bytes]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from machine.config import Images, MachineConfig
-from machine.tcg.engine import NEVER, Engine
+from machine.tcg.engine import Engine
+from machine.tcg.probes import NEVER
 from workbench import perfmap
 from workbench.bench.kernels import kernel_path
 from workbench.kernel import symbols
@@ -22,7 +23,7 @@ def ran(name: str = "fib", steps: int = 100_000) -> Engine:
     config = MachineConfig(memory_bytes=8 << 20, bios="none")
     runner = Runner(config, Images(kernel=kernel_path(name).read_bytes()))
     engine: Engine = runner.board.engine
-    engine.set_switch("jit", True)  # whatever --backend says: it is about generated code
+    engine.translator.set_switch("jit", True)  # whatever --backend says: it is about generated code
     runner.run(steps=steps)
     return engine
 
@@ -54,8 +55,8 @@ def code_ranges() -> list[tuple[int, int, str]]:
 
 def test_blocks_lie_one_behind_the_other_in_code_that_perf_knows_as_generated() -> None:
     with ran() as engine:
-        shared, *blocks = rows = engine.code_map()
-        assert shared[2] == NEVER and len(blocks) == engine.stat("tb_compiled") > 3
+        shared, *blocks = rows = engine.translator.code_map()
+        assert shared[2] == NEVER and len(blocks) == engine.translator.stat("tb_compiled") > 3
         assert all(RAM <= pc < RAM + 0x10000 and size > 0 for _, size, pc in blocks)
         ends = [start + size for start, size, _ in rows]
         assert all(start >= end for (start, _, _), end in zip(blocks, ends, strict=False))
@@ -65,19 +66,19 @@ def test_blocks_lie_one_behind_the_other_in_code_that_perf_knows_as_generated() 
 
 def test_dropped_blocks_stay_until_all_are_flushed() -> None:
     with ran() as engine:
-        before = engine.code_map()
+        before = engine.translator.code_map()
         engine.write_phys(before[1][2], bytes(4))
-        assert engine.code_map() == before
-        engine.drop_code()
+        assert engine.translator.code_map() == before
+        engine.translator.drop_code()
         engine.run(engine.icount + 1)
-        assert len(engine.code_map()) < len(before)
+        assert len(engine.translator.code_map()) < len(before)
 
 
 def test_the_interpreter_has_no_code() -> None:
     config = MachineConfig(memory_bytes=8 << 20, bios="none")
     runner = Runner(config, Images(kernel=kernel_path("fib").read_bytes()), backend="interp")
     runner.run(steps=100_000)
-    assert [pc for _, _, pc in runner.board.engine.code_map()] == [NEVER]
+    assert [pc for _, _, pc in runner.board.engine.translator.code_map()] == [NEVER]
     runner.board.engine.close()
 
 
@@ -92,7 +93,7 @@ def test_a_closed_machine_leaves_the_names_of_its_blocks(
     monkeypatch.setenv("WORKBENCH_PERF_MAP", "1")
     (folder / f"perf-{os.getpid()}.map").write_text("of an earlier process\n")
     first, second = ran(), ran("sieve")
-    one, two = first.code_map(), second.code_map()
+    one, two = first.translator.code_map(), second.translator.code_map()
     first.close()
     second.close()
     named = [(s, n, perfmap.SHARED if pc == NEVER else f"guest {pc:#x}") for s, n, pc in one + two]
@@ -101,7 +102,7 @@ def test_a_closed_machine_leaves_the_names_of_its_blocks(
 
 def test_blocks_of_a_linux_kernel_have_its_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
     with ran() as engine:
-        low, *_, high = sorted(pc for _, _, pc in engine.code_map() if pc != NEVER)
+        low, *_, high = sorted(pc for _, _, pc in engine.translator.code_map() if pc != NEVER)
         known = Symbol(low - 4, high - low, "schedule", "func")
         monkeypatch.setattr(symbols, "symbols_in_memory", lambda engine: [known])
         names = [name for _, _, name in perfmap.named(engine)]

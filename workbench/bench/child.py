@@ -41,8 +41,8 @@ def run(kernel: str, image: bytes, steps: int, setting: str) -> tuple[int, float
     board = Board(config, Images(kernel=image), NullGate(), _Silent())
     board.reset()
     if setting != ALL_ON:
-        board.engine.set_switch(setting, False)
-    board.engine.drop_code()  # as setting a switch does: what is in every count weighs in none
+        board.engine.translator.set_switch(setting, False)
+    board.engine.translator.drop_code()  # as setting a switch does: what is in every count weighs in none
     began = time.process_time()
     stop = board.run(steps)
     took = time.process_time() - began

@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -125,9 +126,11 @@ def _core() -> Check:
     found = ""
     try:
         from machine.config import SEMANTICS
-        from machine.tcg.engine import Engine
+        from machine.tcg.engine import PAGE_SIZE, Engine
 
-        kinds = "JIT and interpreter" if getattr(Engine, "has_jit", True) else "interpreter only"
+        nobody: Any = None  # is asked: nothing runs
+        with Engine(ram_base=0, ram_size=PAGE_SIZE, host=nobody, builtin_sbi=False) as engine:
+            kinds = "JIT and interpreter" if engine.translator.has_jit else "interpreter only"
         found = f"built, {kinds}, semantics {SEMANTICS}"
     # none, or one that was built from other sources: its ABI number is checked when it is loaded
     except ImportError:

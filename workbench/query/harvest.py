@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from machine.tcg.engine import RECORD, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import RECORD, Probe, ProbeAction, ProbeKind
 from traces.queries.base import ProbeNeed, signed
 from traces.reader import TraceReader
 from workbench.kernel.errors import KernelError

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from machine.tcg.callpairs import RETURN_WORDS, ROW, ROW_WORDS, CallPairs
-from machine.tcg.engine import ProbeKind
+from machine.tcg.probes import ProbeKind
 from machine.tcg.rowimage import Column, Kind, RowImage
 from traces.errors import TraceError
 from traces.lazy import LazyStore, Part, Want

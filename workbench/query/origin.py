@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from machine.tcg.engine import NEVER, RECORD, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import NEVER, RECORD, Probe, ProbeAction, ProbeKind
 from workbench.registers import abi_name
 
 from . import dataflow
@@ -335,7 +335,7 @@ class _Slicer:
         return int.from_bytes(out, "little")
 
     def _ir(self, hart: int) -> str:
-        return str(self.trace.board.engine.dump_insn_ir(hart))
+        return str(self.trace.board.engine.translator.dump_insn_ir(hart))
 
     def _step(self, step: int, look: Any) -> tuple[list[tuple[int, ...]], Any]:
         """Stand before a step; return what it will do to registers and memory, and what is seen right behind it."""

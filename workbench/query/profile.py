@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from machine.tcg import stacktree
-from machine.tcg.engine import COUNT, NEVER, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import COUNT, NEVER, Probe, ProbeAction, ProbeKind
 from traces.errors import TraceError
 from traces.queries.base import ProbeNeed
 from workbench.replay.playback import Playback

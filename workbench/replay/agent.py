@@ -14,7 +14,7 @@ from workbench.registers import canonical
 from .errors import EvalError
 from .expressions import Node, parse
 
-#: Registers of the happening itself (machine.tcg.engine.Probe).
+#: Registers of the happening itself (machine.tcg.probes.Probe).
 HAPPENING: Final = {
     "value": 0x1000,
     "old": 0x1001,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from machine.arch.riscv64 import cause_name
-from machine.tcg.engine import NEVER, RECORD, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import NEVER, RECORD, Probe, ProbeAction, ProbeKind
 from traces.reader import TraceReader
 from traces.rows import InputRow
 from workbench.errors import UsageError

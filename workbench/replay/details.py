@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from machine.arch.riscv64 import CSR_NUMBERS, PRIVILEGES, X_NAMES, cause_name
-from machine.tcg.engine import ProbeKind
+from machine.tcg.probes import ProbeKind
 from workbench.kernel.syscalls import NAMES as SYSCALLS
 
 from .consolesearch import Printed

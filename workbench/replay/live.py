@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from machine.inputs import Input
-from machine.tcg.engine import Probe
+from machine.tcg.probes import Probe
 
 from .parts import reason_name
 from .probing import Met, arm, disarm, met_by

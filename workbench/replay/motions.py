@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from machine.tcg.engine import NEVER, Probe, ProbeKind
+from machine.tcg.probes import NEVER, Probe, ProbeKind
 from workbench.errors import CommandError
 from workbench.unwind import backtrace, is_call
 

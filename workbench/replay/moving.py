@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from machine.tcg.engine import Probe
+from machine.tcg.probes import Probe
 
 from .consolesearch import ConsoleSearch
 from .details import Found, describe, found_by

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from machine.config import DriveConfig, Images, MachineConfig
 from machine.hw.blockproto import BaseRead, BlobStore, BlockNode
 from machine.inputs import ConsoleSink, InputGate
-from machine.tcg.engine import Probe
 from machine.tcg.pageset import PageSet
+from machine.tcg.probes import Probe
 
 #: Bytes of a RAM page.
 PAGE_BYTES = 4096

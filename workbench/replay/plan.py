@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-from machine.tcg.engine import Probe
+from machine.tcg.probes import Probe
 
 from .checkpoints import CheckpointTree, Loose
 from .scanned import Scanned

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from machine.tcg.engine import RECORD, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import RECORD, Probe, ProbeAction, ProbeKind
 
 from .parts import EngineLike
 
@@ -18,7 +18,7 @@ class Met:
     Args:
         reason: ``hit``, ``limit`` or ``interrupted``.
         probes: indexes of the probes that were hit. step: the position before the step that hit them.
-        records: what they saw (machine.tcg.engine.RECORD); an execution probe writes none.
+        records: what they saw (machine.tcg.probes.RECORD); an execution probe writes none.
     """
 
     reason: str

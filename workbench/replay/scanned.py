@@ -10,7 +10,7 @@ from bisect import insort
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from machine.tcg.engine import Probe, ProbeAction
+from machine.tcg.probes import Probe, ProbeAction
 
 #: Most probes remembered, and most stretches of one.
 _MAX_PROBES: Final = 1024

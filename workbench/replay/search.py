@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from machine.tcg.engine import Probe
+from machine.tcg.probes import Probe
 
 from .plan import Plan, Region
 from .playback import Playback

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from machine.arch.riscv64 import CSR_NUMBERS, EXCEPTIONS, INTERRUPTS
-from machine.tcg.engine import NEVER, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import NEVER, Probe, ProbeAction, ProbeKind
 from workbench.registers import canonical
 
 from .agent import compile_condition, compile_tree

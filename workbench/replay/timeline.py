@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from machine.tcg.engine import Probe, ProbeKind
+from machine.tcg.probes import Probe, ProbeKind
 from traces.errors import PositionError
 
 from .parts import reason_name

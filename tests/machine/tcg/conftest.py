@@ -24,11 +24,11 @@ class NoHost:
 @pytest.fixture(params=["interp", "jit"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     with Engine(ram_base=BASE, ram_size=1 << 20, host=NoHost(), builtin_sbi=False) as e:
-        if request.param == "jit" and not e.has_jit:
+        if request.param == "jit" and not e.translator.has_jit:
             pytest.skip("this host has no back end")
-        if e.has_jit:
-            e.set_switch("jit", request.param == "jit")
-            e.set_hot_runs(0)
+        if e.translator.has_jit:
+            e.translator.set_switch("jit", request.param == "jit")
+            e.translator.set_hot_runs(0)
         e.reset_hart(0, CODE)
         e.set_reg(0, "mtvec", TRAP)
         yield e

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from machine.tcg.engine import ExitReason, Probe, ProbeAction, ProbeKind
+from machine.tcg.engine import ExitReason
+from machine.tcg.probes import Probe, ProbeAction, ProbeKind
 from tests.bare import Bare
 
 MASK = (1 << 64) - 1
@@ -166,7 +167,8 @@ class Model:
 def stopped() -> Bare:
     """The machine about to run ``spot``."""
     bare = Bare(PROGRAM)
-    bare.engine.set_breakpoints([bare.labels["spot"]])
+    spot = bare.labels["spot"]
+    bare.engine.set_probes([Probe(ProbeKind.EXEC, ProbeAction.STOP, spot, spot)])
     assert bare.run() is ExitReason.BREAKPOINT
     return bare
 

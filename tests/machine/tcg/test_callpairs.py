@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machine.tcg.callpairs import MAX_OPEN, RETURN_WORDS, ROW_WORDS, CallPairs
-from machine.tcg.engine import RECORD, ProbeKind
+from machine.tcg.probes import RECORD, ProbeKind
 
 KERNEL = 0xFFFF_FFC6_0000_0000
 _SIGN = 1 << 63

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from machine.tcg.engine import PAGE_SIZE, Engine, ExitReason
+from machine.tcg.probes import Probe, ProbeAction, ProbeKind
 from tests.bare import Bare
 from tests.machine.tcg.rvmodel import BASE, CODE
 
@@ -61,23 +62,25 @@ def test_mmio_sees_the_exact_position_in_the_middle_of_a_block(backend: str) -> 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_breakpoint_stops_before_its_instruction_and_is_passed_on_going_on(backend: str) -> None:
     bare = Bare(LOOP, backend=backend)
-    bare.engine.set_breakpoints([bare.labels["loop"]])
+    loop = bare.labels["loop"]
+    bare.engine.set_probes([Probe(ProbeKind.EXEC, ProbeAction.STOP, loop, loop)])
     for i in range(5):
         assert bare.run() is ExitReason.BREAKPOINT
-        assert bare.reg("pc") == bare.labels["loop"]
+        assert bare.reg("pc") == loop
         assert bare.engine.icount == 2 + 3 * i
-        bare.engine.skip_breakpoint_at(bare.engine.icount)
-    bare.engine.set_breakpoints([])
+        bare.engine.skip_probes_at(bare.engine.icount)
+    bare.engine.set_probes([])
     assert bare.run() is ExitReason.STOP
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_counted_breakpoints_tell_the_last_hit_without_stopping(backend: str) -> None:
+def test_breakpoints_that_note_tell_the_last_hit_without_stopping(backend: str) -> None:
     bare = Bare(LOOP, backend=backend)
-    bare.engine.set_breakpoints([bare.labels["loop"]], count_only=True)
+    loop = bare.labels["loop"]
+    bare.engine.set_probes([Probe(ProbeKind.EXEC, ProbeAction.LAST, loop, loop)])
     assert bare.run() is ExitReason.STOP
-    assert bare.engine.breakpoint_hits == 1000
-    assert bare.engine.breakpoint_last == 2 + 3 * 999
+    assert bare.engine.probe_hits(0) == 1000
+    assert bare.engine.probe_last(0) == 2 + 3 * 999
 
 
 def test_unmapped_address_is_an_access_fault_of_the_guest() -> None:
@@ -172,10 +175,10 @@ def test_a_restored_page_keeps_the_blocks_whose_bytes_stay(engine: Engine) -> No
     engine.write_phys(CODE, page)
     engine.set_reg(0, "x10", 0)
     engine.run(engine.icount + 100)
-    made = engine.stat("tb_translated")
+    made = engine.translator.stat("tb_translated")
     engine.restore_pages([index], page[:2048] + b"\x55" * 2048)
     engine.run(engine.icount + 100)
-    assert (engine.stat("tb_translated"), engine.get_reg(0, "x10")) == (made, 100)
+    assert (engine.translator.stat("tb_translated"), engine.get_reg(0, "x10")) == (made, 100)
     engine.restore_pages([index], bytes.fromhex("0905fdbf") + b"\x55" * (PAGE_SIZE - 4))  # c.addi a0,2
     assert engine.read_phys(CODE + 4, 2) == b"\x55\x55"
     engine.run(engine.icount + 100)

@@ -47,16 +47,16 @@ def ops_at(engine: Engine, source: str) -> list[str]:
     code, _ = assemble(source, CODE)
     engine.write_phys(CODE, code)
     engine.set_reg(0, "pc", CODE)
-    return [line.split()[0] for line in engine.dump_ir(0).splitlines() if line.startswith(" ")]
+    return [line.split()[0] for line in engine.translator.dump_ir(0).splitlines() if line.startswith(" ")]
 
 
 def test_two_shifts_of_one_word_and_an_or_are_a_rotation(engine: Engine) -> None:
     ops = ops_at(engine, ROTATE)
     assert ops.count("ROTR32S") == 1
     assert "OR" not in ops
-    engine.set_switch("words", False)
+    engine.translator.set_switch("words", False)
     assert "ROTR32S" not in ops_at(engine, ROTATE)
-    engine.set_switch("words", True)
+    engine.translator.set_switch("words", True)
     engine.set_reg(0, "x10", 0x9234_5678)
     engine.run(engine.icount + 5)
     turned = (0x9234_5678 >> 11 | 0x9234_5678 << 21) & 0xFFFF_FFFF
@@ -65,7 +65,7 @@ def test_two_shifts_of_one_word_and_an_or_are_a_rotation(engine: Engine) -> None
 
 def test_an_extension_of_what_is_extended_is_none(engine: Engine) -> None:
     assert ops_at(engine, EXTENDED) == ["ADD32S", "ZEXT32", "GOTO"]
-    engine.set_switch("words", False)
+    engine.translator.set_switch("words", False)
     assert ops_at(engine, EXTENDED) == ["ADD32S", "SEXT32", "SHL", "SHR", "GOTO"]
 
 
@@ -90,7 +90,7 @@ def walked(start: int, memory: bytearray) -> int:
 def test_neighbouring_accesses_do_the_same_where_a_page_ends(
     engine: Engine, start: int, group_mem: bool
 ) -> None:
-    engine.set_switch("group_mem", group_mem)
+    engine.translator.set_switch("group_mem", group_mem)
     memory = bytearray(bytes((7 * i + i // 256) & 0xFF for i in range(0x2000)))
     code, labels = assemble(WALK, CODE)
     engine.write_phys(CODE, code)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from machine.tcg.engine import NEVER, RECORD, ExitReason, Probe, ProbeAction, ProbeKind
+from machine.tcg.engine import ExitReason
+from machine.tcg.probes import NEVER, RECORD, Probe, ProbeAction, ProbeKind
 from tests.bare import Bare
 
 BACKENDS = ["jit", "interp"]

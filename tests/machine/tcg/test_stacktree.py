@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.tcg.engine import RECORD, ProbeKind
+from machine.tcg.probes import RECORD, ProbeKind
 from machine.tcg.stacktree import DEEPER, KERNEL, MAX_DEPTH, MAX_NODES, MORE, ROOTS, USER, StackTree
 
 AREA = 0xFFFF_FFC6_0000_0000

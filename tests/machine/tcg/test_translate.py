@@ -12,6 +12,7 @@ import pytest
 
 from machine.tcg.decodetree import Pattern
 from machine.tcg.engine import Engine
+from machine.tcg.probes import Probe, ProbeAction, ProbeKind
 from tests.machine.tcg.rvmodel import (
     ABI,
     BASE,
@@ -137,8 +138,8 @@ def test_loads_and_stores_move_what_the_model_does(engine: Engine) -> None:
 def test_programs_that_jump_go_where_the_model_goes(engine: Engine, superblock: bool, tb_max: int) -> None:
     """Random code with branches and jumps, run for 300 steps or until it would leave its page."""
     rng = random.Random(11)
-    engine.set_switch("superblock", superblock)
-    engine.set_tb_max(tb_max)
+    engine.translator.set_switch("superblock", superblock)
+    engine.translator.set_tb_max(tb_max)
     total = 0
     for size in (2, 4) * 12:  # of one size, so that every jump lands on an instruction
         m = fresh(rng)
@@ -256,7 +257,7 @@ def test_an_instruction_may_cross_a_page(engine: Engine) -> None:
 def test_breakpoints_stop_before_their_instruction(engine: Engine) -> None:
     engine.write_phys(CODE, bytes.fromhex("0505") * 20)  # c.addi a0, 1
     engine.set_reg(0, "x10", 0)
-    engine.set_breakpoints([CODE + 14])
+    engine.set_probes([Probe(ProbeKind.EXEC, ProbeAction.STOP, CODE + 14, CODE + 14)])
     start = engine.icount
     assert engine.run(start + 20).name == "BREAKPOINT"
     assert (engine.icount - start, engine.get_reg(0, "x10"), engine.get_reg(0, "pc")) == (7, 7, CODE + 14)
@@ -265,9 +266,9 @@ def test_breakpoints_stop_before_their_instruction(engine: Engine) -> None:
 def test_ir_of_plain_arithmetic_is_one_op_an_instruction(engine: Engine) -> None:
     code = bytes.fromhex("3385c50013054500b71500002e8501a0")  # add; addi; lui; c.mv; c.j .
     engine.write_phys(CODE, code)
-    engine.set_switch("optimise", False)
+    engine.translator.set_switch("optimise", False)
     engine.set_reg(0, "pc", CODE)
-    ops = [line.split()[0] for line in engine.dump_ir(0).splitlines() if line.startswith(" ")]
+    ops = [line.split()[0] for line in engine.translator.dump_ir(0).splitlines() if line.startswith(" ")]
     assert ops == ["ADD", "ADD", "MOV", "MOV", "GOTO"]
 
 
@@ -304,7 +305,7 @@ far:    mv   t0, ra
 
 @pytest.mark.parametrize("superblock", [True, False])
 def test_calls_and_returns_come_back(engine: Engine, superblock: bool) -> None:
-    engine.set_switch("superblock", superblock)
+    engine.translator.set_switch("superblock", superblock)
     code, labels = assemble(CALLS, CODE)
     assert labels["far"] == labels["again"] + 4 + 36
     engine.write_phys(CODE, code)
@@ -320,7 +321,7 @@ def test_a_leaf_function_becomes_part_of_its_callers_block(engine: Engine) -> No
     code, labels = assemble(CALLS, CODE)
     engine.write_phys(CODE, code)
     engine.set_reg(0, "pc", labels["again"])
-    ir = engine.dump_ir(0)
+    ir = engine.translator.dump_ir(0)
     assert "GOTO_IND" not in ir
     assert f"{labels['again'] + 4:016x}:" in ir  # behind the return
 

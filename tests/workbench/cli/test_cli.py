@@ -210,6 +210,17 @@ def test_doctor_names_what_is_missing_and_what_mends_it(capsys: pytest.CaptureFi
     assert {"click", "translator core"} <= {row["what"] for row in rows}
 
 
+@pytest.mark.parametrize(("has_jit", "kinds"), [(True, "JIT and interpreter"), (False, "interpreter only")])
+def test_doctor_tells_whether_this_host_has_a_code_generator(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, has_jit: bool, kinds: str
+) -> None:
+    """It asked the class instead of a machine, and said that every host had one."""
+    translator = pytest.importorskip("machine.tcg.translator", reason="the translator's core is not built")
+    monkeypatch.setattr(translator.Translator, "has_jit", has_jit)
+    _, out, _ = invoke(capsys, "doctor", "--json")
+    assert f"built, {kinds}," in out
+
+
 def test_output_to_a_closed_pipe_ends_quietly() -> None:
     command = f"{sys.executable} -m workbench --help | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.tcg.engine import ExitReason, Probe, ProbeAction, ProbeKind
+from machine.tcg.engine import ExitReason
+from machine.tcg.probes import Probe, ProbeAction, ProbeKind
 from tests.bare import Bare
 from workbench.replay.agent import compile_condition
 from workbench.replay.errors import EvalError

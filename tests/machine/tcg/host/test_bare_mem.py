@@ -46,9 +46,9 @@ end:
 def test_mprv_in_the_middle_of_a_loop_takes_effect_at_the_next_access(off: tuple[str, ...]) -> None:
     machine = Bare(SOURCE)
     engine = machine.engine
-    engine.set_hot_runs(0)
+    engine.translator.set_hot_runs(0)
     for switch in off:
-        engine.set_switch(switch, False)
+        engine.translator.set_switch(switch, False)
     engine.write_phys(ROOT + 8 * (RAM >> 30), (TABLE >> 12 << 10 | LINK).to_bytes(8, "little"))
     engine.write_phys(TABLE, ((RAM + 0x400000) >> 12 << 10 | LEAF).to_bytes(8, "little"))
     engine.write_phys(MOVED, (1000).to_bytes(8, "little"))

@@ -98,8 +98,8 @@ def program(rng: random.Random, fmt: int) -> str:
 
 def final_state(source: str, inline_fp: bool) -> dict[str, int]:
     machine = Bare(source)
-    machine.engine.set_hot_runs(0)
-    machine.engine.set_switch("inline_fp", inline_fp)
+    machine.engine.translator.set_hot_runs(0)
+    machine.engine.translator.set_switch("inline_fp", inline_fp)
     machine.run(2000)
     return machine.engine.save_state(0)
 
@@ -155,9 +155,9 @@ def loop(rng: random.Random, fmt: int) -> str:
 
 def states_on_the_way(source: str, cuts: list[int], off: tuple[str, ...]) -> list[dict[str, int]]:
     machine = Bare(source)
-    machine.engine.set_hot_runs(0)
+    machine.engine.translator.set_hot_runs(0)
     for switch in off:
-        machine.engine.set_switch(switch, False)
+        machine.engine.translator.set_switch(switch, False)
     states = []
     for steps in cuts:
         machine.run(steps)

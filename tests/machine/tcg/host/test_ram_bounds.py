@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from machine.tcg.engine import RECORD, Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import RECORD, Probe, ProbeAction, ProbeKind
 from tests.bare import RAM, Bare
 
 BYTES = 1 << 20
@@ -57,9 +57,9 @@ back:
 
 def prepared(off: tuple[str, ...]) -> Bare:
     machine = Bare(SOURCE, memory=BYTES)
-    machine.engine.set_hot_runs(0)
+    machine.engine.translator.set_hot_runs(0)
     for switch in off:
-        machine.engine.set_switch(switch, False)
+        machine.engine.translator.set_switch(switch, False)
     machine.engine.write_phys(RAM + BYTES - 64, bytes(range(100, 164)))
     return machine
 
@@ -93,7 +93,7 @@ cell: .dword 7
 def test_a_load_is_seen_by_a_probe_set_in_the_middle_of_a_run_and_by_none_after() -> None:
     """A comparison with the bounds alone would go past the probe."""
     bare = Bare(WATCHED)
-    bare.engine.set_hot_runs(0)
+    bare.engine.translator.set_hot_runs(0)
     bare.run(203)
     cell = bare.labels["cell"]
     bare.engine.set_probes([Probe(ProbeKind.READ, ProbeAction.RECORD, cell + 8, cell + 15)])
@@ -136,9 +136,9 @@ cell: .dword 7
 @pytest.mark.parametrize("off", [(), ("ram_bounds",), ("jit",)], ids="+".join)
 def test_an_entry_of_the_pmp_that_is_locked_refuses_the_next_load(off: tuple[str, ...]) -> None:
     machine = Bare(LOCKED)
-    machine.engine.set_hot_runs(0)
+    machine.engine.translator.set_hot_runs(0)
     for switch in off:
-        machine.engine.set_switch(switch, False)
+        machine.engine.translator.set_switch(switch, False)
     machine.run(400)
     assert machine.reg("x18") == 40
     assert machine.reg("x20") == 5

@@ -66,8 +66,8 @@ class OneStep:
             builtin_sbi=builtin_sbi,
             features=features,
         )
-        self.engine.set_switch("jit", backend == "jit")
-        self.engine.set_hot_runs(0)
+        self.engine.translator.set_switch("jit", backend == "jit")
+        self.engine.translator.set_hot_runs(0)
         self.engine.reset_hart(0, CODE)
         self["mtvec"] = MTVEC
         self["stvec"] = STVEC

@@ -473,10 +473,10 @@ def test_change_in_one_half_of_a_root_leaves_the_other_translated(cpu: OneStep) 
         assert space.access("r", va) is None
         root = space.tables.slot(va, 2)
         pte = cpu.get64(root)
-        walks = cpu.engine.stat("walks")
+        walks = cpu.engine.translator.stat("walks")
         cpu.put64(root, 0)
         assert space.access("r", va) == LOAD_PAGE
         cpu.put64(root, pte)
         cpu.put64(slots[i], (DATA + 0x2000) >> 12 << 10 | V | R | W | A | D)
         assert (space.access("r", va), cpu[A0]) == (None, 0x33)
-        assert cpu.engine.stat("walks") - walks < 6
+        assert cpu.engine.translator.stat("walks") - walks < 6

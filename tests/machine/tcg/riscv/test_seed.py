@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from machine.tcg.engine import NEVER, Engine, ExitReason, Probe, ProbeAction, ProbeKind
+from machine.tcg.engine import Engine, ExitReason
+from machine.tcg.probes import NEVER, Probe, ProbeAction, ProbeKind
 from tests.machine.tcg.riscv.onestep import (
     A0,
     A1,
@@ -42,8 +43,8 @@ class Source(OneStep):
 
         self.engine.close()
         self.engine = Engine(ram_base=CODE, ram_size=4 << 20, host=self, builtin_sbi=False, entropy=entropy)
-        self.engine.set_switch("jit", backend == "jit")
-        self.engine.set_hot_runs(0)
+        self.engine.translator.set_switch("jit", backend == "jit")
+        self.engine.translator.set_hot_runs(0)
         self.engine.reset_hart(0, CODE)
         self["pmpaddr0"], self["pmpcfg0"], self["mtvec"] = (1 << 54) - 1, 0x1F, CODE + 0x1000
 
@@ -104,6 +105,6 @@ def test_an_error_of_the_source_stops_the_machine(cpu: Source) -> None:
     def broken(hart: int) -> int:
         raise RuntimeError("no entropy")
 
-    cpu.engine._entropy = broken
+    cpu.engine._callbacks.entropy = broken
     with pytest.raises(RuntimeError, match="no entropy"):
         cpu.step(csr(RW, SEED))

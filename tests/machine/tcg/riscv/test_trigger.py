@@ -230,7 +230,7 @@ def test_a_trigger_is_its_harts_alone(backend: str) -> None:
     with Engine(
         ram_base=CODE, ram_size=1 << 20, harts=2, quantum=50, host=BareHost(), builtin_sbi=False
     ) as engine:
-        engine.set_switch("jit", backend == "jit")
+        engine.translator.set_switch("jit", backend == "jit")
         engine.write_phys(CODE, b"".join(w.to_bytes(4, "little") for w in loop))
         engine.write_phys(MTVEC, (0x6F).to_bytes(4, "little"))
         for hart in range(2):

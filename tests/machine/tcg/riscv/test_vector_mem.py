@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from machine.tcg.engine import Probe, ProbeAction, ProbeKind
+from machine.tcg.probes import Probe, ProbeAction, ProbeKind
 from tests.machine.tcg.riscv.onestep import A0, A1, A2, CODE, DATA, DEVICE, MPP, MPRV, NONE, RAM, SIZE, Tables
 from tests.machine.tcg.riscv.vectormodel import Machine
 from tests.machine.tcg.riscv.vectorstep import VectorStep, encode
