@@ -37,8 +37,6 @@ static inline void page_mark_dirty(Machine *m, uint64_t page)
     pageset_put(m->dirty, page);
 }
 
-uint64_t mach_next_deadline(Machine *m);
-
 bool softmmu_init(Machine *m);
 void softmmu_deinit(Machine *m);
 bool softmmu_init_hart(Hart *h);

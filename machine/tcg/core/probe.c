@@ -2,6 +2,7 @@
 #include "probe.h"
 #include "mach_priv.h"
 #include "../guest/guest.h"
+#include "api.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -341,4 +342,62 @@ bool probe_set(Machine *m, const ProbeSpec *spec, uint32_t n, const uint8_t *cod
     if (!same)
         drop_translations(m);
     return true;
+}
+
+/* ---- for Python ---- */
+
+_Static_assert(sizeof(WbProbe) == sizeof(ProbeSpec) &&
+                   offsetof(WbProbe, code_len) == offsetof(ProbeSpec, code_len),
+               "cdef.h and probe.h agree");
+
+int wb_probes_set(Machine *m, const WbProbe *specs, uint32_t n, const uint8_t *code, uint32_t code_len)
+{
+    return probe_set(m, (const ProbeSpec *)specs, n, code, code_len) ? 0 : -1;
+}
+
+const char *wb_probe_kind(uint32_t kind)
+{
+    static const char *const names[] = {
+#define X(name, range, text) #name,
+        WB_PROBE_KINDS(X)
+#undef X
+    };
+    return kind < N_PROBE_KINDS ? names[kind] : NULL;
+}
+
+void wb_probe_skip(Machine *m, uint64_t icount)
+{
+    m->probes->skip = icount;
+}
+
+int wb_probe_stopped(Machine *m)
+{
+    return m->probes->stopped;
+}
+
+uint64_t wb_probe_hits(Machine *m, uint32_t probe)
+{
+    return probe < m->probes->n ? m->probes->probe[probe].hits : 0;
+}
+
+uint64_t wb_probe_last(Machine *m, uint32_t probe)
+{
+    return probe < m->probes->n ? m->probes->probe[probe].last : ~UINT64_C(0);
+}
+
+const uint64_t *wb_probe_counts(Machine *m, uint32_t *n, uint64_t *lost)
+{
+    Histogram *t = &m->probes->counts;
+    probe_block_left(m);
+    blockcounts_fold(&m->probes->blocks, t);
+    const HistogramEntry *entry = histogram_sorted(t, n);
+    *lost = t->lost;
+    return entry ? &entry->pc : NULL;
+}
+
+const void *wb_probe_records(Machine *m, uint32_t *n)
+{
+    *n = m->probes->n_records;
+    m->probes->n_records = 0;
+    return m->probes->record;
 }

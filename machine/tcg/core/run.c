@@ -8,6 +8,7 @@
 #include "probe.h"
 #include "../guest/guest.h"
 #include "../host/host.h"
+#include "api.h"
 
 #define NEVER (~UINT64_C(0))
 
@@ -64,7 +65,7 @@ static uint64_t next_timer(Machine *m)
     return next;
 }
 
-uint64_t mach_next_deadline(Machine *m)
+static uint64_t next_deadline(Machine *m)
 {
     const uint64_t timer = next_timer(m);
     return timer < m->device_deadline ? timer : m->device_deadline;
@@ -175,7 +176,7 @@ static bool idle(Machine *m, ExitReason *reason)
         *reason = WB_EXIT_IDLE;
         return false;
     }
-    const uint64_t next = mach_next_deadline(m), now = mach_vtime(m, m->icount_end);
+    const uint64_t next = next_deadline(m), now = mach_vtime(m, m->icount_end);
     if (next == NEVER) {
         *reason = WB_EXIT_HALTED;
         return false;
@@ -189,7 +190,7 @@ static void slice(Machine *m, Hart *h, uint64_t until)
 {
     if (m->guest->fetch_key(h) != h->fctx->key)
         softmmu_regime_changed(h); /* to blocks that rely on more: see GuestOps.tb_flags */
-    uint64_t end = min_u64(until, icount_of(m, mach_next_deadline(m)));
+    uint64_t end = min_u64(until, icount_of(m, next_deadline(m)));
     if (m->n_harts > 1)
         end = min_u64(end, m->quantum_end);
     /* A deadline that is already due and masked must not stop the hart. */
@@ -247,4 +248,143 @@ ExitReason mach_run(Machine *m, uint64_t until)
     }
     m->running = 0;
     return reason;
+}
+
+/* ---- for Python ---- */
+
+int wb_run(Machine *m, uint64_t until)
+{
+    return (int)mach_run(m, until);
+}
+
+const char *wb_exit_name(uint32_t reason)
+{
+    static const char *const names[] = {
+#define X(name, text) #name,
+        WB_EXITS(X)
+#undef X
+    };
+    return reason < WB_N_EXITS ? names[reason] : NULL;
+}
+
+uint64_t wb_icount(Machine *m)
+{
+    return mach_icount(m);
+}
+
+void wb_set_icount(Machine *m, uint64_t icount)
+{
+    probe_block_left(m);
+    m->icount_end = icount;
+    m->stop_request = m->host_error = 0;
+    m->probes->stopped = -1;
+}
+
+uint64_t wb_warp_ns(Machine *m)
+{
+    return m->warp_ns;
+}
+
+void wb_set_warp_ns(Machine *m, uint64_t warp_ns)
+{
+    m->warp_ns = warp_ns;
+}
+
+uint64_t wb_vtime_ns(Machine *m)
+{
+    return mach_vtime(m, mach_icount(m));
+}
+
+void wb_set_device_deadline(Machine *m, uint64_t vtime_ns)
+{
+    m->device_deadline = vtime_ns;
+}
+
+uint64_t wb_next_deadline(Machine *m)
+{
+    return next_deadline(m);
+}
+
+void wb_set_idle_asks(Machine *m, int asks)
+{
+    m->idle_asks = asks != 0;
+}
+
+void wb_request_stop(Machine *m)
+{
+    m->stop_request = 1;
+}
+
+uint32_t wb_cur_hart(Machine *m)
+{
+    return m->cur_hart;
+}
+
+void wb_set_time_offset(Machine *m, uint64_t ticks)
+{
+    m->time_offset = ticks;
+}
+
+void wb_set_quantum(Machine *m, uint64_t steps)
+{
+    m->quantum = steps ? steps : 1;
+}
+
+void wb_sched_get(Machine *m, uint64_t *out)
+{
+    *out++ = m->cur_hart;
+    *out++ = m->quantum_end;
+    *out++ = m->turn_start;
+    *out++ = m->quantum;
+    for (uint32_t i = 0; i < m->n_harts; i++) {
+        *out++ = m->hart[i]->steps;
+        *out++ = m->hart[i]->waiting;
+        *out++ = m->hart[i]->stopped;
+    }
+}
+
+void wb_sched_set(Machine *m, const uint64_t *in)
+{
+    m->cur_hart = (uint32_t)(in[0] % m->n_harts);
+    m->quantum_end = in[1];
+    m->turn_start = in[2];
+    m->quantum = in[3] ? in[3] : 1;
+    for (uint32_t i = 0; i < m->n_harts; i++) {
+        m->hart[i]->steps = in[4 + 3 * i];
+        m->hart[i]->waiting = in[5 + 3 * i] <= WAIT_SUSPENDED ? (uint32_t)in[5 + 3 * i] : WAIT_WFI;
+        m->hart[i]->stopped = in[6 + 3 * i] != 0;
+    }
+}
+
+int wb_hart_stopped(Machine *m, uint32_t hart)
+{
+    return (int)m->hart[hart]->stopped;
+}
+
+void wb_hart_stop(Machine *m, uint32_t hart)
+{
+    m->hart[hart]->stopped = 1;
+}
+
+void wb_hart_start(Machine *m, uint32_t hart)
+{
+    m->hart[hart]->stopped = 0;
+    m->hart[hart]->waiting = WAIT_NONE;
+}
+
+void wb_hart_suspend(Machine *m, uint32_t hart)
+{
+    Hart *h = m->hart[hart];
+    h->waiting = m->guest->wakes(h) ? WAIT_NONE : WAIT_SUSPENDED;
+}
+
+int wb_hart_suspended(Machine *m, uint32_t hart)
+{
+    return m->hart[hart]->waiting == WAIT_SUSPENDED;
+}
+
+void wb_hart_jump(Machine *m, uint32_t hart, uint64_t pc)
+{
+    m->hart[hart]->pc = pc;
+    m->hart[hart]->leave = LEAVE_GONE;
 }
