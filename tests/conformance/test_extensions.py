@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.differential.generate import patterns
+from tests.differential.items import patterns
 from tests.differential.values import INTEGERS
 from tests.machine.tcg.riscv.onestep import A0, A1, A2, CODE, DATA, NONE, WFI, M, OneStep, S, Tables, U
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.differential.compare import Tally, compare
-from tests.differential.generate import patterns
+from tests.differential.items import patterns
 from tests.differential.machines import VLENS
 from tests.differential.table import coverage_page, coverage_table
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from machine.tcg.engine import Engine
 from tests.differential import harness, machines, peer
-from tests.differential.generate import Generator, Sequence_, patterns, template
+from tests.differential.generate import Generator
 from tests.differential.harness import CODE, Outcome, Start
+from tests.differential.items import Sequence_, patterns
+from tests.differential.starts import template
 
 Run = Callable[[list[Start], bytes], list[Outcome]]
 RUNS: dict[str, Run] = {

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from machine.tcg.decodetree import Pattern
 from machine.tcg.engine import Engine
 from tests.differential import harness, machines, peer
-from tests.differential.generate import VS, Generator, patterns
+from tests.differential.generate import Generator
+from tests.differential.items import patterns
+from tests.differential.starts import VS
 
 #: Instructions that are generated as parts of items alone.
 TEMPLATED = frozenset({"sret", "mret", "sc.w", "sc.d", "lr.w", "lr.d"})

@@ -10,9 +10,11 @@ import pytest
 from tests.conftest import requires
 from tests.differential import harness, machines, peer
 from tests.differential.compare import Tally, compare, differences, inconclusive, shrink
-from tests.differential.generate import BASES, Generator, Item, Sequence_, patterns, template
+from tests.differential.generate import Generator
 from tests.differential.harness import Start
+from tests.differential.items import BASES, Item, Sequence_, patterns
 from tests.differential.machines import QEMU, run_ours, run_qemu
+from tests.differential.starts import template
 from tests.differential.table import TEMPLATED, coverage, coverage_table
 
 SEED = 20_000_000

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from machine.tcg.engine import Engine, ExitReason
 from machine.tcg.probes import NEVER, Probe
 from tests.differential import harness
-from tests.differential.generate import Generator, patterns, template
+from tests.differential.generate import Generator
 from tests.differential.harness import Start
+from tests.differential.items import patterns
 from tests.differential.machines import PATIENCE, BareHost, features
+from tests.differential.starts import template
 
 QUANTUM = 701
 

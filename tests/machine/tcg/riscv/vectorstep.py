@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import cache
 
 from machine.tcg.decodetree import Pattern
-from tests.differential.generate import patterns, put
+from tests.differential.items import patterns, put
 from tests.machine.tcg.riscv.onestep import OneStep
 from tests.machine.tcg.riscv.vectormodel import Machine
 
