@@ -19,10 +19,7 @@ from machine.block.jobs.mirror import MirrorJob
 from machine.block.node import Node
 from machine.block.sched import Order, Scheduler, SeededOrder, explore
 
-from .replication_util import K
-from .test_jobs import FLEECE_BASE, FLEECE_OVER, cbw, fleece_disk, overlay
-
-C = 64 * K
+from .disks import FLEECE_BASE, FLEECE_OVER, C, cbw, fleece_disk, overlay
 
 
 def memory(graph: Graph, size: int, fill: int = 0, yields: int = 0, name: str = "") -> Node:
