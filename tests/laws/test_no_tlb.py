@@ -13,11 +13,13 @@ from tests.bare import Bare
 BACKENDS = ["jit", "interp"]
 STOP = "li t6, 0x100000; sw zero, 0(t6)\n"
 
+#: The whole of memory is everybody's.
+OPEN = "li t0, -1; csrw pmpaddr0, t0; li t0, 0x1f; csrw pmpcfg0, t0"
 #: M-mode prepares Sv39 with a gigabyte page for RAM and for devices, and one 4 KiB page at virtual 0x40000000 that
 #: leads to `page_a`; then goes on in S-mode at `super`.
-PAGING = """
+PAGING = f"""
     la t0, trap; csrw mtvec, t0
-    li t0, -1; csrw pmpaddr0, t0; li t0, 0x1f; csrw pmpcfg0, t0
+    {OPEN}
     la s0, root; la s1, mid; la s2, leaf
     li t0, 0xcf; sd t0, 0(s0)
     li t0, 0x200000cf; sd t0, 16(s0)
@@ -188,59 +190,41 @@ def test_remapped_code_is_seen_after_other_code_took_its_place_in_the_caches(bac
     assert (bare.reg("x12"), bare.reg("x13"), bare.reg("x14")) == (50, 100, 100)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_second_half_of_an_instruction_across_two_pages_is_of_the_page_that_is_mapped_now(
-    backend: str,
-) -> None:
-    bare = paged(
-        """
-        la t0, head; srli t1, t0, 2; ori t1, t1, 0xcf; sd t1, 0(s2)
-        li t1, 4092; add t0, t0, t1; li t1, 0x06130001; sw t1, 0(t0)
-        la t1, tail_a; srli t1, t1, 2; ori t1, t1, 0xcf
-        la t2, tail_b; srli t2, t2, 2; ori t2, t2, 0xcf
-        li s7, 0x40000ffe; li s5, 50
-        again:
-        sd t1, 8(s2); jalr ra, 0(s7); jalr ra, 0(s7)
-        sd t2, 8(s2); jalr ra, 0(s7)
-        addi s5, s5, -1; bnez s5, again
-        """
-        + STOP
-        + """
-        .align 4096
-        head: .dword 0
-        .align 4096
-        tail_a: .word 0x80820016
-        .align 4096
-        tail_b: .word 0x80821006
-        """,
-        backend,
-    )
-    assert bare.reg("x12") == 50 * (1 + 1 + 0x100)  # a2: what the tails' halves make of addi a2, a2, …
+#: What makes the permissions of `head_a` hold for a part of it alone: four of its bytes have a PMP entry.
+PARTED = "la t0, head_a; srli t0, t0, 2; csrw pmpaddr0, t0; li t0, -1; csrw 0x3b1, t0; li t0, 0x1f17; csrw pmpcfg0, t0"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_first_half_of_an_instruction_is_of_the_page_mapped_now_where_pmp_parts_that_page(
-    backend: str,
+@pytest.mark.parametrize("pmp", [OPEN, PARTED], ids=["whole", "parted"])
+@pytest.mark.parametrize(
+    ("first", "second", "slot", "a2", "a3"),
+    [("t1", "t2", 64, 100, 101), ("t3", "t4", 65, 50 * (1 + 1 + 0x100), 0)],
+    ids=["head", "tail"],
+)
+def test_halves_of_an_instruction_across_two_pages_are_of_the_pages_that_are_mapped_now(
+    backend: str, pmp: str, first: str, second: str, slot: int, a2: int, a3: int
 ) -> None:
-    """Permissions that hold for all of the second page hid those of the first, whose translation nobody watched."""
-    parted = PAGING.replace(
-        "li t0, -1; csrw pmpaddr0, t0; li t0, 0x1f; csrw pmpcfg0, t0",
-        "la t0, head_a; srli t0, t0, 2; csrw pmpaddr0, t0; li t0, -1; csrw 0x3b1, t0; li t0, 0x1f17; csrw pmpcfg0, t0",
-    )
-    assert parted != PAGING
+    """Where one page alone is mapped anew, the jump cache had the old instruction: its pc is on the other page.
+
+    Permissions that hold for all of the second page hid those of the first, whose translation nobody watched. The
+    instruction has a place of the fetch TLB that no other code here takes: whoever does takes the jumps along.
+    """
     bare = Bare(
-        parted
+        PAGING.replace(OPEN, pmp)
         + STOP
-        + """
+        + f"""
         super:
-        li t3, 4092; la t1, head_a; add t0, t1, t3; li t4, 0x06130001; sw t4, 0(t0)
-        la t2, head_b; add t0, t2, t3; li t4, 0x06930001; sw t4, 0(t0)
-        srli t1, t1, 2; ori t1, t1, 0xcf; srli t2, t2, 2; ori t2, t2, 0xcf
-        la t0, tail; srli t0, t0, 2; ori t0, t0, 0xcf; sd t0, 8(s2)
-        li s7, 0x40000ffe; li s5, 50
+        li s6, 4092; la t1, head_a; add t0, t1, s6; li s7, 0x06130001; sw s7, 0(t0)
+        la t2, head_b; add t0, t2, s6; li s7, 0x06930001; sw s7, 0(t0)
+        la t3, tail_a; la t4, tail_b
+        srli t1, t1, 2; ori t1, t1, 0xcf; sd t1, 512(s2)
+        srli t2, t2, 2; ori t2, t2, 0xcf
+        srli t3, t3, 2; ori t3, t3, 0xcf; sd t3, 520(s2)
+        srli t4, t4, 2; ori t4, t4, 0xcf
+        li s7, 0x40040ffe; li s5, 50
         again:
-        sd t1, 0(s2); jalr ra, 0(s7); jalr ra, 0(s7)
-        sd t2, 0(s2); jalr ra, 0(s7)
+        sd {first}, {8 * slot}(s2); jalr ra, 0(s7); jalr ra, 0(s7)
+        sd {second}, {8 * slot}(s2); jalr ra, 0(s7)
         addi s5, s5, -1; bnez s5, again
         """
         + STOP
@@ -251,12 +235,15 @@ def test_first_half_of_an_instruction_is_of_the_page_mapped_now_where_pmp_parts_
         .align 4096
         head_b: .dword 0
         .align 4096
-        tail: .word 0x80820016
+        tail_a: .word 0x80820016
+        .align 4096
+        tail_b: .word 0x80821006
         """,
         backend=backend,
     )
     assert bare.run() is ExitReason.STOP
-    assert (bare.reg("x12"), bare.reg("x13")) == (100, 101)  # addi a2, a2, 1 twice a round; addi a3, a2, 1
+    # head_a makes of it addi a2, a2, …, head_b addi a3, a2, …; with tail_a it adds 1, with tail_b 0x100
+    assert (bare.reg("x12"), bare.reg("x13")) == (a2, a3)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
