@@ -17,7 +17,7 @@ SANITIZE ?=
 
 CORE_SOURCES := $(shell find machine/tcg -path machine/tcg/_build -prune -o -type f \
 	\( -name '*.c' -o -name '*.h' -o -name '*.inc' -o -name '*.decode' \) -print) \
-	machine/tcg/build.py machine/tcg/decodetree.py setup.py
+	machine/tcg/build.py machine/tcg/decodetree.py machine/tcg/sources.py setup.py
 C_SOURCES := $(shell find machine/tcg workbench/guests -path machine/tcg/_build -prune -o -type f \
 	\( -name '*.c' -o -name '*.h' -o -name '*.inc' \) -print)
 CORE_STAMP := $(STAMPS)/core$(if $(SANITIZE),-sanitize)

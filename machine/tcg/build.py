@@ -26,12 +26,12 @@ extern "Python" int wb_py_sbi_call(void *, uint32_t);
 """
 
 
-def _decodetree() -> Any:
+def _beside(name: str) -> Any:
     # By path: a package import would pull in the engine, which needs what is being built.
-    spec = importlib.util.spec_from_file_location("decodetree", HERE / "decodetree.py")
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["decodetree"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -40,7 +40,7 @@ def generate() -> None:
     """Write the decoders that the ``.decode`` tables describe; a file that would not change is left alone."""
     GENERATED.mkdir(exist_ok=True)
     tables = sorted((HERE / "guest" / "riscv").glob("*.decode"))
-    for name, text in _decodetree().generate(tables).items():
+    for name, text in _beside("decodetree").generate(tables).items():
         path = GENERATED / name
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
@@ -74,11 +74,11 @@ def make_builder() -> FFI:
     generate()
     builder = FFI()
     cdef = (HERE / "cdef.h").read_text()
-    builder.cdef(cdef + CALLBACKS)
+    builder.cdef(cdef + CALLBACKS + "#define WB_SOURCES ...\n")
     sanitize = ["-fsanitize=address,undefined"] if os.environ.get("WORKBENCH_SANITIZE") else []
     builder.set_source(
         "machine.tcg._core",
-        PREAMBLE,
+        f"{PREAMBLE}\n#define WB_SOURCES {_beside('sources').digest():#x}u\n",
         sources=_sources(),
         include_dirs=[os.path.relpath(HERE, ROOT), os.path.relpath(GENERATED, ROOT)],
         extra_compile_args=_flags(),

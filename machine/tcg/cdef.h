@@ -3,7 +3,6 @@
 typedef struct Machine Machine;
 
 /* life */
-uint32_t wb_abi(void);
 Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step,
                    uint64_t quantum, const char *guest); /* NULL: no memory, or no such guest */
 void wb_destroy(Machine *m);

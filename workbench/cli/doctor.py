@@ -132,7 +132,7 @@ def _core() -> Check:
         with Engine(ram_base=0, ram_size=PAGE_SIZE, host=nobody, builtin_sbi=False) as engine:
             kinds = "JIT and interpreter" if engine.translator.has_jit else "interpreter only"
         found = f"built, {kinds}, semantics {SEMANTICS}"
-    # none, or one that was built from other sources: its ABI number is checked when it is loaded
+    # none, or one that was built from other sources: machine.tcg.sources tells when it is loaded
     except ImportError:
         found = ""
     return Check("translator core", found, True, "running machines", "make build")

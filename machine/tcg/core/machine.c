@@ -14,11 +14,6 @@ enum { CODE_BYTES = 64 << 20, TB_CACHE_BYTES = 96 << 20 };
 
 static const GuestOps *const guests[] = {&riscv64_guest};
 
-uint32_t wb_abi(void)
-{
-    return WB_ABI;
-}
-
 static const GuestOps *find_guest(const char *name)
 {
     for (size_t i = 0; i < sizeof(guests) / sizeof(guests[0]); i++)

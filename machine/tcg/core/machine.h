@@ -18,7 +18,6 @@ enum {
     WB_PAGE_SIZE = 1 << WB_PAGE_BITS,
     WB_MAX_HARTS = 16,
     WB_MAX_FEATURES = 16,
-    WB_ABI = 2,
 };
 #define WB_PAGE_MASK (~(uint64_t)(WB_PAGE_SIZE - 1))
 
