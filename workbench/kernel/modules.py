@@ -20,6 +20,7 @@ _MAX_MODULES: Final = 4096
 _MAX_SYMBOLS: Final = 2_000_000
 _MAX_NAMES: Final = 64 << 20
 _ENTRY_BYTES: Final = 24
+_POINTER_BYTES: Final = 8
 _MAX_SECTIONS: Final = 1000
 _MAX_NAME: Final = 256
 #: MODULE_STATE_LIVE: what it began with is freed.
@@ -83,18 +84,25 @@ def module_sections(kernel: Kernel, module: Module) -> dict[str, int]:
     table = memory.word(module.at + types.offset("module", "sect_attrs"))
     if not table:
         return {}
-    count = memory.word(table + types.offset("module_sect_attrs", "nsections"), 4)
-    first, size = (
-        types.offset("module_sect_attrs", "attrs"),
-        types.size(types.find("struct module_sect_attr")),
-    )
-    name_at, address_at = (types.offset("module_sect_attr", path) for path in ("battr.attr.name", "address"))
-    if count > _MAX_SECTIONS:
-        raise KernelError(f"module {module.name}: its sections' table is damaged: {count} sections")
+    name_at, address_at = types.offset("bin_attribute", "attr.name"), _address_at(kernel)
+    row = memory.word(table + types.offset("module_sect_attrs", "grp.bin_attrs"))
     live = memory.word(module.at + types.offset("module", "state"), 4) == _LIVE
     out: dict[str, int] = {}
-    for at in range(table + first, table + first + count * size, size):
-        name = memory.text(memory.word(at + name_at), _MAX_NAME)
+    for at in range(row, row + _MAX_SECTIONS * _POINTER_BYTES, _POINTER_BYTES):
+        attribute = memory.word(at)
+        if not attribute:
+            return out
+        name = memory.text(memory.word(attribute + name_at), _MAX_NAME)
         if not (live and name.startswith(".init")):
-            out.setdefault(name, memory.word(at + address_at))
-    return out
+            out.setdefault(name, memory.word(attribute + address_at))
+    raise KernelError(f"module {module.name}: its sections' table is damaged: {_MAX_SECTIONS} and no end")
+
+
+def _address_at(kernel: Kernel) -> int:
+    """Return how far behind a section's attribute its address is: in it from Linux 6.14 on, in what it began before."""
+    types = kernel.types
+    try:
+        types.find("struct module_sect_attr")
+    except KernelError:
+        return types.offset("bin_attribute", "private")
+    return types.offset("module_sect_attr", "address") - types.offset("module_sect_attr", "battr")
