@@ -179,16 +179,17 @@ class PageWriter:
         self._waiting.append(names)
         set_of = self._set_of
         new: list[int] = []
+        first = self._sets + 1
         for n, name in enumerate(_split(names)):
             if name not in set_of:
-                set_of[name] = self._sets + 1 + len(new) // SET_PAGES
+                set_of[name] = first + len(new) // SET_PAGES
                 new.append(n)
         view = memoryview(data)
-        for start in range(0, len(new), SET_PAGES):
+        for number, start in enumerate(range(0, len(new), SET_PAGES), first):
             part = new[start : start + SET_PAGES]
             contents = self._gather(view, [at[n] for n in part])
             places = None if based is None else Based(based.image, [based.places[n] for n in part])
-            self._store(_joined(names, part), contents, places)
+            self._store(number, _joined(names, part), contents, places)
 
     def _gather(self, data: memoryview, at: Sequence[int]) -> memoryview:
         """Return pages at some places of ``data`` one behind the other, until the next call; most lie so already."""
@@ -252,22 +253,23 @@ class PageWriter:
                 if uses[name] <= 0:
                     del uses[name]
             if live:
-                self._set_of.update(dict.fromkeys([held[n] for n in live], self._sets + 1))
+                moved = self._sets + 1
+                self._set_of.update(dict.fromkeys([held[n] for n in live], moved))
                 pages = [contents[n * PAGE_BYTES : (n + 1) * PAGE_BYTES] for n in live]
                 places = None if based is None else Based(based.image, [based.places[n] for n in live])
-                self._store(_joined(hashes, live), b"".join(pages), places)
+                self._store(moved, _joined(hashes, live), b"".join(pages), places)
 
-    def _store(self, names: bytes, contents: bytes | memoryview, based: Based | None) -> None:
-        """Write the next set."""
+    def _store(self, number: int, names: bytes, contents: bytes | memoryview, based: Based | None) -> None:
+        """Write a set under a number that is above all others'."""
         squeezed = self._zstd.compress(contents)
         codec, stored = ("zstd", squeezed) if len(squeezed) < len(contents) else ("raw", contents)
-        self._sets += 1
+        self._sets = number
         base, places = None, ""
         if based is not None and any(place != NOWHERE for place in based.places):
             base, places = based.image, _json([None if p == NOWHERE else p for p in based.places])
         self._run(
             "INSERT INTO page_sets VALUES (?, ?, ?, ?, ?, ?)",
-            (self._sets, names, codec, stored, base, places),
+            (number, names, codec, stored, base, places),
         )
         self.stored_bytes += len(stored)
 
