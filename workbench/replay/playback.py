@@ -198,7 +198,7 @@ class Playback:
         self._collect()
         self.touched = False
         board = self.board
-        touched = self.tree.difference(self._base, node).union(self._since_base.numbers())
+        touched = self.tree.difference(self._base, node).union(self._since_base)
         contents, limit = self.tree.contents_of(node, touched), board.engine.ram_pages
         while part := list(islice(contents, _RESTORED_AT_ONCE)):
             wrong = [index for index, data in part if not 0 <= index < limit or len(data) != PAGE_BYTES]
@@ -218,8 +218,7 @@ class Playback:
             )
         board.engine.dirty_pages()
         self.gate.seek(node.next_input)
-        self._base = node
-        self._since_base.clear()
+        self._differ_from(node)
         self._rolling = None if node.rolling is None else PageSet(self._stale.n_pages, node.rolling)
 
     def interrupt(self) -> None:
@@ -287,12 +286,11 @@ class Playback:
         """Make a checkpoint of the present state in memory."""
         self._collect()
         pages = {i: bytes(self.board.ram_page(i)) for i in self._since_base}
-        rolling = None if self._rolling is None else frozenset(self._rolling.numbers())
+        rolling = None if self._rolling is None else frozenset(self._rolling)
         state = self.board.save_state()
         node = MemoryNode(self.icount, self.gate.next_id, self._base, rolling, state, pages)
         self.tree.add(node)
-        self._base = node
-        self._since_base.clear()
+        self._differ_from(node)
         return node
 
     def digest(self) -> bytes:
@@ -325,6 +323,11 @@ class Playback:
             ],
         )
 
+    def _differ_from(self, node: Node) -> None:
+        """Note that the machine is as a checkpoint has it."""
+        self._base = node
+        self._since_base.clear()
+
     def _collect(self) -> None:
         dirty = self.board.engine.dirty_pages()
         self._since_base |= dirty
@@ -350,8 +353,7 @@ class Playback:
         self._rolling = PageSet(self._stale.n_pages)
         node = self.tree.file_at(self.icount)
         if node is not None:
-            self._base = node
-            self._since_base.clear()
+            self._differ_from(node)
 
 
 def trace_config(trace: TraceReader) -> MachineConfig:

@@ -14,18 +14,16 @@ from machine.block.jobs.chain import CommitJob, StreamJob
 from machine.block.jobs.job import JobState
 from machine.block.jobs.mirror import MirrorJob
 from machine.block.node import Node
-from machine.block.qcow2.create import CreateOptions, create
 from machine.block.qcow2.node import Qcow2Node
 
-C = 65536
+from . import disks
+from .disks import C
+
 SIZE = 6 * C
 
 
 def memory(graph: Graph, fill: int = 0, size: int = SIZE) -> Node:
-    node = graph.run(graph.open({"driver": "memory", "size": size}))
-    if fill:
-        graph.run(node.pwrite(0, bytes([fill]) * size))
-    return node
+    return disks.memory(graph, size, fill)
 
 
 def faulty(graph: Graph, fill: int = 0, **rule: Any) -> Node:
@@ -38,18 +36,10 @@ def faulty(graph: Graph, fill: int = 0, **rule: Any) -> Node:
 
 def overlay(graph: Graph, below: Node | None, size: int = SIZE, **writes: int) -> Qcow2Node:
     """A qcow2 overlay; ``c2=7`` fills cluster 2 with 7."""
-
-    async def main() -> Qcow2Node:
-        file = await graph.open({"driver": "memory"})
-        file.monitor_owned = True
-        await create(graph, file, CreateOptions(size=size))
-        node = await graph.open({"driver": "qcow2", "file": file, "backing": below})
-        assert isinstance(node, Qcow2Node)
-        for name, fill in writes.items():
-            await node.pwrite(int(name[1:]) * C, bytes([fill]) * C)
-        return node
-
-    return graph.run(main())
+    node = disks.overlay(graph, below, size)
+    for name, fill in writes.items():
+        graph.run(node.pwrite(int(name[1:]) * C, bytes([fill]) * C))
+    return node
 
 
 def clusters(graph: Graph, node: Node) -> list[int]:
