@@ -99,7 +99,7 @@ def module_sections(kernel: Kernel, module: Module) -> dict[str, int]:
 
 
 def _address_at(kernel: Kernel) -> int:
-    """Return how far behind a section's attribute its address is: in it from Linux 6.14 on, in what it began before."""
+    """Return the offset of a section's address from its attribute: in that from Linux 6.14 on, beside it before."""
     types = kernel.types
     try:
         types.find("struct module_sect_attr")

@@ -19,15 +19,14 @@ from machine.block.jobs.mirror import MirrorJob
 from machine.block.node import Node
 from machine.block.sched import Order, Scheduler, SeededOrder, explore
 
+from . import disks
 from .disks import FLEECE_BASE, FLEECE_OVER, C, cbw, fleece_disk, overlay
 
 
 def memory(graph: Graph, size: int, fill: int = 0, yields: int = 0, name: str = "") -> Node:
     named = {"node-name": name} if name else {}
-    node = graph.run(graph.open({"driver": "memory", "size": size, **named}))
+    node = disks.memory(graph, size, fill, **named)
     node.monitor_owned = True
-    if fill:
-        graph.run(node.pwrite(0, bytes([fill]) * size))
     node.yields = yields  # type: ignore[attr-defined]
     return node
 
