@@ -80,8 +80,9 @@ struct Hart {
     uint32_t stopped; /* not started, or stopped by the HSM: takes no steps */
     uint64_t steps;   /* steps taken before the present turn: see hart_steps() */
     GuestHart *g;
-    DataCtx *dctxs; /* softmmu.c: all contexts */
+    DataCtx *dctxs; /* softmmu.c: all contexts, those in use first */
     FetchCtx *fctxs;
+    uint32_t n_dctxs, n_fctxs; /* in use */
     uint64_t ctx_clock;
     uint8_t guest[4096]; /* storage of GuestHart, at a fixed offset for LDENV/STENV */
 };

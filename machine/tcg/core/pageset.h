@@ -21,6 +21,11 @@ static inline void pageset_put(uint64_t *set, uint64_t page)
     set[page / 64] |= UINT64_C(1) << (page % 64);
 }
 
+static inline void pageset_drop(uint64_t *set, uint64_t page)
+{
+    set[page / 64] &= ~(UINT64_C(1) << (page % 64));
+}
+
 /* The first page of a set from `page` on; words * 64 behind the last one. */
 static inline uint64_t pageset_next(const uint64_t *set, uint64_t words, uint64_t page)
 {

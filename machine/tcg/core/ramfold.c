@@ -1,6 +1,7 @@
 /* ramfold.c: see ramfold.h. Uses no Machine, so a thread may keep a fold while another runs the guest. */
 #include "ramfold.h"
 #include "blake2b.h"
+#include "pageset.h"
 #include "softmmu.h"
 
 #include <stdlib.h>
@@ -14,8 +15,9 @@ typedef uint64_t Sum[LIMBS]; /* the least significant first */
 struct RamFold {
     uint64_t n_pages;
     Name zero;  /* of a page of zeros */
-    Name *name; /* of each page's contents as last taken; all bytes 0: zeros */
-    Sum *term;  /* what each page adds */
+    uint64_t *filled; /* pages that held more than zeros when they were last taken; of the others … */
+    Name *name;       /* … the contents' name … */
+    Sum *term;        /* … and what a page adds have never been read: memory of the host that is not needed */
     Sum value;
 };
 
@@ -25,13 +27,14 @@ RamFold *wb_fold_create(uint64_t n_pages)
     uint8_t *zeros = calloc(1, WB_PAGE_SIZE);
     if (f && zeros) {
         f->n_pages = n_pages;
+        f->filled = calloc(pageset_words(n_pages), sizeof(*f->filled));
         f->name = calloc(n_pages, sizeof(*f->name));
         f->term = calloc(n_pages, sizeof(*f->term));
         const uint8_t *msg = zeros;
         blake2b_256(&msg, WB_PAGE_SIZE, 1, &f->zero);
     }
     free(zeros);
-    if (f && f->name && f->term)
+    if (f && f->filled && f->name && f->term)
         return f;
     wb_fold_destroy(f);
     return NULL;
@@ -41,6 +44,7 @@ void wb_fold_destroy(RamFold *f)
 {
     if (!f)
         return;
+    free(f->filled);
     free(f->name);
     free(f->term);
     free(f);
@@ -77,10 +81,9 @@ static void sum_read(Sum out, const Name digest)
     }
 }
 
-/* Takes the new names of pages that differ; a name of zeros' contents is kept as all bytes 0. */
+/* Takes the new names of pages that differ. */
 static void take_names(RamFold *f, const uint32_t *pages, const Name *names, uint64_t n)
 {
-    static const Name none;
     uint8_t text[BATCH][TERM_BYTES];
     const uint8_t *msg[BATCH] = {0};
     Name digest[BATCH];
@@ -93,22 +96,24 @@ static void take_names(RamFold *f, const uint32_t *pages, const Name *names, uin
     }
     blake2b_256(msg, TERM_BYTES, n, digest);
     for (uint64_t i = 0; i < n; i++) {
-        Sum *term = &f->term[pages[i]];
-        const bool zero = !memcmp(names[i], f->zero, BLAKE2B_BYTES);
-        sum_subtract(f->value, *term);
-        memset(*term, 0, sizeof(*term));
-        if (!zero)
-            sum_read(*term, digest[i]);
-        sum_add(f->value, *term);
-        memcpy(f->name[pages[i]], zero ? none : names[i], BLAKE2B_BYTES);
+        const uint64_t page = pages[i];
+        if (pageset_has(f->filled, page))
+            sum_subtract(f->value, f->term[page]);
+        if (!memcmp(names[i], f->zero, BLAKE2B_BYTES)) {
+            pageset_drop(f->filled, page);
+            continue;
+        }
+        pageset_put(f->filled, page);
+        memcpy(f->name[page], names[i], BLAKE2B_BYTES);
+        sum_read(f->term[page], digest[i]);
+        sum_add(f->value, f->term[page]);
     }
 }
 
 void wb_fold_name(const RamFold *f, uint32_t page, uint8_t *out)
 {
-    static const Name none;
-    const uint8_t *name = page < f->n_pages ? f->name[page] : none;
-    memcpy(out, memcmp(name, none, BLAKE2B_BYTES) ? name : f->zero, BLAKE2B_BYTES);
+    const bool filled = page < f->n_pages && pageset_has(f->filled, page);
+    memcpy(out, filled ? f->name[page] : f->zero, BLAKE2B_BYTES);
 }
 
 uint64_t wb_fold_take(RamFold *f, const uint32_t *pages, uint64_t n, const uint8_t *data, int in_place,
@@ -169,11 +174,10 @@ void wb_fold_value(const RamFold *f, uint8_t *out)
 
 uint64_t wb_fold_pages(const RamFold *f, uint32_t *out)
 {
-    static const Name none;
+    const uint64_t words = pageset_words(f->n_pages);
     uint64_t n = 0;
-    for (uint64_t i = 0; i < f->n_pages; i++)
-        if (memcmp(f->name[i], none, BLAKE2B_BYTES))
-            out[n++] = (uint32_t)i;
+    for (uint64_t i = pageset_next(f->filled, words, 0); i < f->n_pages; i = pageset_next(f->filled, words, i + 1))
+        out[n++] = (uint32_t)i;
     return n;
 }
 

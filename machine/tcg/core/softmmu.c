@@ -88,7 +88,6 @@ static void jc_forget_page(FetchCtx *c, uint32_t i)
 
 static void jc_clear(FetchCtx *c)
 {
-    c->jc[0].pc = EMPTY; /* the first time */
     for (uint32_t i = 0; i < FETCH_TLB_SIZE; i++)
         jc_forget_page(c, i);
 }
@@ -100,40 +99,53 @@ static void fctx_clear(FetchCtx *c)
         c->it[i].tag = EMPTY;
 }
 
+/* Zeros over zeros: memory that is read before it is written costs two faults of the host. */
+static void fctx_begin(FetchCtx *c)
+{
+    memset(c, 0, sizeof(*c));
+    c->jc[0].pc = EMPTY;
+}
+
 static DataCtx *dctx_get(Hart *h, uint64_t key)
 {
-    DataCtx *oldest = &h->dctxs[0];
-    for (uint32_t i = 0; i < N_DCTX; i++) {
+    DataCtx *found = &h->dctxs[0];
+    for (uint32_t i = 0; i < h->n_dctxs; i++) {
         DataCtx *c = &h->dctxs[i];
         if (c->key == key) {
             c->used = ++h->ctx_clock;
             return c;
         }
-        if (c->used < oldest->used)
-            oldest = c;
+        if (c->used < found->used)
+            found = c;
     }
-    dctx_clear(oldest);
-    oldest->key = key;
-    oldest->used = ++h->ctx_clock;
-    return oldest;
+    if (h->n_dctxs < N_DCTX)
+        found = &h->dctxs[h->n_dctxs++];
+    dctx_clear(found);
+    found->key = key;
+    found->used = ++h->ctx_clock;
+    return found;
 }
 
 static FetchCtx *fctx_get(Hart *h, uint64_t key)
 {
-    FetchCtx *oldest = &h->fctxs[0];
-    for (uint32_t i = 0; i < N_FCTX; i++) {
+    FetchCtx *found = &h->fctxs[0];
+    for (uint32_t i = 0; i < h->n_fctxs; i++) {
         FetchCtx *c = &h->fctxs[i];
         if (c->key == key) {
             c->used = ++h->ctx_clock;
             return c;
         }
-        if (c->used < oldest->used)
-            oldest = c;
+        if (c->used < found->used)
+            found = c;
     }
-    fctx_clear(oldest);
-    oldest->key = key;
-    oldest->used = ++h->ctx_clock;
-    return oldest;
+    if (h->n_fctxs < N_FCTX) {
+        found = &h->fctxs[h->n_fctxs++];
+        fctx_begin(found);
+    }
+    fctx_clear(found);
+    found->key = key;
+    found->used = ++h->ctx_clock;
+    return found;
 }
 
 void softmmu_regime_changed(Hart *h)
@@ -149,12 +161,10 @@ void softmmu_flush_all(Machine *m)
 {
     for (uint32_t i = 0; i < m->n_harts; i++) {
         Hart *h = m->hart[i];
-        for (uint32_t k = 0; k < N_DCTX; k++)
-            if (h->dctxs[k].key)
-                dctx_clear(&h->dctxs[k]);
-        for (uint32_t k = 0; k < N_FCTX; k++)
-            if (h->fctxs[k].key)
-                fctx_clear(&h->fctxs[k]);
+        for (uint32_t k = 0; k < h->n_dctxs; k++)
+            dctx_clear(&h->dctxs[k]);
+        for (uint32_t k = 0; k < h->n_fctxs; k++)
+            fctx_clear(&h->fctxs[k]);
     }
     for (uint64_t i = 0; i < m->ram_pages; i++) {
         PageInfo *p = &m->page[i];
@@ -170,7 +180,7 @@ void softmmu_flush_all(Machine *m)
 void softmmu_clear_jump_caches(Machine *m)
 {
     for (uint32_t i = 0; i < m->n_harts; i++)
-        for (uint32_t k = 0; k < N_FCTX; k++)
+        for (uint32_t k = 0; k < m->hart[i]->n_fctxs; k++)
             jc_clear(&m->hart[i]->fctxs[k]);
 }
 
@@ -187,7 +197,7 @@ void softmmu_remember_tb(Hart *h, TB *tb)
 void softmmu_forget_tb(Machine *m, const TB *tb)
 {
     for (uint32_t i = 0; i < m->n_harts; i++)
-        for (uint32_t k = 0; k < N_FCTX; k++) {
+        for (uint32_t k = 0; k < m->hart[i]->n_fctxs; k++) {
             FetchCtx *c = &m->hart[i]->fctxs[k];
             if (c->jc_tb[jc_index(tb->pc)] == tb)
                 jc_forget(c, tb->pc);
@@ -206,7 +216,7 @@ static void page_drop_fast(Machine *m, uint64_t page)
     const uint32_t first = p->many_fast ? 0 : (p->fast_vpage >> WB_PAGE_BITS) & (TLB_SIZE - 1);
     const uint32_t last = p->many_fast ? TLB_SIZE - 1 : first;
     for (uint32_t i = 0; i < m->n_harts; i++)
-        for (uint32_t k = 0; k < N_DCTX; k++)
+        for (uint32_t k = 0; k < m->hart[i]->n_dctxs; k++)
             for (uint32_t j = first; j <= last; j++) {
                 TlbEntry *e = &m->hart[i]->dctxs[k].wr[j];
                 if (e->tag != EMPTY && e->tag + e->addend == host)
@@ -275,9 +285,8 @@ void softmmu_dirty(Machine *m, uint64_t *set, bool clear)
         m->page[i].any_fast = m->page[i].many_fast = 0;
     memset(m->dirty, 0, words * sizeof(*m->dirty));
     for (uint32_t i = 0; i < m->n_harts; i++)
-        for (uint32_t k = 0; k < N_DCTX; k++)
-            if (m->hart[i]->dctxs[k].key)
-                memset(m->hart[i]->dctxs[k].wr, 0xff, sizeof(m->hart[i]->dctxs[k].wr));
+        for (uint32_t k = 0; k < m->hart[i]->n_dctxs; k++)
+            memset(m->hart[i]->dctxs[k].wr, 0xff, sizeof(m->hart[i]->dctxs[k].wr));
 }
 
 /* ---- page tables ---- */
@@ -311,16 +320,16 @@ static bool drop_range(Machine *m, const Hart *cur, uint64_t va, uint8_t va_bits
     m->stat_pt_drops++;
     for (uint32_t i = 0; i < m->n_harts; i++) {
         Hart *h = m->hart[i];
-        for (uint32_t k = 0; k < N_DCTX; k++)
-            for (uint32_t j = first; h->dctxs[k].key && j <= last; j++) {
+        for (uint32_t k = 0; k < h->n_dctxs; k++)
+            for (uint32_t j = first; j <= last; j++) {
                 DataCtx *c = &h->dctxs[k];
                 entry_drop(&c->slow_rd[j], mask, va);
                 entry_drop(&c->slow_wr[j], mask, va);
                 entry_drop(&c->rd[j], mask, va);
                 entry_drop(&c->wr[j], mask, va);
             }
-        for (uint32_t k = 0; k < N_FCTX; k++)
-            for (uint32_t j = fetch_first; h->fctxs[k].key && j <= fetch_last; j++)
+        for (uint32_t k = 0; k < h->n_fctxs; k++)
+            for (uint32_t j = fetch_first; j <= fetch_last; j++)
                 if (h->fctxs[k].it[j].tag != EMPTY && (h->fctxs[k].it[j].tag & mask) == va) {
                     fetch_forget(&h->fctxs[k], j);
                     fetch |= h == cur && &h->fctxs[k] == h->fctx;

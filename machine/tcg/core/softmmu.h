@@ -43,7 +43,7 @@ struct DataCtx {
     TlbEntry wr[TLB_SIZE];
     TlbEntry slow_rd[TLB_SIZE]; /* the slow paths': also pages that are watched or probed */
     TlbEntry slow_wr[TLB_SIZE];
-    uint64_t key; /* 0 = free */
+    uint64_t key;
     uint64_t used;
 };
 

@@ -36,7 +36,10 @@ struct TbCache {
 bool tb_init(Machine *m)
 {
     m->tbs = calloc(1, sizeof(*m->tbs));
-    return m->tbs != NULL;
+    if (!m->tbs)
+        return false;
+    memset(m->tbs->hash, 0, sizeof(m->tbs->hash)); /* see fctx_begin() */
+    return true;
 }
 
 static void chunks_free(TbCache *c)
