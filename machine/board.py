@@ -23,7 +23,7 @@ from machine.hw.chaos import Chaos
 from machine.hw.device import Dma
 from machine.hw.sbi import Sbi
 from machine.hw.uart16550 import Uart
-from machine.inputs import ConsoleSink, Input, InputGate
+from machine.inputs import SLICE_STEPS, ConsoleSink, Input, InputGate
 from machine.tcg.engine import Engine, ExitReason
 from machine.values import valueclass
 
@@ -34,6 +34,8 @@ RNG_SEED_BYTES = 32
 SEED_BYTES = 2
 GUEST_ERRORS_KEPT = 256
 BACKENDS = ("jit", "interp")
+#: Accesses to devices and SBI calls after which a slice ends: each takes as long as some thousand steps.
+SLICE_CALLS = 1000
 
 
 class StopReason(Enum):
@@ -122,6 +124,7 @@ class Board:
         self._ports: dict[str, ConsolePort] = {}
         self._stop: tuple[str, int] | None = None
         self._interrupted = False
+        self._calls_left = 0  # of this slice
         #: Takes the engine's records when there is no room for more; probes that record need one.
         self.on_records: Callable[[], None] | None = None
         #: Hears what devices and the built-in firmware write to RAM, at the exact position: (device, paddr, data).
@@ -251,6 +254,7 @@ class Board:
 
     def mmio_read(self, paddr: int, size: int, hart: int) -> int | None:
         """Return what a hart reads outside RAM; None: nothing is there."""
+        self._called()
         try:
             return self.bus.read(paddr, size)
         except Exception as error:
@@ -259,6 +263,7 @@ class Board:
 
     def mmio_write(self, paddr: int, size: int, hart: int, value: int) -> bool:
         """Take what a hart writes outside RAM; False: nothing is there."""
+        self._called()
         try:
             return self.bus.write(paddr, size, value)
         except Exception as error:
@@ -267,7 +272,13 @@ class Board:
 
     def sbi_call(self, hart: int) -> None:
         """Answer an ecall from S-mode."""
+        self._called()
         self.sbi.call(hart)
+
+    def _called(self) -> None:
+        self._calls_left -= 1
+        if not self._calls_left:
+            self.engine.request_stop()
 
     def seed(self, hart: int) -> int:
         """Answer a hart's read of its seed CSR: 16 bits. Replay: consumes an input (``seed``, ``entropy``)."""
@@ -344,7 +355,7 @@ class Board:
         """Make ``run`` return INTERRUPTED soon. From a signal handler or another thread."""
         self._interrupted = True
 
-    def run(self, until: int | None, slice_steps: int = 2_000_000) -> Stop:
+    def run(self, until: int | None, slice_steps: int = SLICE_STEPS) -> Stop:
         """Run to icount ``until`` (None: for ever) or to what ends the run first.
 
         Args:
@@ -378,6 +389,7 @@ class Board:
             target = min(end, icount + slice_steps)
             if following is not None and following > icount:
                 target = min(target, following)
+            self._calls_left = SLICE_CALLS
             reason = engine.run(target)
             for port in self._ports.values():
                 port.flush()

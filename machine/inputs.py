@@ -6,9 +6,12 @@ below the gate knows which of the two it is in. (determinism.md, law 5.)
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from machine.values import valueclass
+
+#: Most steps of a slice, after which the gate is looked at: a few milliseconds of a fast guest.
+SLICE_STEPS: Final = 8_000_000
 
 
 @valueclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from machine.board import Board, Stop, StopReason
+from machine.board import SLICE_CALLS, Board, Stop, StopReason
 from machine.config import DriveConfig, Images, MachineConfig
 from machine.errors import ConfigError, ImageError
 from machine.fdt import Node, parse_fdt, write_fdt
 from machine.hw.uart16550 import Uart
 from machine.inputs import Input, NullGate
+from machine.tcg.engine import ExitReason
 from tests.rvasm import assemble
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 RAM = 0x8000_0000
 OPENSBI = Path("/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin")
+#: Reads the PLIC's register of enabled interrupts for ever.
+POLL = "li t0, 0x0c002000\n loop: lw t1, 0(t0)\n addi t2, t2, 1\n j loop\n"
 POWEROFF = "li t0, 0x100000\n li t1, 0x5555\n sw t1, 0(t0)\n stop: j stop\n"
 
 
@@ -360,6 +363,27 @@ def test_slices_do_not_change_the_run(make: Make) -> None:
     whole.run(None)
     sliced.run(None, slice_steps=7)
     assert whole.save_state() == sliced.save_state()
+
+
+def test_a_slice_of_a_guest_that_polls_a_device_ends_soon(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a key, a signal and a commit would wait for millions of accesses."""
+    board = make(POLL)
+    ran: list[tuple[int, int]] = []
+    run = board.engine.run
+
+    def counted(until: int) -> ExitReason:
+        before = board.icount
+        reason = run(until)
+        ran.append((board.icount - before, until - before))
+        return reason
+
+    monkeypatch.setattr(board.engine, "run", counted)
+    board.run(50_000)
+    assert board.icount == 50_000
+    assert [steps for steps, _ in ran[1:-1]] == [3 * SLICE_CALLS] * (len(ran) - 2)
+    assert len(ran) > 10
 
 
 def test_foreign_states_are_refused(make: Make) -> None:

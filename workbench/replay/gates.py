@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from machine.config import MachineConfig
 from machine.hw.chaos import pack_strike
-from machine.inputs import Input
+from machine.inputs import SLICE_STEPS, Input
 from traces.errors import TraceError
 
 from .errors import Diverged
@@ -39,8 +39,7 @@ _SEEDED_CLOCK_NS: Final = 1_704_067_200 * 10**9
 _WAIT_S: Final = 0.1
 
 
-#: Longest and shortest slice of a recording, in steps; and how long one is to last, in seconds.
-_SLICE_STEPS: Final = 2_000_000
+#: Shortest slice of a recording, in steps; and how long one is to last, in seconds.
 _SLICE_STEPS_MIN: Final = 1000
 _SLICE_S: Final = 0.01
 
@@ -97,7 +96,7 @@ class RecordGate:
         script: Script | None = None,
     ) -> None:
         self._script = script
-        self._slice_steps = _SLICE_STEPS
+        self._slice_steps = SLICE_STEPS
         self._slice_at = (-1, 0.0)
         self._log = log
         self._source = source
@@ -184,7 +183,7 @@ class RecordGate:
         if before >= 0 and icount > before:
             speed = (icount - before) / max(now - began, 1e-6)
             wanted = int(speed * _SLICE_S)
-            self._slice_steps = max(_SLICE_STEPS_MIN, min(_SLICE_STEPS, wanted, 4 * self._slice_steps))
+            self._slice_steps = max(_SLICE_STEPS_MIN, min(SLICE_STEPS, wanted, 4 * self._slice_steps))
         self._slice_at = (icount, now)
 
     def _take(self, icount: int, vtime_ns: int, timeout_s: float) -> list[Input]:
