@@ -76,9 +76,12 @@ void wb_dirty_pages(Machine *m, uint64_t *set, int clear);
 void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2]);
 void wb_checksum(const uint8_t *data, uint64_t n,
                  uint64_t out[2]); /* the same of n pages that lie in order */
-/* adds those of some pages of RAM that hold zeros alone to another set */
-void wb_zero_pages(Machine *m, const uint64_t *pages, uint64_t *out);
-void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out); /* one behind the other */
+/* pages of RAM, ascending, as they are now, for another thread (core/snapshot.h); NULL: no memory */
+typedef struct WbSnapshot WbSnapshot;
+WbSnapshot *wb_snapshot_create(Machine *m, const uint32_t *pages, uint64_t n);
+/* gives the contents of the next pages, n at most, one behind the other; returns how many. Any thread */
+uint64_t wb_snapshot_read(WbSnapshot *s, uint64_t n, uint8_t *out);
+void wb_snapshot_destroy(WbSnapshot *s); /* any thread; also after the machine's end */
 
 /* sets of pages (core/pageset.h): bit n is page n; both of a call have as many words */
 void wb_set_add(uint64_t *set, const uint64_t *other, uint64_t words);

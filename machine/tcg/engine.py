@@ -14,6 +14,7 @@ from machine.tcg.callbacks import Callbacks, Host
 from machine.tcg.pageset import PageSet, as_numbers
 from machine.tcg.probes import COUNT, NEVER, RECORD, Probe, as_specs
 from machine.tcg.registers import Registers
+from machine.tcg.snapshot import PageSnapshot
 from machine.tcg.translator import Translator
 
 PAGE_SIZE = 4096
@@ -297,21 +298,9 @@ class Engine:
         lib.wb_hash_pages(self._m, as_numbers(pages), len(pages), out)
         return bytes(ffi.buffer(out))
 
-    def zero_pages(self, pages: PageSet) -> PageSet:
-        """Return those of some pages of RAM that hold zeros alone."""
-        clear = PageSet(self.ram_pages)
-        lib.wb_zero_pages(self._m, pages.words, clear.words)
-        return clear
-
-    def copy_pages(self, pages: Sequence[int], out: bytearray | memoryview) -> None:
-        """Copy pages of RAM to ``out``, one behind the other. Raises ValueError for a bad index or no room."""
-        if len(out) < len(pages) * PAGE_SIZE or (
-            pages and not 0 <= min(pages) <= max(pages) < self.ram_pages
-        ):
-            raise ValueError(
-                f"{len(pages)} pages do not fit {len(out)} bytes, or are not below {self.ram_pages}"
-            )
-        lib.wb_copy_pages(self._m, as_numbers(pages), len(pages), ffi.from_buffer(out))
+    def snapshot(self, pages: PageSet) -> PageSnapshot:
+        """Return pages of RAM as they are now, to be read by another thread. Raises MemoryError."""
+        return PageSnapshot(self._m, pages)
 
     # -- registers and state
 

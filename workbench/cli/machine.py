@@ -98,6 +98,7 @@ def run_machine(out: str | None, options: dict[str, Any]) -> int:
             backend=options["backend"],
         )
         recorder.on_pause = lambda: debug_now(recorder, console, options["backend"])
+        recorder.on_end = recorder.board.engine.close  # giving RAM back takes as long as the last pages do
     console.on_key = lambda key: on_key(key, live, console)
     with console, interrupts_to(live):
         ended = live.run(options["until"], options["fail"], options["steps"], options["timeout"])
@@ -150,6 +151,7 @@ def debug_now(recorder: Recorder, console: HostConsole, backend: str) -> None:
     from workbench.session import Session
 
     console.cooked()
+    recorder.on_end = None  # who looks around may look at the machine when it has ended
     note(f"\n{recorder.path}: the machine stands still; 'quit' goes on with the recording")
     try:
         with Session.attach(recorder, backend) as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -136,6 +136,8 @@ class Recorder:
         self._sliced = -1, -1  # inputs and deadlines that had come when the last slice began
         #: called between steps, soon after ``pause``, while the machine stands still
         self.on_pause: Callable[[], None] | None = None
+        #: called when the machine is needed no more, while the trace's last pages are being written
+        self.on_end: Callable[[], None] | None = None
         #: how it ended, once it has
         self.result: RecordResult | None = None
         self._pausing = False
@@ -153,7 +155,6 @@ class Recorder:
         self._clock = getattr(self.board, "clock", None)
         n_pages = self.board.engine.ram_pages
         self._checkpoint_dirty, self._roll_dirty = PageSet(n_pages), PageSet(n_pages)
-        self._filled = PageSet(n_pages)  # of which the log may have something else than zeros
 
     def run(
         self,
@@ -260,7 +261,7 @@ class Recorder:
         if log is None:
             raise RuntimeError("the recording has not begun or has ended")
         result = self.result = self._finish(log, stop)
-        log.close(result.icount)
+        log.close(result.icount, self.on_end)
         self._log = None
         return result
 
@@ -358,18 +359,9 @@ class Recorder:
     def _checkpoint(self, log: TraceLog) -> None:
         board = self.board
         self._checkpoint_at = board.icount
-        pages, copy = self._worth_taking(), board.engine.copy_pages
-        log.checkpoint(board.icount, board.vtime_ns, board.save_state(), pages, copy, self.gate.count + 1)
+        pages = board.engine.snapshot(self._checkpoint_dirty)
+        log.checkpoint(board.icount, board.vtime_ns, board.save_state(), pages, self.gate.count + 1)
         self._checkpoint_dirty.clear()
-
-    def _worth_taking(self) -> Sequence[int]:
-        """Return the pages that may differ from what the log has of them: guests clear much that is clear."""
-        clear = self.board.engine.zero_pages(self._checkpoint_dirty)
-        clear -= self._filled
-        pages = self._checkpoint_dirty.copy()
-        pages -= clear
-        self._filled |= pages
-        return pages.numbers()
 
     def _finish(self, log: TraceLog, stop: BoardStop) -> RecordResult:
         """Write the end: its reason, and a digest of the last state."""
@@ -393,7 +385,7 @@ class Recorder:
         if (not settled or quiet) and board.icount != self._checkpoint_at:
             self._checkpoint(log)
         if settled and reason_name(stop) not in ("until", "interrupted"):
-            log.end_digest(board.save_state(), self._worth_taking(), board.engine.copy_pages)
+            log.end_digest(board.save_state(), board.engine.snapshot(self._checkpoint_dirty))
         return RecordResult(reason, code, board.icount, board.vtime_ns, self._matched, self.path)
 
     def _start_trace(self) -> TraceLog:
@@ -406,10 +398,9 @@ class Recorder:
         self._log = log
         loaded = loaded_images(self._images, pages, board.engine.ram)
         log.head(lambda writer: self._write_head(writer, log, loaded))
-        self._filled |= pages
         for image in loaded.values():
             pages.remove_range(image.pages)
-        log.after_reset(pages.numbers(), board.engine.copy_pages)
+        log.after_reset(board.engine.snapshot(pages))
         for icount, vtime_ns, given, asked in self._early:
             log.input(icount, vtime_ns, given, asked)
         for read in self._early_reads:

@@ -7,23 +7,21 @@ first error is kept and raised at the recorder's next call; what was committed b
 Rows do not wake the thread: it looks for them every ``_LOOK_S``, so that many cost one change of threads. A
 checkpoint's pages, and whoever waits, ring for it.
 
-Pages travel in buffers of a fixed size that go around: so what waits for a slow disk is bounded, whatever the
-guest writes between two checkpoints, and the host's memory is touched for the first time but once.
+Pages come as snapshots, which the thread reads while the guest runs on; what of them waits for a slow disk is
+bounded, since a guest that changes too many before they are read waits.
 """
 
 from __future__ import annotations
 
-import mmap
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from machine.inputs import Input
 from machine.tcg.pagediff import LoadedImage
-from machine.tcg.ramfold import RamFold, buffer_address
+from machine.tcg.ramfold import RamFold
 from traces.blobs import blob_hash
 from traces.errors import TraceError, TraceWriteError
 from traces.pagesets import Based, PageList
@@ -35,12 +33,8 @@ from .thinning import choose_victim
 
 #: Checkpoints that may wait to be written; the recorder waits for the disk beyond that.
 _MAX_WAITING: Final = 3
-#: Pages that travel together, and how many such buffers there are: 32 MiB.
-_BUFFER_PAGES: Final = 512
-_MAX_BUFFERS: Final = 16
-
-#: Fewer pages do without such a buffer: they are the few that a machine which is just switched on has written.
-_FEW_PAGES: Final = 16
+#: Pages that are read, named and compressed together: half a MiB stays in the host's caches.
+_BUFFER_PAGES: Final = 128
 
 #: Rows that may wait to be written, and how many of them the thread is woken for.
 _MAX_ROWS: Final = 1 << 14
@@ -53,20 +47,16 @@ _WAIT_S: Final = 0.005
 
 #: One thing to do for the writer's thread.
 _Item = tuple[Callable[..., Any], tuple[Any, ...]]
-#: Copies RAM pages, one behind the other, into a buffer.
-CopyPages = Callable[[Sequence[int], memoryview], None]
 
 
-def _buffers() -> list[memoryview]:
-    """Return the buffers: memory that is not touched yet, in huge pages where the host has them."""
-    size = _BUFFER_PAGES * PAGE_BYTES
-    memory = mmap.mmap(-1, (_MAX_BUFFERS + 1) * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    first = -buffer_address(memory) % size
-    view = memoryview(memory)
-    return [view[first + n * size : first + (n + 1) * size] for n in range(_MAX_BUFFERS)]
+class Pages(Protocol):
+    """Contents of RAM pages that are read once, a part at a time: ``machine.tcg.snapshot.PageSnapshot``."""
+
+    def read(self, out: memoryview) -> Sequence[int]:
+        """Return the next pages; their contents lie in ``out``, one behind the other."""
+
+    def close(self) -> None:
+        """Let go of what has not been read."""
 
 
 class TraceLog:
@@ -87,6 +77,7 @@ class TraceLog:
         self._items: deque[_Item] = deque()
         self._bell = threading.Event()
         self._closing = False
+        self._final: int | None = None  # position, where the trace is to be ended as clean
         self._room = threading.Semaphore(_MAX_WAITING)
         self._error: Exception | None = None
         #: the hash of an image in the trace, and the image that pages are kept as the difference from;
@@ -94,8 +85,7 @@ class TraceLog:
         self.loaded: tuple[bytes, LoadedImage] | None = None
         #: over RAM; belongs to the writer's thread
         self.fold = fold
-        self._buffers = deque(_buffers())  # those that are free, the one used last in front
-        self._free = threading.Semaphore(len(self._buffers))
+        self._buffer = memoryview(bytearray(_BUFFER_PAGES * PAGE_BYTES))
         self._changed = PageList()
         self._kept: list[tuple[int, int]] = []
         self._places: list[int] = []
@@ -148,9 +138,9 @@ class TraceLog:
         self._put(write, self._writer)
         self._ring()
 
-    def after_reset(self, pages: Sequence[int], copy: CopyPages) -> None:
+    def after_reset(self, pages: Pages) -> None:
         """Take what pages hold before the first step, but for those whose contents ``head`` knows."""
-        self._hand_over(pages, copy, self._fold_in)
+        self._put(self._fold_in, pages)
 
     def publish(self) -> None:
         """Give the trace its name: all that its replay begins with has been added."""
@@ -162,20 +152,19 @@ class TraceLog:
         icount: int,
         vtime_ns: int,
         state: dict[str, Any],
-        pages: Sequence[int],
-        copy: CopyPages,
+        pages: Pages,
         next_input: int,
     ) -> None:
         """Add a checkpoint of the pages that were written since the last one; waits if the disk lags behind."""
         while not self._room.acquire(timeout=0.5):
             self._check()
-        self._hand_over(pages, copy, self._take)
+        self._put(self._take, pages)
         self._put(self._checkpoint, icount, vtime_ns, state, next_input)
         self._ring()
 
-    def end_digest(self, state: dict[str, Any], pages: Sequence[int], copy: CopyPages) -> None:
+    def end_digest(self, state: dict[str, Any], pages: Pages) -> None:
         """Note the digest of the state in which the machine ended, behind its last position's own inputs."""
-        self._hand_over(pages, copy, self._fold_in)
+        self._put(self._fold_in, pages)
         self._put(self._end_digest, state)
 
     def flush(self) -> None:
@@ -187,11 +176,15 @@ class TraceLog:
         while not done.wait(0.1):
             self._check()
 
-    def close(self, final_icount: int) -> None:
-        """Write what is queued and end the trace as clean."""
+    def close(self, final_icount: int, meanwhile: Callable[[], None] | None = None) -> None:
+        """Write what is queued and end the trace as clean; ``meanwhile`` is called while the thread does so."""
+        self._final = final_icount
+        self._closing = True
+        self._ring()
+        if meanwhile is not None:
+            meanwhile()
         self._stop()
         self._check()
-        self._writer.close(final_icount)
 
     def abandon(self) -> None:
         """Write what is queued and leave the trace unclean."""
@@ -240,31 +233,6 @@ class TraceLog:
     def _ring(self) -> None:
         self._bell.set()
 
-    def _hand_over(
-        self, pages: Sequence[int], copy: CopyPages, take: Callable[[Sequence[int], memoryview], None]
-    ) -> None:
-        """Copy pages, ascending, now, and have them taken in the writer's thread."""
-        for at in range(0, len(pages), _BUFFER_PAGES):
-            part = pages[at : at + _BUFFER_PAGES]
-            buffer = self._buffer(len(part))
-            copy(part, buffer)
-            self._put(take, part, buffer)
-            self._ring()
-
-    def _buffer(self, pages: int) -> memoryview:
-        """Return a buffer that nobody uses; for more than a few pages it waits for one if all are on their way."""
-        if pages <= _FEW_PAGES:
-            return memoryview(bytearray(pages * PAGE_BYTES))
-        while not self._free.acquire(timeout=0.5):
-            self._check()
-        return self._buffers.popleft()
-
-    def _give_back(self, buffer: memoryview) -> None:
-        if len(buffer) < _BUFFER_PAGES * PAGE_BYTES:
-            return
-        self._buffers.appendleft(buffer)
-        self._free.release()
-
     # in the writer's thread
 
     def _work(self) -> None:
@@ -277,6 +245,8 @@ class TraceLog:
                 self._do(*self._items.popleft())
                 self._do(self._writer.tick, ())
             self._do(self._writer.tick, ())
+        if self._final is not None:
+            self._do(self._writer.close, (self._final,))
 
     def _do(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if self._error is not None:
@@ -292,22 +262,29 @@ class TraceLog:
         self._places.append(icount)
         self._writer.bookmark(name, icount, note)
 
-    def _take(self, pages: Sequence[int], buffer: memoryview) -> None:
+    def _take(self, snapshot: Pages) -> None:
         try:
-            taken = self.fold.take_copies(pages, buffer)
-            based = None
-            if self.loaded is not None:
-                name, image = self.loaded
-                based = Based(name, image.subtract(pages, taken.at, buffer))
-            self._writer.add_pages(taken.names, buffer, taken.at, based)
-            self._changed.numbers.extend(pages[at] for at in taken.at)
-            self._changed.names += taken.names
-        finally:
-            self._give_back(buffer)
+            pages = snapshot.read(self._buffer)
+            if pages:
+                self._take_part(pages, self._buffer)
+                self._items.appendleft((self._take, (snapshot,)))  # commits come between
+        except BaseException:
+            snapshot.close()  # a guest may wait for it, and the error holds on to it
+            raise
 
-    def _fold_in(self, pages: Sequence[int], buffer: memoryview) -> None:
-        self.fold.take_copies(pages, buffer)
-        self._give_back(buffer)
+    def _take_part(self, pages: Sequence[int], buffer: memoryview) -> None:
+        taken = self.fold.take_copies(pages, buffer)
+        based = None
+        if self.loaded is not None:
+            name, image = self.loaded
+            based = Based(name, image.subtract(pages, taken.at, buffer))
+        self._writer.add_pages(taken.names, buffer, taken.at, based)
+        self._changed.numbers.extend(pages[at] for at in taken.at)
+        self._changed.names += taken.names
+
+    def _fold_in(self, snapshot: Pages) -> None:
+        while pages := snapshot.read(self._buffer):
+            self.fold.take_copies(pages, self._buffer)
 
     def _checkpoint(self, icount: int, vtime_ns: int, state: dict[str, Any], next_input: int) -> None:
         try:

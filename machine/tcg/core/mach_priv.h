@@ -3,6 +3,7 @@
 #define WB_MACH_PRIV_H
 
 #include "pageset.h"
+#include "snapshot.h"
 #include "softmmu.h"
 
 typedef struct TbCache TbCache;
@@ -32,9 +33,13 @@ static inline bool page_is_dirty(const Machine *m, uint64_t page)
     return pageset_has(m->dirty, page);
 }
 
+void softmmu_first_store(Machine *m, uint64_t page);
+
+/* Before a page changes. */
 static inline void page_mark_dirty(Machine *m, uint64_t page)
 {
-    pageset_put(m->dirty, page);
+    if (!page_is_dirty(m, page))
+        softmmu_first_store(m, page);
 }
 
 bool softmmu_init(Machine *m);
@@ -51,6 +56,8 @@ bool softmmu_page_will_change(Machine *m, const Hart *cur, uint64_t page, uint32
 void softmmu_remember_tb(Hart *h, TB *tb);
 void softmmu_forget_tb(Machine *m, const TB *tb);
 void softmmu_clear_jump_caches(Machine *m);
+/* After all of RAM has become memory that is not touched yet. */
+void softmmu_ram_cleared(Machine *m);
 /* Adds the pages with dirty bits to a set, if there is one; `clear` takes the bits. */
 void softmmu_dirty(Machine *m, uint64_t *set, bool clear);
 

@@ -1,5 +1,6 @@
 /* machine.c: a machine's life, and its harts' registers and state, for Python (cdef.h). Everything below
  * trusts what is checked here. */
+#include "hostmem.h"
 #include "mach_priv.h"
 #include "probe.h"
 #include "../guest/guest.h"
@@ -8,7 +9,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { CODE_BYTES = 64 << 20, TB_CACHE_BYTES = 96 << 20 };
 
@@ -40,20 +40,6 @@ static bool create_harts(Machine *m, uint32_t n)
     return true;
 }
 
-/* Where the host has room, RAM begins in its first 2 GiB: an instruction then has room for the distance of
- * guest and host addresses. */
-static void *ram_map(uint64_t size)
-{
-    const uintptr_t highest = 0x7e000000, lowest = 0x10000000, step = 0x2000000;
-    const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    void *ram = MAP_FAILED;
-    for (uintptr_t at = highest; at >= lowest && ram == MAP_FAILED; at -= step)
-        ram = mmap((void *)at, size, prot, flags | MAP_FIXED_NOREPLACE, -1, 0);
-    if (ram == MAP_FAILED)
-        ram = mmap(NULL, size, prot, flags, -1, 0);
-    return ram == MAP_FAILED ? NULL : ram;
-}
-
 Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint64_t ns_per_step,
                    uint64_t quantum, const char *guest)
 {
@@ -78,8 +64,9 @@ Machine *wb_create(uint64_t ram_base, uint64_t ram_size, uint32_t n_harts, uint6
 #define X(name, def, text) m->sw.name = (def);
     WB_SWITCHES(X)
 #undef X
-    m->ram = ram_map(ram_size);
-    if (!m->ram || !probe_init(m) || !softmmu_init(m) || !tb_init(m) || !create_harts(m, n_harts)) {
+    m->ram = hostmem_map_low(ram_size); /* an instruction then has room for its distance from the guest's */
+    if (!m->ram || !probe_init(m) || !softmmu_init(m) || !snapshot_init(m) || !tb_init(m) ||
+        !create_harts(m, n_harts)) {
         wb_destroy(m);
         return NULL;
     }
@@ -102,10 +89,10 @@ void wb_destroy(Machine *m)
         softmmu_deinit_hart(m->hart[i]);
         free(m->hart[i]);
     }
+    snapshot_deinit(m);
     softmmu_deinit(m);
     probe_deinit(m);
-    if (m->ram)
-        munmap(m->ram, m->ram_size);
+    hostmem_unmap(m->ram, m->ram_size);
     free(m);
 }
 

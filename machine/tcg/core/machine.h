@@ -208,7 +208,11 @@ struct Machine {
     uint8_t *ram;
     uint64_t ram_base, ram_size, ram_pages;
     struct PageInfo *page; /* softmmu.c */ /* by RAM page index */
-    uint64_t *dirty;                       /* a bit for each page of RAM, up to whole words */
+    uint64_t *walked;             /* a bit for each page of RAM, up to whole words: PageInfo.pt is there */
+    uint64_t *dirty;              /* a bit for each page of RAM, up to whole words */
+    uint64_t *made;               /* a bit for each span of pages that the host has made ready */
+    uint64_t *lent;               /* the same: in some snapshot, and not written since */
+    struct WbSnapshot *snapshots; /* snapshot.c */
 
     const struct GuestOps *guest;
     uint32_t feature[WB_MAX_FEATURES]; /* of the processor, by the guest's own numbers */

@@ -14,7 +14,7 @@ typedef uint64_t Sum[LIMBS]; /* the least significant first */
 
 struct RamFold {
     uint64_t n_pages;
-    Name zero;  /* of a page of zeros */
+    Name zero;        /* of a page of zeros */
     uint64_t *filled; /* pages that held more than zeros when they were last taken; of the others … */
     Name *name;       /* … the contents' name … */
     Sum *term;        /* … and what a page adds have never been read: memory of the host that is not needed */
@@ -176,7 +176,8 @@ uint64_t wb_fold_pages(const RamFold *f, uint32_t *out)
 {
     const uint64_t words = pageset_words(f->n_pages);
     uint64_t n = 0;
-    for (uint64_t i = pageset_next(f->filled, words, 0); i < f->n_pages; i = pageset_next(f->filled, words, i + 1))
+    for (uint64_t i = pageset_next(f->filled, words, 0); i < f->n_pages;
+         i = pageset_next(f->filled, words, i + 1))
         out[n++] = (uint32_t)i;
     return n;
 }

@@ -2,9 +2,9 @@
 #include "mach_priv.h"
 #include "../guest/guest.h"
 #include "api.h"
+#include "hostmem.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
 uint8_t *wb_ram(Machine *m)
 {
@@ -28,9 +28,9 @@ void wb_ram_clear(Machine *m)
     tb_flush_all(m);
     softmmu_flush_all(m);
     softmmu_dirty(m, NULL, true);
-    /* Fresh pages of an anonymous mapping are zero, and cost nothing until they are touched. */
-    if (madvise(m->ram, m->ram_size, MADV_DONTNEED))
-        memset(m->ram, 0, m->ram_size);
+    snapshot_keep_all(m);
+    hostmem_clear(m->ram, m->ram_size);
+    softmmu_ram_cleared(m);
 }
 
 /* Lines that stay keep the blocks and the translations that came from them. */
@@ -65,27 +65,34 @@ void wb_dirty_pages(Machine *m, uint64_t *set, int clear)
     softmmu_dirty(m, set, clear != 0);
 }
 
-/* Four lanes of multiply and fold, so that the host's multiplier is kept busy; `next` is what is read after
- * it: the host's own prefetching ends with a page. */
+static const uint64_t LANE[4] = {UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xc2b2ae3d27d4eb4f),
+                                 UINT64_C(0x165667b19e3779f9), UINT64_C(0xd6e8feb86659fd93)};
+
+static inline uint64_t hash_word(uint64_t lane, const uint8_t *data, uint64_t k)
+{
+    uint64_t w;
+    memcpy(&w, data, 8);
+    const unsigned __int128 p = (unsigned __int128)(lane ^ w) * k;
+    return (uint64_t)p + (lane << 1 | lane >> 63) + (uint64_t)(p >> 64);
+}
+
+/* Four lanes of multiply and fold, so that the host's multiplier is kept busy; not an array, which the
+ * compiler would keep in memory. `next` is what is read after it: the host's own prefetching ends with a
+ * page. */
 static void hash_page(const uint8_t *data, const uint8_t *next, uint64_t seed, uint64_t out[2])
 {
-    static const uint64_t k[4] = {UINT64_C(0x9e3779b97f4a7c15), UINT64_C(0xc2b2ae3d27d4eb4f),
-                                  UINT64_C(0x165667b19e3779f9), UINT64_C(0xd6e8feb86659fd93)};
-    uint64_t lane[4];
-    for (int i = 0; i < 4; i++)
-        lane[i] = (seed + 1) * k[i];
+    uint64_t a = (seed + 1) * LANE[0], b = (seed + 1) * LANE[1];
+    uint64_t c = (seed + 1) * LANE[2], d = (seed + 1) * LANE[3];
     for (uint32_t at = 0; at < WB_PAGE_SIZE; at += 32) {
         if (at % 64 == 0)
             __builtin_prefetch(next + at);
-        for (int i = 0; i < 4; i++) {
-            uint64_t w;
-            memcpy(&w, data + at + 8 * i, 8);
-            const unsigned __int128 p = (unsigned __int128)(lane[i] ^ w) * k[i];
-            lane[i] = (uint64_t)p + (lane[i] << 1 | lane[i] >> 63) + (uint64_t)(p >> 64);
-        }
+        a = hash_word(a, data + at, LANE[0]);
+        b = hash_word(b, data + at + 8, LANE[1]);
+        c = hash_word(c, data + at + 16, LANE[2]);
+        d = hash_word(d, data + at + 24, LANE[3]);
     }
-    out[0] = (lane[0] ^ (lane[1] << 23 | lane[1] >> 41)) * k[2] + lane[3];
-    out[1] = (lane[2] ^ (lane[3] << 31 | lane[3] >> 33)) * k[0] + lane[1];
+    out[0] = (a ^ (b << 23 | b >> 41)) * LANE[2] + d;
+    out[1] = (c ^ (d << 31 | d >> 33)) * LANE[0] + b;
 }
 
 static void add_page(uint64_t out[2], const uint64_t h[2])
@@ -117,18 +124,4 @@ void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2
                   pages[i], h);
         add_page(out, h);
     }
-}
-
-void wb_zero_pages(Machine *m, const uint64_t *pages, uint64_t *out)
-{
-    const uint64_t words = pageset_words(m->ram_pages);
-    for (uint64_t i = pageset_next(pages, words, 0); i < m->ram_pages; i = pageset_next(pages, words, i + 1))
-        if (wb_is_zero_page(m->ram + (i << WB_PAGE_BITS)))
-            pageset_put(out, i);
-}
-
-void wb_copy_pages(Machine *m, const uint32_t *pages, uint64_t n, uint8_t *out)
-{
-    for (uint64_t i = 0; i < n; i++)
-        memcpy(out + i * WB_PAGE_SIZE, m->ram + ((uint64_t)pages[i] << WB_PAGE_BITS), WB_PAGE_SIZE);
 }

@@ -5,6 +5,7 @@
  * here, and its slot has a bit in PtPage.used as long as a translation may have come from it.
  */
 #include "mach_priv.h"
+#include "hostmem.h"
 #include "probe.h"
 #include "../guest/guest.h"
 
@@ -27,34 +28,48 @@ typedef struct PtPage {
 
 bool softmmu_init(Machine *m)
 {
-    m->page = calloc(m->ram_pages, sizeof(PageInfo));
-    m->dirty = calloc(pageset_words(m->ram_pages), sizeof(*m->dirty));
-    return m->page && m->dirty;
+    const uint64_t words = pageset_words(m->ram_pages);
+    m->page = hostmem_map(m->ram_pages * sizeof(PageInfo));
+    m->walked = calloc(words, sizeof(*m->walked));
+    m->dirty = calloc(words, sizeof(*m->dirty));
+    m->made = calloc(words, sizeof(*m->made));
+    return m->page && m->walked && m->dirty && m->made;
+}
+
+/* What is known of page tables. */
+static void forget_walks(Machine *m)
+{
+    const uint64_t words = pageset_words(m->ram_pages);
+    for (uint64_t i = pageset_next(m->walked, words, 0); i < m->ram_pages;
+         i = pageset_next(m->walked, words, i)) {
+        free(m->page[i].pt);
+        m->page[i].pt = NULL;
+        m->page[i].flags &= (uint8_t)~PAGE_PT;
+        pageset_drop(m->walked, i);
+    }
 }
 
 void softmmu_deinit(Machine *m)
 {
-    for (uint64_t i = 0; m->page && i < m->ram_pages; i++)
-        free(m->page[i].pt);
-    free(m->page);
+    if (m->page && m->walked)
+        forget_walks(m);
+    hostmem_unmap(m->page, m->ram_pages * sizeof(PageInfo));
+    free(m->walked);
     free(m->dirty);
-    m->page = NULL;
-    m->dirty = NULL;
+    free(m->made);
 }
 
 bool softmmu_init_hart(Hart *h)
 {
-    h->dctxs = calloc(N_DCTX, sizeof(DataCtx));
-    h->fctxs = calloc(N_FCTX, sizeof(FetchCtx));
+    h->dctxs = hostmem_map(N_DCTX * sizeof(DataCtx));
+    h->fctxs = hostmem_map(N_FCTX * sizeof(FetchCtx));
     return h->dctxs && h->fctxs;
 }
 
 void softmmu_deinit_hart(Hart *h)
 {
-    free(h->dctxs);
-    free(h->fctxs);
-    h->dctxs = NULL;
-    h->fctxs = NULL;
+    hostmem_unmap(h->dctxs, N_DCTX * sizeof(DataCtx));
+    hostmem_unmap(h->fctxs, N_FCTX * sizeof(FetchCtx));
 }
 
 /* ---- contexts ---- */
@@ -99,13 +114,6 @@ static void fctx_clear(FetchCtx *c)
         c->it[i].tag = EMPTY;
 }
 
-/* Zeros over zeros: memory that is read before it is written costs two faults of the host. */
-static void fctx_begin(FetchCtx *c)
-{
-    memset(c, 0, sizeof(*c));
-    c->jc[0].pc = EMPTY;
-}
-
 static DataCtx *dctx_get(Hart *h, uint64_t key)
 {
     DataCtx *found = &h->dctxs[0];
@@ -118,8 +126,10 @@ static DataCtx *dctx_get(Hart *h, uint64_t key)
         if (c->used < found->used)
             found = c;
     }
-    if (h->n_dctxs < N_DCTX)
+    if (h->n_dctxs < N_DCTX) {
         found = &h->dctxs[h->n_dctxs++];
+        hostmem_populate(found, sizeof(*found));
+    }
     dctx_clear(found);
     found->key = key;
     found->used = ++h->ctx_clock;
@@ -140,7 +150,8 @@ static FetchCtx *fctx_get(Hart *h, uint64_t key)
     }
     if (h->n_fctxs < N_FCTX) {
         found = &h->fctxs[h->n_fctxs++];
-        fctx_begin(found);
+        hostmem_populate(found, sizeof(*found));
+        found->jc[0].pc = EMPTY;
     }
     fctx_clear(found);
     found->key = key;
@@ -157,6 +168,15 @@ void softmmu_regime_changed(Hart *h)
         h->fctx = fctx_get(h, fkey);
 }
 
+/* What is known of write entries; pages without a dirty bit have none. */
+static void forget_fast(Machine *m)
+{
+    const uint64_t words = pageset_words(m->ram_pages);
+    for (uint64_t i = pageset_next(m->dirty, words, 0); i < m->ram_pages;
+         i = pageset_next(m->dirty, words, i + 1))
+        m->page[i].any_fast = m->page[i].many_fast = 0;
+}
+
 void softmmu_flush_all(Machine *m)
 {
     for (uint32_t i = 0; i < m->n_harts; i++) {
@@ -166,15 +186,8 @@ void softmmu_flush_all(Machine *m)
         for (uint32_t k = 0; k < h->n_fctxs; k++)
             fctx_clear(&h->fctxs[k]);
     }
-    for (uint64_t i = 0; i < m->ram_pages; i++) {
-        PageInfo *p = &m->page[i];
-        p->any_fast = p->many_fast = 0;
-        if (p->pt) {
-            free(p->pt);
-            p->pt = NULL;
-            p->flags &= (uint8_t)~PAGE_PT;
-        }
-    }
+    forget_fast(m);
+    forget_walks(m);
 }
 
 void softmmu_clear_jump_caches(Machine *m)
@@ -273,6 +286,31 @@ static void fill_read(Hart *h, uint64_t vpage, uint64_t page)
         entry_set(h->dctx->rd, h->m, vpage, page);
 }
 
+/* Memory of the host is made ready some pages at a time: a guest that begins to fill some soon fills the
+ * next. */
+static void span_make(Machine *m, uint64_t page)
+{
+    enum { SPAN = 16 };
+    const uint64_t first = page / SPAN * SPAN, left = m->ram_pages - first;
+    if (pageset_has(m->made, page / SPAN))
+        return;
+    pageset_put(m->made, page / SPAN);
+    hostmem_populate(m->ram + (first << WB_PAGE_BITS), (left < SPAN ? left : SPAN) << WB_PAGE_BITS);
+}
+
+void softmmu_first_store(Machine *m, uint64_t page)
+{
+    if (pageset_has(m->lent, page))
+        snapshot_keep(m, page);
+    span_make(m, page);
+    pageset_put(m->dirty, page);
+}
+
+void softmmu_ram_cleared(Machine *m)
+{
+    memset(m->made, 0, pageset_words(m->ram_pages) * sizeof(*m->made));
+}
+
 void softmmu_dirty(Machine *m, uint64_t *set, bool clear)
 {
     const uint64_t words = pageset_words(m->ram_pages);
@@ -280,9 +318,7 @@ void softmmu_dirty(Machine *m, uint64_t *set, bool clear)
         wb_set_add(set, m->dirty, words);
     if (!clear)
         return;
-    for (uint64_t i = pageset_next(m->dirty, words, 0); i < m->ram_pages;
-         i = pageset_next(m->dirty, words, i + 1))
-        m->page[i].any_fast = m->page[i].many_fast = 0;
+    forget_fast(m);
     memset(m->dirty, 0, words * sizeof(*m->dirty));
     for (uint32_t i = 0; i < m->n_harts; i++)
         for (uint32_t k = 0; k < m->hart[i]->n_dctxs; k++)
@@ -360,6 +396,7 @@ static void pt_note(Machine *m, const Walk *w)
             p->pt = calloc(1, sizeof(*p->pt));
             if (!p->pt)
                 abort(); /* without it a stale translation would be used in silence */
+            pageset_put(m->walked, ram_page(m, w->pte[i].paddr));
         }
         if (!p->pt->n_used) {
             p->pt->va = va;

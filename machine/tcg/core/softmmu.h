@@ -38,7 +38,7 @@ _Static_assert(sizeof(TlbEntry) == 16, "generated code indexes by 16");
 
 struct DataCtx {
     /* Loads of 2^n bytes that begin less than this behind RAM's begin are open to all of RAM; 0: look up. */
-    uint64_t open[OPEN_SPANS];
+    _Alignas(WB_PAGE_SIZE) uint64_t open[OPEN_SPANS];
     TlbEntry rd[TLB_SIZE]; /* the fast path's */
     TlbEntry wr[TLB_SIZE];
     TlbEntry slow_rd[TLB_SIZE]; /* the slow paths': also pages that are watched or probed */
@@ -56,8 +56,8 @@ typedef struct {
 _Static_assert(sizeof(JumpEntry) == 16, "generated code indexes by 16");
 
 struct FetchCtx {
-    JumpEntry jc[JC_SIZE]; /* jump cache, valid in this context only … */
-    TB *jc_tb[JC_SIZE];    /* … and the block of each entry, apart: generated code has no use for it */
+    _Alignas(WB_PAGE_SIZE) JumpEntry jc[JC_SIZE]; /* jump cache, valid in this context only … */
+    TB *jc_tb[JC_SIZE]; /* … and the block of each entry, apart: generated code has no use for it */
     struct {
         uint64_t tag, page; /* vaddr of the page, paddr of the page */
         uint64_t parts;     /* bit n: the jump cache may have an entry of a pc in the page's 64th number n */

@@ -6,6 +6,7 @@
  * block may drop itself while it runs.
  */
 #include "softmmu.h"
+#include "hostmem.h"
 #include "mach_priv.h"
 #include "probe.h"
 #include "../guest/guest.h"
@@ -22,7 +23,7 @@ enum {
 
 typedef struct Chunk {
     struct Chunk *next;
-    size_t used;
+    size_t used, ready; /* bytes from the chunk's begin on; see hostmem_fill() */
     _Alignas(LINE_BYTES) uint8_t data[];
 } Chunk;
 
@@ -35,10 +36,10 @@ struct TbCache {
 
 bool tb_init(Machine *m)
 {
-    m->tbs = calloc(1, sizeof(*m->tbs));
+    m->tbs = hostmem_map(sizeof(*m->tbs));
     if (!m->tbs)
         return false;
-    memset(m->tbs->hash, 0, sizeof(m->tbs->hash)); /* see fctx_begin() */
+    hostmem_populate(m->tbs, sizeof(m->tbs->hash));
     return true;
 }
 
@@ -46,7 +47,7 @@ static void chunks_free(TbCache *c)
 {
     while (c->chunks) {
         Chunk *next = c->chunks->next;
-        free(c->chunks);
+        hostmem_unmap(c->chunks, CHUNK_BYTES);
         c->chunks = next;
     }
     c->bytes = 0;
@@ -57,7 +58,7 @@ void tb_deinit(Machine *m)
     if (!m->tbs)
         return;
     chunks_free(m->tbs);
-    free(m->tbs);
+    hostmem_unmap(m->tbs, sizeof(*m->tbs));
     m->tbs = NULL;
 }
 
@@ -66,15 +67,17 @@ static void *arena_alloc(TbCache *c, size_t size)
 {
     size = (size + LINE_BYTES - 1) & ~(size_t)(LINE_BYTES - 1);
     if (!c->chunks || c->chunks->used + size > CHUNK_BYTES) {
-        Chunk *chunk = aligned_alloc(LINE_BYTES, sizeof(*chunk) + CHUNK_BYTES);
+        Chunk *chunk = hostmem_map(CHUNK_BYTES);
         if (!chunk)
             abort(); /* nothing the guest could be told; a silent stop would be a wrong run */
         chunk->next = c->chunks;
-        chunk->used = 0;
+        chunk->used = sizeof(*chunk);
         c->chunks = chunk;
     }
-    void *p = c->chunks->data + c->chunks->used;
-    c->chunks->used += size;
+    Chunk *chunk = c->chunks;
+    void *p = (uint8_t *)chunk + chunk->used;
+    chunk->used += size;
+    chunk->ready = hostmem_fill(chunk, CHUNK_BYTES, chunk->ready, chunk->used);
     c->bytes += size;
     return p;
 }

@@ -30,6 +30,7 @@ enum {
 
 struct CodeBuf {
     CodeMem mem;
+    size_t ready; /* of it, in bytes; see hostmem_fill() */
     Machine *m;
     Asm a;           /* where the next block goes (writable alias) */
     uint8_t *blocks; /* where blocks begin, behind the thunks */

@@ -4,6 +4,7 @@
  * pinned register or in env at every point, so an exit needs no knowledge of the block. See x86.h for
  * registers.
  */
+#include "../core/hostmem.h"
 #include "x86.h"
 
 #if defined(__x86_64__)
@@ -149,9 +150,10 @@ static uint8_t *block_place(uint8_t *p)
 bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
 {
     Gen g;
-    size_t room = (size_t)(cb->mem.rw + cb->mem.size - cb->a.p);
-    if (room < 256 + (size_t)tb->n_ops * MAX_OP_BYTES || cb->pinned != m->sw.pin)
+    const size_t used = (size_t)(cb->a.p - cb->mem.rw), most = 256 + (size_t)tb->n_ops * MAX_OP_BYTES;
+    if (cb->mem.size - used < most || cb->pinned != m->sw.pin)
         return false; /* a reset makes room, and the entry points anew */
+    cb->ready = hostmem_fill(cb->mem.rw, cb->mem.size, cb->ready, used + most);
     cb->a.p = block_place(cb->a.p);
     em_64(&cb->a, (uintptr_t)tb);
     g.a = &cb->a;

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machine.tcg.engine import PAGE_SIZE, Engine
-from machine.tcg.pageset import PageSet
+from machine.tcg.engine import PAGE_SIZE
 from machine.tcg.ramfold import RamFold, checksum, page_names
-from tests.machine.tcg.rvmodel import BASE
 
 PAGES = 40
 Contents = dict[int, bytes]
@@ -94,33 +92,11 @@ def test_what_is_no_page_of_the_fold_is_refused() -> None:
     assert fold.value == 0
 
 
-def test_pages_are_copied_in_the_order_asked_for(engine: Engine) -> None:
-    for index in range(4):
-        engine.write_phys(BASE + index * PAGE_SIZE, page(index + 1))
-    out = bytearray(3 * PAGE_SIZE)
-    engine.copy_pages([3, 0], out)
-    assert bytes(out) == page(4) + page(1) + bytes(PAGE_SIZE)
-    for pages in ([1, 2, 3, 0], [engine.ram_pages], [-1]):
-        with pytest.raises(ValueError, match="pages"):
-            engine.copy_pages(pages, out)
-
-
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 65 * 4096 + 17, 130 * 4096])
 def test_names_are_those_of_whole_pages(size: int) -> None:
     data = hashlib.shake_128(b"tree").digest(size)
     names = b"".join(name(data[at : at + 4096]) for at in range(0, size - size % 4096, 4096))
     assert page_names(data) == names
-
-
-def test_pages_of_zeros_are_found(engine: Engine) -> None:
-    pages = PageSet(engine.ram_pages)
-    assert not engine.zero_pages(pages)
-    pages.update((0, 1, 2, engine.ram_pages - 1))
-    assert list(engine.zero_pages(pages)) == [0, 1, 2, engine.ram_pages - 1]
-    for at in (0, 1, 7, 8, 4095):
-        engine.write_phys(BASE + PAGE_SIZE + at, b"\x80")
-        assert list(engine.zero_pages(pages)) == [0, 2, engine.ram_pages - 1]
-        engine.write_phys(BASE + PAGE_SIZE + at, b"\0")
 
 
 def test_the_checksum_is_another_where_one_bit_of_a_page_is() -> None:
