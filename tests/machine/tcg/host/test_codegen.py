@@ -20,7 +20,7 @@ def fuzz(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no C compiler is installed")
     program = tmp_path_factory.mktemp("codegen") / "fuzz"
     sources = [*sorted(Path(__file__).parent.glob("fuzz*.c")), *sorted((TCG / "host").glob("*.c"))]
-    sources += [TCG / "core" / name for name in ("interp.c", "ir.c", "opt.c", "words.c")]
+    sources += [TCG / "core" / name for name in ("hostmem.c", "interp.c", "ir.c", "opt.c", "words.c")]
     flags = ["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wshadow", f"-I{TCG}"]
     subprocess.run([compiler, *flags, *map(str, sources), "-o", str(program)], check=True)
     return program
