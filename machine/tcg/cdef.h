@@ -64,7 +64,8 @@ void wb_hart_jump(Machine *m, uint32_t hart, uint64_t pc); /* from sbi_call alon
 uint8_t *wb_ram(Machine *m); /* to read only: stores go through wb_phys_write */
 int wb_phys_read(Machine *m, uint64_t paddr, void *data, uint64_t size); /* 0, or -1: not all RAM */
 int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size);
-void wb_ram_clear(Machine *m); /* all zeros and clean; not while running */
+void wb_ram_prepare(Machine *m, uint64_t first, uint64_t n); /* n pages, which are to be filled */
+void wb_ram_clear(Machine *m);                               /* all zeros and clean; not while running */
 /* Sets pages when a checkpoint is loaded, whose contents lie one behind the other; returns how many of them
  * changed, and which. */
 uint64_t wb_ram_restore(Machine *m, const uint32_t *pages, uint64_t n, const uint8_t *data,

@@ -298,6 +298,11 @@ class Engine:
         lib.wb_hash_pages(self._m, as_numbers(pages), len(pages), out)
         return bytes(ffi.buffer(out))
 
+    def prepare_ram(self, first: int, pages: int) -> None:
+        """Make the host's memory of some pages ready ahead of whoever fills them; the guest sees nothing of it."""
+        if 0 <= first < self.ram_pages:
+            lib.wb_ram_prepare(self._m, first, min(pages, self.ram_pages - first))
+
     def snapshot(self, pages: PageSet) -> PageSnapshot:
         """Return pages of RAM as they are now, to be read by another thread. Raises MemoryError."""
         return PageSnapshot(self._m, pages)

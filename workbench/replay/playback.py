@@ -37,6 +37,10 @@ _TWINS_PAGES: Final = (8192,)
 #: Pages whose contents are put together and compared with RAM at once: they stay in the processor's cache.
 _RESTORED_AT_ONCE: Final = 64
 
+#: Where most of what is loaded goes, a kernel behind firmware, in bytes of RAM; and how much is thought of ahead.
+_IMAGES_AT: Final = 2 << 20
+_IMAGES_MOST: Final = 64 << 20
+
 #: Takes the guest's output while it is replayed: (port, data, icount).
 ConsoleListener = Callable[[str, bytes, int], None]
 
@@ -76,13 +80,12 @@ class Playback:
         self._twin = like is not None
         packed = disks or (lambda name: packed_clusters(trace, name))
         _, self._drives = open_drives(self.config, self, packed=packed)
-        import machine.board  # noqa: F401 - here, for images may still be on their way
-
+        self.board: BoardLike = board_factory(self.config, Images(), self.gate, self, self._drives, backend)
+        if like is None:
+            self._prepare_ram()  # images may still be on their way
         self._images: Images = trace_images(trace, checked=False) if like is None else like._images
+        self.board.images = self._images
         try:
-            self.board: BoardLike = board_factory(
-                self.config, self._images, self.gate, self, self._drives, backend
-            )
             self.board.reset()
         except Exception:
             trace.check_images()  # a machine that can't be built of a damaged image
@@ -125,6 +128,10 @@ class Playback:
                 raise TraceError(
                     f"{trace.path}: damaged: no checkpoint where its history begins ({self.start})"
                 )
+
+    def _prepare_ram(self) -> None:
+        size = min(sum(max(0, row.size) for row in self.trace.images()), _IMAGES_MOST)
+        self.board.engine.prepare_ram(_IMAGES_AT // PAGE_BYTES, size // PAGE_BYTES)
 
     def close(self) -> None:
         """Free the machine."""

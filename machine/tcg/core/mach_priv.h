@@ -56,6 +56,8 @@ bool softmmu_page_will_change(Machine *m, const Hart *cur, uint64_t page, uint32
 void softmmu_remember_tb(Hart *h, TB *tb);
 void softmmu_forget_tb(Machine *m, const TB *tb);
 void softmmu_clear_jump_caches(Machine *m);
+/* Before pages of RAM are filled. */
+void softmmu_ram_prepare(Machine *m, uint64_t first, uint64_t n);
 /* After all of RAM has become memory that is not touched yet. */
 void softmmu_ram_cleared(Machine *m);
 /* Adds the pages with dirty bits to a set, if there is one; `clear` takes the bits. */

@@ -207,6 +207,7 @@ struct Machine {
     /* RAM: one range of guest-physical memory */
     uint8_t *ram;
     uint64_t ram_base, ram_size, ram_pages;
+    uint32_t ram_used;                     /* a byte of it may have been written */
     struct PageInfo *page; /* softmmu.c */ /* by RAM page index */
     uint64_t *walked;             /* a bit for each page of RAM, up to whole words: PageInfo.pt is there */
     uint64_t *dirty;              /* a bit for each page of RAM, up to whole words */

@@ -23,12 +23,19 @@ int wb_phys_write(Machine *m, uint64_t paddr, const void *data, uint64_t size)
     return phys_write(m, paddr, data, size) ? 0 : -1;
 }
 
+void wb_ram_prepare(Machine *m, uint64_t first, uint64_t n)
+{
+    softmmu_ram_prepare(m, first, n);
+}
+
 void wb_ram_clear(Machine *m)
 {
     tb_flush_all(m);
     softmmu_flush_all(m);
     softmmu_dirty(m, NULL, true);
     snapshot_keep_all(m);
+    if (!m->ram_used)
+        return; /* what wb_ram_prepare() has made ready stays so */
     hostmem_clear(m->ram, m->ram_size);
     softmmu_ram_cleared(m);
 }

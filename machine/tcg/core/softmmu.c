@@ -300,15 +300,23 @@ static void span_make(Machine *m, uint64_t page)
 
 void softmmu_first_store(Machine *m, uint64_t page)
 {
+    m->ram_used = 1;
     if (pageset_has(m->lent, page))
         snapshot_keep(m, page);
     span_make(m, page);
     pageset_put(m->dirty, page);
 }
 
+void softmmu_ram_prepare(Machine *m, uint64_t first, uint64_t n)
+{
+    for (uint64_t i = first; i < first + n; i++)
+        span_make(m, i);
+}
+
 void softmmu_ram_cleared(Machine *m)
 {
     memset(m->made, 0, pageset_words(m->ram_pages) * sizeof(*m->made));
+    m->ram_used = 0;
 }
 
 void softmmu_dirty(Machine *m, uint64_t *set, bool clear)
