@@ -13,7 +13,6 @@ from workbench.bench.kernels import KERNELS
 
 LINUX = ("boot", "shell")
 COSTS = ("smp4", "start-up", "compile")
-SHELL_ROUNDS = 3
 OTHERS = ("native", *COSTS, *LINUX, "timetravel", "queries", "repl", "storage")
 BENCHMARKS = ("all", "kernels", "switches", *OTHERS, *KERNELS)
 
@@ -88,7 +87,7 @@ def _measure(kernels: list[str], others: list[str], rounds: int, switches: bool)
             "start-up": lambda: costs.run_start(rounds, work, output.note),
             "compile": lambda: costs.run_compile(output.note),
             "boot": lambda: boot.run("boot", rounds, work, output.note),
-            "shell": lambda: boot.run("shell", min(rounds, SHELL_ROUNDS), work, output.note),
+            "shell": lambda: boot.run("shell", rounds, work, output.note),
             "timetravel": lambda: timetravel.run(work, output.note),
             "queries": lambda: queries.run(work, output.note),
             "repl": lambda: waiting.run(work, output.note),
