@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -74,10 +74,12 @@ def run_machine(out: str | None, options: dict[str, Any]) -> int:
     from workbench.terminal import HostConsole
 
     module = "workbench.runner" if out is None else "workbench.replay.recorder"
-    threading.Thread(target=import_module, args=(module,)).start()  # while the images are read
+    loading = threading.Thread(target=_load, args=(module,))
+    loading.start()  # while the images are read
     machine = take_machine(options)
     takes_input = not options["no_input"]
     config, images = build_machine(machine, idle="ask" if takes_input else "jump")
+    loading.join()
     console = HostConsole(takes_input)
     source = console if takes_input else None
     live: Recorder | Runner
@@ -103,6 +105,11 @@ def run_machine(out: str | None, options: dict[str, Any]) -> int:
     with console, interrupts_to(live):
         ended = live.run(options["until"], options["fail"], options["steps"], options["timeout"])
     return report(ended, out, options["until"])
+
+
+def _load(module: str) -> None:
+    with suppress(Exception):  # whoever needs the module is told
+        import_module(module)
 
 
 def image_paths(machine: dict[str, Any]) -> dict[str, str]:

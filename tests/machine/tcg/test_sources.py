@@ -57,13 +57,19 @@ def test_core_that_is_older_than_a_source_is_refused(checkout: Path, name: str) 
     assert "StaleCoreError: _core" in run(checkout, *IMPORT).stderr
 
 
-def test_command_line_refuses_an_older_core_in_one_line(checkout: Path) -> None:
+START = ("--bios", "none", "--kernel", str(ROOT / "workbench/bench/kernels/start.elf"), "--no-input")
+
+
+@pytest.mark.parametrize(
+    "command", [("demo", "--batch"), ("run", *START), ("record", "-o", "t.trace", *START)], ids=lambda command: command[0]
+)
+def test_command_line_refuses_an_older_core_in_one_line(checkout: Path, command: tuple[str, ...]) -> None:
     """After `git pull` without `make build`, an older core ran and failed somewhere, or recorded in silence."""
     for package in ("traces", "workbench"):
         (checkout / package).symlink_to(ROOT / package)
     with (checkout / "machine/tcg/core/run.c").open("a") as file:
         file.write("\n")
-    done = run(checkout, "-m", "workbench", "demo", "--batch")
+    done = run(checkout, "-m", "workbench", *command)
     assert (done.returncode, done.stdout) == (6, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("workbench: error: _core") and line.endswith("run `make build`")
