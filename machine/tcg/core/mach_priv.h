@@ -15,6 +15,7 @@ enum {
 };
 typedef struct PageInfo {
     TB *tbs;             /* blocks with bytes in this page */
+    uint64_t code_lines; /* a bit for each 64 bytes of it: no other line has bytes of a block */
     struct PtPage *pt;   /* with PAGE_PT */
     uint64_t fast_vpage; /* the one virtual page through which stores to it are fast; see many_fast */
     uint8_t flags;

@@ -98,6 +98,7 @@ void tb_flush_all(Machine *m)
         chunks_free(c);
         for (uint64_t i = 0; i < m->ram_pages; i++) {
             m->page[i].tbs = NULL;
+            m->page[i].code_lines = 0;
             m->page[i].flags &= (uint8_t)~PAGE_CODE;
         }
         softmmu_clear_jump_caches(m);
@@ -185,6 +186,18 @@ static void tb_drop(Machine *m, TB *tb)
     tb->valid = 0;
 }
 
+/* The lines of a page that have bytes from lo up to hi. */
+static uint64_t lines(uint32_t lo, uint32_t hi)
+{
+    return lo < hi ? ~UINT64_C(0) << lo / LINE_BYTES & ~UINT64_C(0) >> (63 - (hi - 1) / LINE_BYTES) : 0;
+}
+
+static uint64_t tb_lines(const Machine *m, const TB *tb, uint64_t page)
+{
+    const bool second = tb->paddr2 != ~UINT64_C(0) && ram_page(m, tb->paddr2) == page;
+    return (ram_page(m, tb->paddr) == page ? lines(tb->lo, tb->hi) : 0) | (second ? lines(0, 2) : 0);
+}
+
 static bool tb_touches(const Machine *m, const TB *tb, uint64_t page, uint32_t offset, uint32_t size)
 {
     if (ram_page(m, tb->paddr) == page && offset < tb->hi && offset + size > tb->lo)
@@ -197,8 +210,16 @@ static TB *page_next(const Machine *m, const TB *tb, uint64_t page)
     return tb->page_next[ram_page(m, tb->paddr) != page];
 }
 
+/* Data beside code is written often, and a page may have hundreds of blocks. */
+static bool on_code_lines(const Machine *m, uint64_t page, uint32_t offset, uint32_t size)
+{
+    return m->page[page].code_lines & lines(offset, offset + size);
+}
+
 bool tb_overlaps(const Machine *m, uint64_t page, uint32_t offset, uint32_t size)
 {
+    if (!on_code_lines(m, page, offset, size))
+        return false;
     for (const TB *tb = m->page[page].tbs; tb; tb = page_next(m, tb, page))
         if (tb_touches(m, tb, page, offset, size))
             return true;
@@ -207,13 +228,17 @@ bool tb_overlaps(const Machine *m, uint64_t page, uint32_t offset, uint32_t size
 
 void tb_invalidate(Machine *m, uint64_t page, uint32_t offset, uint32_t size)
 {
-    TB *tb = m->page[page].tbs;
-    while (tb) {
-        TB *next = page_next(m, tb, page);
+    if (!on_code_lines(m, page, offset, size))
+        return;
+    uint64_t left = 0;
+    for (TB *tb = m->page[page].tbs, *next; tb; tb = next) {
+        next = page_next(m, tb, page);
         if (tb_touches(m, tb, page, offset, size))
             tb_drop(m, tb);
-        tb = next;
+        else
+            left |= tb_lines(m, tb, page);
     }
+    m->page[page].code_lines = left;
 }
 
 static bool has_insn_at(const TB *tb, uint64_t pc)
@@ -259,6 +284,7 @@ static void page_watch_code(Machine *m, uint64_t page, TB *tb, int which)
 {
     tb->page_next[which] = m->page[page].tbs;
     m->page[page].tbs = tb;
+    m->page[page].code_lines |= tb_lines(m, tb, page);
     if (!(m->page[page].flags & PAGE_CODE)) {
         m->page[page].flags |= PAGE_CODE;
         softmmu_page_watched(m, page);

@@ -66,28 +66,6 @@ static const IrOp *made_by(const Words *w, const IrOp *ops, uint16_t ref, IrOpco
     return o->op == op && o->b == IR_CONST && o->a < IR_SLOTS ? o : NULL;
 }
 
-static bool fold_rotation(const Words *w, IrOp *ops, uint32_t i, IrOpcode right, IrOpcode left, IrOpcode turn)
-{
-    IrOp *o = &ops[i];
-    const unsigned bits = turn == IR_ROTR32S ? 32 : 64;
-    for (unsigned k = 0; k < 2; k++) {
-        const uint16_t ref_r = k ? o->b : o->a, ref_l = k ? o->a : o->b;
-        const IrOp *r = made_by(w, ops, ref_r, right), *l = made_by(w, ops, ref_l, left);
-        if (!r || !l || w->number_a[ref_r] != w->number_a[ref_l])
-            continue;
-        const unsigned n = (unsigned)r->imm & (bits - 1);
-        const uint16_t from = w->number[r->a] == w->number_a[ref_r] ? r->a : l->a;
-        if (!n || n + ((unsigned)l->imm & (bits - 1)) != bits || w->number[from] != w->number_a[ref_r])
-            continue;
-        o->op = (uint8_t)turn;
-        o->a = from;
-        o->b = IR_CONST;
-        o->imm = n;
-        return true;
-    }
-    return false;
-}
-
 /* Nobody sees slot's value between the op at `from` that wrote it and op i. */
 static bool unseen(const IrOp *ops, uint32_t from, uint32_t i, uint16_t slot)
 {
@@ -97,6 +75,49 @@ static bool unseen(const IrOp *ops, uint32_t from, uint32_t i, uint16_t slot)
             return false;
     }
     return true;
+}
+
+/* The rotation takes the place of the part that the result overwrites: where both were made, their source was
+ * still there. */
+static bool rotate_earlier(Words *w, IrOp *ops, uint32_t i, IrOpcode turn, unsigned n)
+{
+    IrOp *o = &ops[i];
+    const uint16_t d = o->d;
+    if ((o->a != d && o->b != d) || !unseen(ops, (uint32_t)w->def[d], i, d))
+        return false;
+    IrOp *part = &ops[w->def[d]];
+    part->op = (uint8_t)turn;
+    part->imm = n;
+    w->number[d] = w->numbers++;
+    w->s_bits[d] = turn == IR_ROTR32S ? 32 : 64;
+    w->z_bits[d] = 64;
+    become_mov(o);
+    o->a = d;
+    return true;
+}
+
+static bool fold_rotation(Words *w, IrOp *ops, uint32_t i, IrOpcode right, IrOpcode left, IrOpcode turn)
+{
+    IrOp *o = &ops[i];
+    const unsigned bits = turn == IR_ROTR32S ? 32 : 64;
+    for (unsigned k = 0; k < 2; k++) {
+        const uint16_t ref_r = k ? o->b : o->a, ref_l = k ? o->a : o->b;
+        const IrOp *r = made_by(w, ops, ref_r, right), *l = made_by(w, ops, ref_l, left);
+        if (!r || !l || w->number_a[ref_r] != w->number_a[ref_l])
+            continue;
+        const unsigned n = (unsigned)r->imm & (bits - 1);
+        if (!n || n + ((unsigned)l->imm & (bits - 1)) != bits)
+            continue;
+        const uint16_t from = w->number[r->a] == w->number_a[ref_r] ? r->a : l->a;
+        if (w->number[from] != w->number_a[ref_r])
+            return rotate_earlier(w, ops, i, turn, n);
+        o->op = (uint8_t)turn;
+        o->a = from;
+        o->b = IR_CONST;
+        o->imm = n;
+        return true;
+    }
+    return false;
 }
 
 /* shl k, then shr (sar) k, k = 32, 48, 56: the extension of what is left */

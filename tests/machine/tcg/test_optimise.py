@@ -16,6 +16,16 @@ ROTATE = """
         li    a3, 0
 done:   j     done
 """
+#: As compilers order several at a time: the source is gone before the parts meet.
+ROTATE_LATE = """
+        .word 0x00b5561b  # srliw a2, a0, 11
+        .word 0x0155169b  # slliw a3, a0, 21
+        li    a0, 77
+        {between}
+        or    a3, a3, a2
+        li    a2, 0
+done:   j     done
+"""
 EXTENDED = """
         .word 0x00c505bb  # addw a1, a0, a2
         .word 0x0005859b  # sext.w a1, a1
@@ -61,6 +71,22 @@ def test_two_shifts_of_one_word_and_an_or_are_a_rotation(engine: Engine) -> None
     engine.run(engine.icount + 5)
     turned = (0x9234_5678 >> 11 | 0x9234_5678 << 21) & 0xFFFF_FFFF
     assert engine.get_reg(0, "x12") == (turned ^ 0x8000_0000) - 0x8000_0000 & M64
+
+
+def test_a_rotation_whose_source_is_gone_is_made_where_its_part_was(engine: Engine) -> None:
+    source = ROTATE_LATE.format(between="nop")
+    ops = ops_at(engine, source)
+    assert ops.count("ROTR32S") == 1 and not {"OR", "SHL32S", "SHR32S"} & set(ops)
+    engine.set_reg(0, "x10", 0x9234_5678)
+    engine.run(engine.icount + 6)
+    turned = (0x9234_5678 >> 11 | 0x9234_5678 << 21) & 0xFFFF_FFFF
+    assert engine.get_reg(0, "x13") == (turned ^ 0x8000_0000) - 0x8000_0000 & M64
+    assert engine.get_reg(0, "x10") == 77
+
+
+@pytest.mark.parametrize("between", ["addi a4, a3, 0", "addi a4, a3, 1", "ld a4, 0(sp)", "add a3, a3, a4"])
+def test_a_rotation_is_none_where_its_part_is_seen(engine: Engine, between: str) -> None:
+    assert "ROTR32S" not in ops_at(engine, ROTATE_LATE.format(between=between))
 
 
 def test_an_extension_of_what_is_extended_is_none(engine: Engine) -> None:

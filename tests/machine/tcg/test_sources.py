@@ -61,7 +61,7 @@ START = ("--bios", "none", "--kernel", str(ROOT / "workbench/bench/kernels/start
 
 
 @pytest.mark.parametrize(
-    "command", [("demo", "--batch"), ("run", *START), ("record", "-o", "t.trace", *START)], ids=lambda command: command[0]
+    "command", [("demo", "--batch"), ("run", *START), ("record", "-o", "t.trace", *START)], ids=lambda c: c[0]
 )
 def test_command_line_refuses_an_older_core_in_one_line(checkout: Path, command: tuple[str, ...]) -> None:
     """After `git pull` without `make build`, an older core ran and failed somewhere, or recorded in silence."""
