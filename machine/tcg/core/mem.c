@@ -25,10 +25,21 @@ static uint64_t extend(uint64_t value, uint32_t mo)
 
 /* ---- probes ---- */
 
+/* Up to 8 bytes; most are 4 or 8, an instruction of the host where memcpy of any size is a call. */
 static uint64_t host_value(const uint8_t *host, uint32_t size)
 {
     uint64_t value = 0;
-    memcpy(&value, host, size);
+    switch (size) {
+    case 8:
+        memcpy(&value, host, 8);
+        break;
+    case 4:
+        memcpy(&value, host, 4);
+        break;
+    default:
+        memcpy(&value, host, size);
+        break;
+    }
     return value;
 }
 
@@ -256,6 +267,8 @@ uint8_t *mem_rmw(Hart *h, uint64_t vaddr, uint32_t size)
 
 void mem_rmw_done(Hart *h, uint64_t vaddr, const uint8_t *host, uint32_t size, uint64_t old)
 {
+    if (!probe_wants(h->m, PROBE_READ) && !probe_wants(h->m, PROBE_WRITE))
+        return;
     const uint64_t paddr = (uint64_t)(host - h->m->ram) + h->m->ram_base;
     tell_access(h, PROBE_READ, 2, vaddr, paddr, size, old, old);
     tell_access(h, PROBE_WRITE, 2, vaddr, paddr, size, host_value(host, size), old);

@@ -24,7 +24,7 @@ static uint64_t cached_paddr(const Hart *h, uint64_t vaddr)
     return vaddr + e->addend - (uint64_t)(uintptr_t)h->m->ram + h->m->ram_base;
 }
 
-static uint64_t load_reserved(Hart *h, uint64_t vaddr, uint32_t mo)
+static inline uint64_t load_reserved(Hart *h, uint64_t vaddr, uint32_t mo)
 {
     const uint32_t size = 1u << (mo & MO_SIZE);
     if (riscv_trigger_data(h, vaddr, size, ACC_READ) || is_misaligned(h, vaddr, size, EXC_LOAD_MISALIGNED))
@@ -85,7 +85,7 @@ static bool is_reserved(Hart *h, uint64_t vaddr)
 
 /* One that fails takes the faults of a store, whether or not there is a reservation, but is none: D stays
  * clear. SPEC: unprivileged, 8.2; privileged, 4.3.1 */
-static uint64_t store_conditional(Hart *h, uint64_t vaddr, uint64_t value, uint32_t size)
+static inline uint64_t store_conditional(Hart *h, uint64_t vaddr, uint64_t value, uint32_t size)
 {
     GuestHart *g = h->g;
     if (riscv_trigger_data(h, vaddr, size, ACC_WRITE) || is_misaligned(h, vaddr, size, EXC_STORE_MISALIGNED))
