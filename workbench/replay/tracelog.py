@@ -190,7 +190,7 @@ class TraceLog:
         """Write what is queued and leave the trace unclean."""
         try:
             self._stop()
-            if self._error is None:
+            if self._error is None and self._final is None:
                 self._writer.commit()
         finally:
             self._writer.abandon()

@@ -1,6 +1,7 @@
 /* ramfold.c: see ramfold.h. Uses no Machine, so a thread may keep a fold while another runs the guest. */
 #include "ramfold.h"
 #include "blake2b.h"
+#include "hostmem.h"
 #include "pageset.h"
 #include "softmmu.h"
 
@@ -15,9 +16,9 @@ typedef uint64_t Sum[LIMBS]; /* the least significant first */
 struct RamFold {
     uint64_t n_pages;
     Name zero;        /* of a page of zeros */
-    uint64_t *filled; /* pages that held more than zeros when they were last taken; of the others … */
-    Name *name;       /* … the contents' name … */
-    Sum *term;        /* … and what a page adds have never been read: memory of the host that is not needed */
+    uint64_t *filled; /* the pages that held more than zeros when they were last taken; of these alone: */
+    Name *name;       /* the contents' name */
+    Sum *term;        /* what the page adds */
     Sum value;
 };
 
@@ -28,8 +29,8 @@ RamFold *wb_fold_create(uint64_t n_pages)
     if (f && zeros) {
         f->n_pages = n_pages;
         f->filled = calloc(pageset_words(n_pages), sizeof(*f->filled));
-        f->name = calloc(n_pages, sizeof(*f->name));
-        f->term = calloc(n_pages, sizeof(*f->term));
+        f->name = hostmem_map(n_pages * sizeof(*f->name));
+        f->term = hostmem_map(n_pages * sizeof(*f->term));
         const uint8_t *msg = zeros;
         blake2b_256(&msg, WB_PAGE_SIZE, 1, &f->zero);
     }
@@ -45,8 +46,8 @@ void wb_fold_destroy(RamFold *f)
     if (!f)
         return;
     free(f->filled);
-    free(f->name);
-    free(f->term);
+    hostmem_unmap(f->name, f->n_pages * sizeof(*f->name));
+    hostmem_unmap(f->term, f->n_pages * sizeof(*f->term));
     free(f);
 }
 
