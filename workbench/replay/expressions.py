@@ -123,7 +123,7 @@ class _Parser:
         left = self._binary(level + 1)
         while op := self._next(*LEVELS[level]):
             right = self._binary(level + 1)
-            unsigned = left.unsigned or right.unsigned
+            unsigned = left.unsigned or (right.unsigned and op not in ("<<", ">>"))
             left = Node(op, (left, right), unsigned=unsigned and op not in ("==", "!=", "&&", "||"))
         return left
 
@@ -288,7 +288,8 @@ class Evaluator:
             return quotient if op == "/" else a - b * quotient
         if op in ("<<", ">>"):
             count = min(b & _MASK, 64)
-            return a << count if op == "<<" else (a if not node.args[0].unsigned else a & _MASK) >> count
+            shifted = a & _MASK if node.args[0].unsigned else signed64(a)  # C: the left operand's type
+            return shifted << count if op == "<<" else shifted >> count
         return _COMPUTE[op](a, b)
 
 

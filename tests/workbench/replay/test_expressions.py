@@ -60,6 +60,10 @@ def holds_in_engine(text: str, bare: Bare) -> bool:
         ("(u64)-8 >> 1", (MASK - 7) >> 1),
         ("$a1 < 0", 1),
         ("(u64)$a1 < 0", 0),
+        ("$a1 >> (u32)2", MASK),  # the left operand alone says what a shift is
+        ("$a1 >> (u32)$a1", MASK),
+        ("(u64)$a1 >> 2", MASK >> 2),
+        ("$a1 >> (u32)2 < 0", 1),
         ("$a1 < 5 && $a0 == 7", 1),
         ("0 || 0", 0),
         ("!5", 0),
