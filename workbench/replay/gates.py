@@ -39,7 +39,8 @@ _SEEDED_CLOCK_NS: Final = 1_704_067_200 * 10**9
 _WAIT_S: Final = 0.1
 
 
-#: Shortest slice of a recording, in steps; and how long one is to last, in seconds.
+#: First and shortest slice of a recording, in steps; and how long one is to last, in seconds.
+_SLICE_STEPS_FIRST: Final = 500_000
 _SLICE_STEPS_MIN: Final = 1000
 _SLICE_S: Final = 0.01
 
@@ -96,7 +97,7 @@ class RecordGate:
         script: Script | None = None,
     ) -> None:
         self._script = script
-        self._slice_steps = SLICE_STEPS
+        self._slice_steps = _SLICE_STEPS_FIRST
         self._slice_at = (-1, 0.0)
         self._log = log
         self._source = source
