@@ -84,7 +84,7 @@ class FileNode(Node):
         if self._use_locks and regular:
             locks = hostfile.FileLocks(fd, self.filename)
             if self._fd >= 0 and self._locks is not None:
-                self._locks.hold(Perm.NONE, Perm.ALL)
+                self._locks.release()
             try:
                 locks.hold(*self._held)
             except BlockError:
@@ -103,6 +103,8 @@ class FileNode(Node):
 
     async def drv_close(self) -> None:
         if self._fd >= 0:
+            if self._locks is not None:
+                self._locks.release()
             os.close(self._fd)
             self._fd = -1
         if self._scratch is not None:
@@ -276,12 +278,13 @@ def create_file(filename: str, size: int = 0) -> None:
     except (OSError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) and error.errno else errno.EINVAL
         raise BlockError(number, f"could not create '{filename}': {os.strerror(number)}") from error
+    locks = hostfile.FileLocks(fd, filename)
     try:
-        locks = hostfile.FileLocks(fd, filename)
         locks.hold(Perm.WRITE | Perm.RESIZE, Perm.ALL & ~(Perm.WRITE | Perm.RESIZE))
         os.ftruncate(fd, 0)
         os.ftruncate(fd, size)
     except OSError as error:
         raise from_oserror(error, f"could not create '{filename}'") from error
     finally:
+        locks.release()
         os.close(fd)

@@ -67,6 +67,10 @@ class FileLocks:
             self._set(byte, fcntl.F_UNLCK)
         self._held = wanted
 
+    def release(self) -> None:
+        """Announce nothing any more: before the descriptor is closed, which a starting process may have a copy of."""
+        self.hold(Perm.NONE, Perm.ALL)
+
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """Call fallocate(2). Raises UnsupportedError where the file system can't, OSError otherwise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from machine.block import flags as F
 from machine.block.dirty import DirtyBitmap, pack_bits, unpack_bits
+from machine.block.drivers.file import create_file
 from machine.block.drivers.throttle import Bucket
 from machine.block.errors import BlockError, OptionError, PermissionConflictError
 from machine.block.flags import Perm
@@ -69,6 +71,34 @@ def test_i15_locks_exclude_a_second_writer_but_not_a_reader_that_shares(graph: G
     assert other.run(shared.read(0, 4)) == bytes(4)
     writer.close()
     other.run(other.close())
+
+
+def test_i15_a_closed_image_is_locked_by_nobody(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that another thread has begun to start has all files open until it is another program."""
+    name = raw_file(tmp_path)
+    inherited: list[int] = []
+    plain = os.close
+
+    def close(fd: int) -> None:
+        inherited.append(os.dup(fd))
+        plain(fd)
+
+    options = {"driver": "file", "filename": name}
+    alone = Perm.CONSISTENT_READ | Perm.WRITE_UNCHANGED
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", close)
+        create_file(name, 1 << 20)
+        first = graph.run(graph.backend(options, perm=Perm.CONSISTENT_READ | Perm.WRITE, shared=alone))
+        first.close()
+        graph.run(graph.close())
+    assert len(inherited) == 2
+    other = Graph()
+    other.run(other.backend(options, perm=Perm.CONSISTENT_READ | Perm.WRITE, shared=alone))
+    other.run(other.close())
+    for fd in inherited:
+        os.close(fd)
 
 
 @pytest.mark.requires("qemu-io")
