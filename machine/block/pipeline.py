@@ -65,6 +65,8 @@ class RequestPipeline:
         #: Called with (offset, length, whether it succeeded) after a write, before it is reported.
         self.after_write: list[AfterHook] = []
         self.copy_on_read = 0
+        #: Of reads of the backing: NO_SERIALISING while a backup holds up its writers for this overlay's readers.
+        self.backing_flags = 0
         self.detect_zeroes = "off"
         self.discard_mode = "ignore"
         self.no_flush = False
@@ -340,6 +342,8 @@ class RequestPipeline:
         block = self.limits.alignment
         request = tracker.begin(offset, offset + length, WRITE)
         try:
+            if flags & F.SERIALISING:
+                tracker.make_serialising(request, max(self.cluster_bytes(), block))
             if not (offset | length) & (block - 1):
                 if tracker.serialising:
                     await tracker.wait_serialising(request)

@@ -25,6 +25,14 @@ SYNC_MODES = ("full", "top", "none", "incremental", "bitmap")
 BITMAP_MODES = ("on-success", "always", "never")
 
 
+def _shows(target: Node, source: Node) -> bool:
+    """Tell whether a node is an overlay of another one."""
+    layer = target.below
+    while layer is not None and layer is not source:
+        layer = layer.below
+    return layer is source
+
+
 class BackupJob(Job):
     """Copy before write, and in the background what ``sync`` says.
 
@@ -72,6 +80,8 @@ class BackupJob(Job):
         self.cancel_is_success = sync == "none"
         self._bitmap_mode = bitmap_mode
         self._compress = compress
+        #: where the target shows the source's data, a read of it that is under way holds up the copy: block.md 7.2
+        self._serialising = F.SERIALISING if _shows(target, source) else 0
         self.source, self.target = source, target
         self.cluster_size = max(MIN_CLUSTER, target.cluster_bytes())
         self.ranges = CowRanges(self.sched, self.cluster_size)
@@ -102,6 +112,10 @@ class BackupJob(Job):
                 first, last = self.ranges.round(offset, length)
                 self.done[first:last] = bytes(last - first)
         self.source.before_write.append(self._before_write)
+        if (
+            self._serialising
+        ):  # a reader that waited for a writer there, which waits for it here, would never end
+            self.target.skip_filters().backing_flags |= F.NO_SERIALISING
         self._hooked = True
         super().start()
 
@@ -165,9 +179,10 @@ class BackupJob(Job):
                     error.reading = True  # type: ignore[attr-defined]
                     raise
                 if F.is_zero(data):
-                    await self._target.write_zeroes(start, count, F.MAY_UNMAP)
+                    await self._target.write_zeroes(start, count, F.MAY_UNMAP | self._serialising)
                 else:
-                    await self._target.write(start, data, F.COMPRESSED if self._compress else 0)
+                    flags = F.COMPRESSED if self._compress else 0
+                    await self._target.write(start, data, flags | self._serialising)
                 self.done[cluster] = 1
 
     async def run(self) -> None:
@@ -230,6 +245,7 @@ class BackupJob(Job):
             return
         self._hooked = False
         self.source.before_write.remove(self._before_write)
+        self.target.skip_filters().backing_flags = 0
         await self._flush_lock.acquire_write()
         self._flush_lock.release_write()
         await self.ranges.drain()

@@ -103,7 +103,7 @@ class Qcow2Node(Qcow2Image):
         if inside and backing is not None:
             if self.debug_node is not None:
                 await self.child_event("read_backing_aio")
-            await backing.pread(offset, part[:inside], flags & F.NO_SERIALISING)
+            await backing.pread(offset, part[:inside], (flags | self.backing_flags) & F.NO_SERIALISING)
 
     # Writing.
 

@@ -15,6 +15,7 @@ from machine.block.flags import Role
 from machine.block.graph import Graph
 from machine.block.jobs.backup import BackupJob
 from machine.block.node import Node
+from machine.block.sched import Scheduler, SeededOrder
 
 from .disks import FLEECE_BASE, FLEECE_OVER, C, cbw, fleece_disk, memory, overlay
 from .qcow2_util import memory_image
@@ -148,3 +149,35 @@ def test_quorum_fifo_reads_the_next_child_and_children_come_and_go(graph: Graph)
         node.remove_child(children[1])
     node.add_child(memory(graph, fill=9))
     assert len(node.members()) == 2 and Role.DATA in next(iter(node.children.values())).role
+
+
+@pytest.mark.parametrize("align", [1, 512])
+@pytest.mark.parametrize("seed", range(12))
+def test_fleecing_shows_one_point_in_time_while_reads_and_writes_meet(seed: int, align: int) -> None:
+    """A read of the view that is still under way in the source holds up a write to it."""
+    graph = Graph(Scheduler(SeededOrder(seed)))
+    disk = memory(graph, 8 * C, 0x11, align=align, yields=2, growable=False)
+    target = overlay(graph, disk, 8 * C)
+    job = BackupJob(graph, disk, target, sync="none")
+    job.start()
+    graph.sched.settle()
+    rnd = random.Random(seed)
+
+    async def write() -> None:
+        for _ in range(12):
+            length = rnd.randrange(1, 2 * C)
+            await disk.pwrite(rnd.randrange(8 * C - length), bytes([rnd.randrange(256)]) * length)
+
+    async def read() -> None:
+        for _ in range(12):
+            length = rnd.randrange(1, 3 * C)
+            data = await target.read(rnd.randrange(8 * C - length), length)
+            assert data.count(0x11) == length
+
+    async def meet() -> None:
+        for task in [graph.sched.spawn(work(), "user") for work in (write, write, read, read, read)]:
+            await task.join()
+
+    graph.run(meet())
+    job.cancel()
+    graph.run(job.wait())
