@@ -65,12 +65,6 @@ class PageSet:
         ffi.memmove(some.words, bits.to_bytes(8 * self._n_words, "little"), 8 * self._n_words)
         self -= some
 
-    def copy(self) -> PageSet:
-        """Return another set of the same pages."""
-        made = PageSet(self.n_pages)
-        made |= self
-        return made
-
     def clear(self) -> None:
         """Remove all pages."""
         ffi.memmove(self.words, bytes(8 * self._n_words), 8 * self._n_words)

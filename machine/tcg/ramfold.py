@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from mmap import mmap
 
 from machine.tcg._core import ffi, lib
 from machine.values import valueclass
@@ -26,11 +25,6 @@ class Taken:
 
     at: array[int]
     names: bytes
-
-
-def buffer_address(data: bytes | bytearray | memoryview | mmap) -> int:
-    """Return where a buffer lies in this process's memory."""
-    return int(ffi.cast("uintptr_t", ffi.from_buffer(data)))
 
 
 def page_names(data: bytes | memoryview) -> bytes:

@@ -140,7 +140,7 @@ class TraceLog:
 
     def after_reset(self, pages: Pages) -> None:
         """Take what pages hold before the first step, but for those whose contents ``head`` knows."""
-        self._put(self._fold_in, pages)
+        self._put(self._read, pages, self._fold_in)
 
     def publish(self) -> None:
         """Give the trace its name: all that its replay begins with has been added."""
@@ -158,13 +158,13 @@ class TraceLog:
         """Add a checkpoint of the pages that were written since the last one; waits if the disk lags behind."""
         while not self._room.acquire(timeout=0.5):
             self._check()
-        self._put(self._take, pages)
+        self._put(self._read, pages, self._take)
         self._put(self._checkpoint, icount, vtime_ns, state, next_input)
         self._ring()
 
     def end_digest(self, state: dict[str, Any], pages: Pages) -> None:
         """Note the digest of the state in which the machine ended, behind its last position's own inputs."""
-        self._put(self._fold_in, pages)
+        self._put(self._read, pages, self._fold_in)
         self._put(self._end_digest, state)
 
     def flush(self) -> None:
@@ -262,17 +262,17 @@ class TraceLog:
         self._places.append(icount)
         self._writer.bookmark(name, icount, note)
 
-    def _take(self, snapshot: Pages) -> None:
+    def _read(self, snapshot: Pages, take: Callable[[Sequence[int], memoryview], None]) -> None:
         try:
             pages = snapshot.read(self._buffer)
             if pages:
-                self._take_part(pages, self._buffer)
-                self._items.appendleft((self._take, (snapshot,)))  # commits come between
+                take(pages, self._buffer)
+                self._items.appendleft((self._read, (snapshot, take)))  # commits come between
         except BaseException:
             snapshot.close()  # a guest may wait for it, and the error holds on to it
             raise
 
-    def _take_part(self, pages: Sequence[int], buffer: memoryview) -> None:
+    def _take(self, pages: Sequence[int], buffer: memoryview) -> None:
         taken = self.fold.take_copies(pages, buffer)
         based = None
         if self.loaded is not None:
@@ -282,9 +282,8 @@ class TraceLog:
         self._changed.numbers.extend(pages[at] for at in taken.at)
         self._changed.names += taken.names
 
-    def _fold_in(self, snapshot: Pages) -> None:
-        while pages := snapshot.read(self._buffer):
-            self.fold.take_copies(pages, self._buffer)
+    def _fold_in(self, pages: Sequence[int], buffer: memoryview) -> None:
+        self.fold.take_copies(pages, buffer)
 
     def _checkpoint(self, icount: int, vtime_ns: int, state: dict[str, Any], next_input: int) -> None:
         try:

@@ -112,10 +112,9 @@ class BackupJob(Job):
                 first, last = self.ranges.round(offset, length)
                 self.done[first:last] = bytes(last - first)
         self.source.before_write.append(self._before_write)
-        if (
-            self._serialising
-        ):  # a reader that waited for a writer there, which waits for it here, would never end
-            self.target.skip_filters().backing_flags |= F.NO_SERIALISING
+        if self._serialising:
+            # a reader that waited for a writer there, which waits for the reader here, would never end
+            self.target.skip_filters().backing_flags = F.NO_SERIALISING
         self._hooked = True
         super().start()
 
@@ -245,7 +244,8 @@ class BackupJob(Job):
             return
         self._hooked = False
         self.source.before_write.remove(self._before_write)
-        self.target.skip_filters().backing_flags = 0
+        if self._serialising:
+            self.target.skip_filters().backing_flags = 0
         await self._flush_lock.acquire_write()
         self._flush_lock.release_write()
         await self.ranges.drain()

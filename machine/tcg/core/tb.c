@@ -18,13 +18,13 @@
 enum {
     HASH_BITS = 17,
     CHUNK_BYTES = 1 << 20,
-    LINE_BYTES = 64, /* of the host's cache */
+    LINE_BYTES = 64,                     /* of the host's cache */
+    CODE_LINE_BYTES = WB_PAGE_SIZE / 64, /* see PageInfo.code_lines */
 };
 
 typedef struct Chunk {
-    struct Chunk *next;
+    _Alignas(LINE_BYTES) struct Chunk *next;
     size_t used, ready; /* bytes from the chunk's begin on; see hostmem_fill() */
-    _Alignas(LINE_BYTES) uint8_t data[];
 } Chunk;
 
 struct TbCache {
@@ -189,7 +189,8 @@ static void tb_drop(Machine *m, TB *tb)
 /* The lines of a page that have bytes from lo up to hi. */
 static uint64_t lines(uint32_t lo, uint32_t hi)
 {
-    return lo < hi ? ~UINT64_C(0) << lo / LINE_BYTES & ~UINT64_C(0) >> (63 - (hi - 1) / LINE_BYTES) : 0;
+    return lo < hi ? ~UINT64_C(0) << lo / CODE_LINE_BYTES & ~UINT64_C(0) >> (63 - (hi - 1) / CODE_LINE_BYTES)
+                   : 0;
 }
 
 static uint64_t tb_lines(const Machine *m, const TB *tb, uint64_t page)

@@ -23,12 +23,12 @@ def made(numbers: frozenset[int]) -> PageSet:
 def test_a_set_of_pages_is_a_set(a: frozenset[int], b: frozenset[int], first: int, end: int) -> None:
     pages = made(a)
     assert (len(pages), list(pages), list(pages.numbers())) == (len(a), sorted(a), sorted(a))
-    other = pages.copy()
+    other = made(a)
     other |= made(b)
     assert list(other) == sorted(a | b)
     other -= made(b)
     assert list(other) == sorted(a - b)
-    other = pages.copy()
+    other = made(a)
     other.remove_range(range(first, max(first, end)))
     assert list(other) == [number for number in sorted(a) if not first <= number < end]
     assert list(pages) == sorted(a)
