@@ -25,10 +25,14 @@ void *hostmem_map_low(size_t size)
     return made ? made : hostmem_map(size);
 }
 
+/* Emptied before it goes: the host's kernel holds no lock for that which another thread waits for, if it wants
+ * memory meanwhile. */
 void hostmem_unmap(void *at, size_t size)
 {
-    if (at)
-        munmap(at, size);
+    if (!at)
+        return;
+    madvise(at, size, MADV_DONTNEED);
+    munmap(at, size);
 }
 
 void hostmem_clear(void *at, size_t size)

@@ -4,6 +4,8 @@
 #endif
 #include "codebuf.h"
 
+#include "../core/hostmem.h"
+
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -66,8 +68,8 @@ bool codemem_init(CodeMem *cm, size_t size)
 void codemem_deinit(CodeMem *cm)
 {
     if (cm->rw) {
-        munmap(cm->rw, cm->size);
-        munmap((void *)(uintptr_t)cm->rx, cm->size);
+        hostmem_unmap(cm->rw, cm->size);
+        hostmem_unmap((void *)(uintptr_t)cm->rx, cm->size);
     }
     *cm = (CodeMem){0};
 }
