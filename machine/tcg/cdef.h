@@ -73,15 +73,15 @@ uint64_t wb_ram_restore(Machine *m, const uint32_t *pages, uint64_t n, const uin
 int wb_translate(Machine *m, uint32_t hart, uint64_t vaddr, int access, uint64_t *paddr); /* 0 r, 1 w, 2 x */
 /* adds the pages (indexes in RAM) written since the last call with clear to a set of RAM's pages */
 void wb_dirty_pages(Machine *m, uint64_t *set, int clear);
-/* 128-bit digest of the given pages' numbers and contents; not cryptographic: finds divergence, not malice */
-void wb_hash_pages(Machine *m, const uint32_t *pages, uint64_t n, uint64_t out[2]);
-void wb_checksum(const uint8_t *data, uint64_t n,
-                 uint64_t out[2]); /* the same of n pages that lie in order */
+/* 128-bit digest of n pages, numbered from 0; not cryptographic: finds divergence, not malice */
+void wb_checksum(const uint8_t *data, uint64_t n, uint64_t out[2]);
 /* pages of RAM, ascending, as they are now, for another thread (core/snapshot.h); NULL: no memory */
 typedef struct WbSnapshot WbSnapshot;
 WbSnapshot *wb_snapshot_create(Machine *m, const uint32_t *pages, uint64_t n);
 /* gives the contents of the next pages, n at most, one behind the other; returns how many. Any thread */
 uint64_t wb_snapshot_read(WbSnapshot *s, uint64_t n, uint8_t *out);
+/* wb_checksum() of all that is left to read, with the pages' own numbers */
+void wb_snapshot_hash(WbSnapshot *s, uint64_t out[2]);
 void wb_snapshot_destroy(WbSnapshot *s); /* any thread; also after the machine's end */
 
 /* sets of pages (core/pageset.h): bit n is page n; both of a call have as many words */

@@ -292,12 +292,6 @@ class Engine:
         lib.wb_dirty_pages(self._m, dirty.words, clear)
         return dirty
 
-    def hash_pages(self, pages: Sequence[int]) -> bytes:
-        """Return 16 bytes that depend on the pages' numbers, order and contents."""
-        out = ffi.new("uint64_t[2]")
-        lib.wb_hash_pages(self._m, as_numbers(pages), len(pages), out)
-        return bytes(ffi.buffer(out))
-
     def prepare_ram(self, first: int, pages: int) -> None:
         """Make the host's memory of some pages ready ahead of whoever fills them; the guest sees nothing of it."""
         if 0 <= first < self.ram_pages:

@@ -42,6 +42,12 @@ class PageSnapshot:
         first, self._n_read = self._n_read, self._n_read + n
         return self._pages[first : self._n_read]
 
+    def hash(self) -> bytes:
+        """Read what is left; return 16 bytes that depend on the pages' numbers and contents."""
+        out = ffi.new("uint64_t[2]")
+        lib.wb_snapshot_hash(self._snapshot, out)
+        return bytes(ffi.buffer(out))
+
     def close(self) -> None:
         """Let go of what has not been read; nothing can be read afterwards."""
         ffi.release(self._snapshot)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from machine.tcg.engine import Engine, ExitReason
+from machine.tcg.pageset import PageSet
 from machine.tcg.probes import NEVER, Probe
 from tests.differential import harness
 from tests.differential.generate import Generator
@@ -144,7 +145,7 @@ class Running:
         }
         for hart in range(e.harts):
             out |= {f"hart {hart} {name}": value for name, value in e.save_state(hart).items()}
-        out["ram"] = e.hash_pages(list(range(harness.RAM_BYTES >> 12))).hex()
+        out["ram"] = e.snapshot(PageSet(e.ram_pages, range(e.ram_pages))).hash().hex()
         return out
 
 

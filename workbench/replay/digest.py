@@ -9,9 +9,9 @@ digest is BLAKE2b over the harts' registers and the engine's fast hash of the pa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
+from machine.tcg.pageset import PageSet
 from traces.blake2 import blake2b
 
 from .parts import EngineLike
@@ -32,26 +32,26 @@ def whole_digest(state: bytes, fold: int) -> bytes:
     return blake2b(state + b"\0" + fold.to_bytes(32, "little"), digest_size=32).digest()
 
 
-def hart_states(engine: EngineLike, harts: int) -> dict[str, Any]:
-    """Return what of a machine but its pages goes into a rolling digest."""
-    return {
-        "icount": engine.icount,
-        "warp_ns": engine.warp_ns,
-        "sched": engine.save_sched(),
-        "harts": [engine.save_state(h) for h in range(harts)],
-    }
-
-
-def rolling_digest(engine: EngineLike, harts: int, pages: Sequence[int]) -> tuple[bytes, bytes]:
-    """Return ``(digest, detail)`` at the present position.
+class RollingDigest:
+    """The rolling digest of the present position: made there, and worked out once, by whichever thread has the time.
 
     Args:
         engine: stands at the position.
         harts: how many there are.
-        pages: RAM pages written since the last rolling digest, ascending.
-
-    Returns:
-        32 bytes, and the JSON document of the registers that went into it.
+        pages: of RAM, written since the last rolling digest.
     """
-    detail = canonical_json(hart_states(engine, harts) | {"pages": len(pages)})
-    return blake2b(detail + b"\0" + engine.hash_pages(pages), digest_size=32).digest(), detail
+
+    def __init__(self, engine: EngineLike, harts: int, pages: PageSet) -> None:
+        self._state = {
+            "icount": engine.icount,
+            "warp_ns": engine.warp_ns,
+            "sched": engine.save_sched(),
+            "harts": [engine.save_state(h) for h in range(harts)],
+            "pages": len(pages),
+        }
+        self._pages = engine.snapshot(pages)
+
+    def work_out(self) -> tuple[bytes, bytes]:
+        """Return 32 bytes, and the JSON document of the registers that went into them."""
+        detail = canonical_json(self._state)
+        return blake2b(detail + b"\0" + self._pages.hash(), digest_size=32).digest(), detail

@@ -39,6 +39,10 @@ class Diverged(DivergenceError):
             text += f"; {len(self.pages)} RAM pages differ, the first is page {self.pages[0]:#x}"
         super().__init__(text)
 
+    def after(self, last_good: int) -> Diverged:
+        """Return the same, where a later position is known to be good."""
+        return Diverged(self.what, max(last_good, self.last_good), self.first_bad, self.registers, self.pages)
+
 
 class MemoryAccessError(WorkbenchError):
     """Guest memory that is not mapped, or is not RAM."""

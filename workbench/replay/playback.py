@@ -22,8 +22,8 @@ from traces.reader import TraceReader
 from workbench.errors import WorkbenchError
 
 from .checkpoints import ZERO_PAGE, BlobCache, CheckpointTree, MemoryNode, Node
-from .digest import canonical_json, rolling_digest, whole_digest
-from .divergence import compare_registers
+from .digest import RollingDigest, canonical_json, whole_digest
+from .digestchecks import DigestChecks
 from .errors import Diverged
 from .gates import ReplayGate
 from .interventions import apply_write
@@ -116,8 +116,7 @@ class Playback:
         self._kept: dict[bytes, bytes] = {} if like is None else like._kept
         #: positions whose rolling digests are not compared: their rows are suspected themselves
         self.excused: set[int] = set()
-        #: rolling digests that were compared
-        self.compared = 0
+        self._checks = DigestChecks(trace, self.gate)
         #: whether a run is to stop; set by ``interrupt``, cleared by whoever begins a motion
         self.interrupted = False
         #: whether the machine shows a write that is only taken with the next step
@@ -133,8 +132,14 @@ class Playback:
         size = min(sum(max(0, row.size) for row in self.trace.images()), _IMAGES_MOST)
         self.board.engine.prepare_ram(_IMAGES_AT // PAGE_BYTES, size // PAGE_BYTES)
 
+    @property
+    def compared(self) -> int:
+        """How many rolling digests were compared."""
+        return self._checks.compared
+
     def close(self) -> None:
         """Free the machine."""
+        self._checks.close()
         self.board.engine.close()
         for node in self._drives.values():
             node.close()
@@ -249,7 +254,13 @@ class Playback:
             TraceError: an image that was being checked meanwhile is damaged.
         """
         try:
-            return self._run_to(target, breakpoints)
+            try:
+                stop = self._run_to(target, breakpoints)
+            except Diverged as found:
+                self._checks.settle()  # one that is under way is of a position before
+                raise found.after(self.gate.last_good) from None
+            self._checks.settle()
+            return stop
         finally:
             self.trace.check_images()
 
@@ -343,20 +354,13 @@ class Playback:
             self._rolling |= dirty
 
     def _arrived(self) -> None:
-        """Compare the rolling digest of this position, if it has one; differences start anew at a checkpoint."""
+        """Have this position's rolling digest compared, if it has one; differences start anew at a checkpoint."""
         row = self._digests.get(self.icount)
         if row is None:
             return
         self._collect()
         if self._rolling is not None and self.icount not in self.excused:
-            engine, harts = self.board.engine, self.config.harts
-            digest, detail = rolling_digest(engine, harts, self._rolling.numbers())
-            if digest != row.digest:
-                registers = compare_registers(self.trace.digest_detail(row), detail)
-                what = "the rolling digest differs" + ("" if registers else " in RAM, no register differs")
-                raise Diverged(what, self.gate.last_good, self.icount, registers)
-            self.compared += 1
-            self.gate.last_good = self.icount
+            self._checks.begin(row, RollingDigest(self.board.engine, self.config.harts, self._rolling))
         self._rolling = PageSet(self._stale.n_pages)
         node = self.tree.file_at(self.icount)
         if node is not None:

@@ -18,7 +18,7 @@ from machine.values import valueclass
 from traces.writer import TraceWriter
 from workbench.errors import UsageError
 
-from .digest import rolling_digest
+from .digest import RollingDigest
 from .gates import ConsoleSource, RecordGate
 from .imagecache import begin_with
 from .interventions import Origin, apply_write
@@ -344,8 +344,7 @@ class Recorder:
             return
         self._rolled_at = board.icount
         self._collect()
-        pages = self._roll_dirty.numbers()
-        log.digest(board.icount, *rolling_digest(board.engine, board.config.harts, pages))
+        log.digest(board.icount, RollingDigest(board.engine, board.config.harts, self._roll_dirty))
         self._roll_dirty.clear()
         self._rolls += 1
         if self._rolls % self._limits.checkpoint_every == 0 and board.icount != self._checkpoint_at:

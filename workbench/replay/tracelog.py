@@ -27,7 +27,7 @@ from traces.errors import TraceError, TraceWriteError
 from traces.pagesets import Based, PageList
 from traces.writer import TraceWriter
 
-from .digest import canonical_json, whole_digest
+from .digest import RollingDigest, canonical_json, whole_digest
 from .parts import PAGE_BYTES
 from .thinning import choose_victim
 
@@ -116,9 +116,10 @@ class TraceLog:
         """Name a position."""
         self._put(self._bookmark, name, icount, note)
 
-    def digest(self, icount: int, digest: bytes, detail: bytes) -> None:
-        """Add a rolling digest."""
-        self._put(self._writer.add_digest, icount, digest, detail)
+    def digest(self, icount: int, rolling: RollingDigest) -> None:
+        """Add a rolling digest, which is worked out here."""
+        self._put(self._digest, icount, rolling)
+        self._ring()
 
     def progress(self, icount: int) -> None:
         """Say that all inputs before this position have been logged."""
@@ -261,6 +262,9 @@ class TraceLog:
     def _bookmark(self, name: str, icount: int, note: str) -> None:
         self._places.append(icount)
         self._writer.bookmark(name, icount, note)
+
+    def _digest(self, icount: int, rolling: RollingDigest) -> None:
+        self._writer.add_digest(icount, *rolling.work_out())
 
     def _read(self, snapshot: Pages, take: Callable[[Sequence[int], memoryview], None]) -> None:
         try:

@@ -25,8 +25,8 @@ void *hostmem_map_low(size_t size)
     return made ? made : hostmem_map(size);
 }
 
-/* Emptied before it goes: the host's kernel holds no lock for that which another thread waits for, if it wants
- * memory meanwhile. */
+/* Emptied before it goes: the host's kernel holds no lock for that which another thread waits for, if it
+ * wants memory meanwhile. */
 void hostmem_unmap(void *at, size_t size)
 {
     if (!at)

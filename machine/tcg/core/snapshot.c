@@ -4,6 +4,7 @@
 #include "snapshot.h"
 #include "api.h"
 #include "mach_priv.h"
+#include "pagehash.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -162,25 +163,46 @@ WbSnapshot *wb_snapshot_create(Machine *m, const uint32_t *pages, uint64_t n)
     return s;
 }
 
+/* Where a page's contents lie until end_page(). */
+static const uint8_t *begin_page(WbSnapshot *s, uint64_t i)
+{
+    uint8_t state = LENT;
+    if (atomic_compare_exchange_strong(&s->state[i], &state, READING))
+        return s->ram + ((uint64_t)s->page[i] << WB_PAGE_BITS);
+    while (state == KEEPING)
+        state = atomic_load(&s->state[i]);
+    return s->kept[i];
+}
+
+static void end_page(WbSnapshot *s, uint64_t i)
+{
+    if (s->kept[i]) {
+        free(s->kept[i]);
+        s->kept[i] = NULL;
+        atomic_fetch_sub(&s->n_kept, 1);
+    }
+    atomic_store(&s->state[i], READ);
+}
+
 uint64_t wb_snapshot_read(WbSnapshot *s, uint64_t n, uint8_t *out)
 {
     uint64_t done = 0;
     for (; done < n && s->n_read < s->n_pages; done++, s->n_read++) {
-        const uint64_t i = s->n_read;
-        uint8_t state = LENT;
-        if (atomic_compare_exchange_strong(&s->state[i], &state, READING)) {
-            memcpy(out + done * WB_PAGE_SIZE, s->ram + ((uint64_t)s->page[i] << WB_PAGE_BITS), WB_PAGE_SIZE);
-        } else {
-            while (state == KEEPING)
-                state = atomic_load(&s->state[i]);
-            memcpy(out + done * WB_PAGE_SIZE, s->kept[i], WB_PAGE_SIZE);
-            free(s->kept[i]);
-            s->kept[i] = NULL;
-            atomic_fetch_sub(&s->n_kept, 1);
-        }
-        atomic_store(&s->state[i], READ);
+        memcpy(out + done * WB_PAGE_SIZE, begin_page(s, s->n_read), WB_PAGE_SIZE);
+        end_page(s, s->n_read);
     }
     return done;
+}
+
+void wb_snapshot_hash(WbSnapshot *s, uint64_t out[2])
+{
+    out[0] = out[1] = 0;
+    for (uint64_t i = s->n_read; i < s->n_pages; s->n_read = ++i) {
+        const uint8_t *data = begin_page(s, i);
+        const uint64_t next = i + 1 < s->n_pages ? s->page[i + 1] : s->page[i];
+        pagehash_add(out, s->page[i], data, s->ram + (next << WB_PAGE_BITS));
+        end_page(s, i);
+    }
 }
 
 void wb_snapshot_destroy(WbSnapshot *s)

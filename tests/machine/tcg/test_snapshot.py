@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from machine.tcg.engine import PAGE_SIZE, Engine
 from machine.tcg.pageset import PageSet
+from machine.tcg.ramfold import checksum
 from machine.tcg.snapshot import PageSnapshot
 from tests.machine.tcg.conftest import NoHost
 from tests.machine.tcg.rvmodel import BASE
@@ -76,6 +77,16 @@ class Snapshots(RuleBasedStateMachine):
                 assert data == expected.pop(page)
 
     @rule(which=st.integers(0, 3))
+    def hash(self, which: int) -> None:
+        if which < len(self.open):
+            snapshot, expected = self.open.pop(which)
+            with Engine(ram_base=BASE, ram_size=PAGES * PAGE_SIZE, host=NoHost(), builtin_sbi=False) as other:
+                for page, data in expected.items():
+                    other.write_phys(BASE + page * PAGE_SIZE, data)
+                assert snapshot.hash() == other.snapshot(PageSet(PAGES, expected)).hash()
+            assert read(snapshot, PAGES) == {}
+
+    @rule(which=st.integers(0, 3))
     def close(self, which: int) -> None:
         if which < len(self.open):
             self.open.pop(which)[0].close()
@@ -132,7 +143,34 @@ def test_a_running_guest_and_a_reader_do_not_meet(large: Engine) -> None:
         assert found == dict.fromkeys(range(8, 8 + n), (value - 1).to_bytes(8, "little") * WORDS)
 
 
-@pytest.mark.parametrize("end", ["read", "close"])
+def test_a_running_guest_and_whoever_hashes_do_not_meet(large: Engine) -> None:
+    n = 600
+    pages = PageSet(large.ram_pages, range(8, 8 + n))
+    fill(large, 8, n, 1)
+    for value in range(2, 12):
+        large.dirty_pages()
+        expected = large.snapshot(pages).hash()
+        snapshot = large.snapshot(pages)
+        found: list[bytes] = []
+
+        def take(snapshot: PageSnapshot = snapshot, found: list[bytes] = found) -> None:
+            found.append(snapshot.hash())
+
+        reader = threading.Thread(target=take)
+        reader.start()
+        fill(large, 8, n, value)
+        reader.join()
+        assert found == [expected] != [large.snapshot(pages).hash()]
+
+
+def test_the_hash_of_all_pages_is_their_checksum(large: Engine) -> None:
+    fill(large, 8, 3, 5)
+    everything = large.snapshot(PageSet(large.ram_pages, range(large.ram_pages)))
+    assert everything.hash() == checksum(large.ram)
+    assert large.snapshot(PageSet(large.ram_pages)).hash() == checksum(b"")
+
+
+@pytest.mark.parametrize("end", ["read", "hash", "close"])
 def test_a_guest_that_changes_too_much_waits(large: Engine, end: str) -> None:
     n = MOST_KEPT + 8
     pages = PageSet(large.ram_pages, range(8, 8 + n))
@@ -144,6 +182,8 @@ def test_a_guest_that_changes_too_much_waits(large: Engine, end: str) -> None:
     assert large.ram[(8 + n) * PAGE_SIZE - 1] == 0
     if end == "read":
         assert set(read(snapshot, n).values()) == {bytes(PAGE_SIZE)}
+    elif end == "hash":
+        snapshot.hash()
     else:
         snapshot.close()
     guest.join(60)
