@@ -173,6 +173,7 @@ typedef struct {
     X(bare_mem, 1, "untranslated memory at a constant distance from the host's")                             \
     X(near_ram, 1, "that distance in the instruction, where the host has room for it")                       \
     X(ram_bounds, 1, "untranslated loads compared with the bounds of RAM, no look-up")                       \
+    X(inline_amo, 1, "atomic operations in generated code")                                                  \
     X(inline_fp, 1, "floating point on the host's unit")                                                     \
     X(fp_plain, 1, "blocks that know rounding to nearest, and inexact to be accrued")                        \
     X(vector_loops, 1, "common vector instructions by loops of one width")                                   \

@@ -48,9 +48,10 @@ struct CodeBuf {
     uint8_t *load[16];   /* by MO_*: rax = vaddr, rcx = address of the TB pointer; value in rax */
     uint8_t *store[4];   /* by size: rdx = value too */
     uint8_t *helper[MAX_HELPERS];
-    uint8_t fp[MAX_HELPERS]; /* which expansion of x86_fp.c a helper has, 0 = none */
-    uint8_t *mxcsr;          /* the value of MXCSR in blocks */
-    uint8_t *ram_addend;     /* host address - paddr of RAM */
+    uint8_t fp[MAX_HELPERS];  /* which expansion of x86_fp.c a helper has, 0 = none */
+    uint8_t amo[MAX_HELPERS]; /* of x86_amo.c */
+    uint8_t *mxcsr;           /* the value of MXCSR in blocks */
+    uint8_t *ram_addend;      /* host address - paddr of RAM */
 };
 
 /* The part of an op that is out of line. */
@@ -61,6 +62,7 @@ typedef enum {
     STUB_LOAD,
     STUB_STORE,
     STUB_LEAVE_D,
+    STUB_HELPER,
     STUB_FP_SLOW,
     STUB_FP_INEXACT
 } StubKind;
@@ -114,7 +116,7 @@ typedef struct {
     bool used[IR_SLOTS];          /* temporaries of the block, and spare slots taken */
     Opnd flags_of;                /* what ZF tells of … */
     uint8_t *flags_at;            /* … if no code follows this point */
-    uint8_t *fp_slow;             /* x86_fp.c: last jump to the helper of the op under way */
+    uint8_t *slow;                /* last jump to the helper of the op under way */
     Stub stubs[3 * IR_MAX_OPS + 1];
 } Gen;
 
@@ -244,10 +246,18 @@ void gen_goto_ind(Gen *g, const IrOp *op);
 void gen_exit(Gen *g, const IrOp *op);
 void gen_call(Gen *g, const IrOp *op);
 void gen_call_helper(Gen *g, const IrOp *op);
+/* A condition under which an expansion leaves its op to the helper; Gen.slow is NULL before the first. */
+void gen_slow_if(Gen *g, unsigned cc);
+/* All of these jumps, of which `last` is the last one, lead here. */
+void gen_slow_here(Gen *g, uint8_t *last);
+void stub_helper(Gen *g, const Stub *s);
 void stub_exit(Gen *g, const Stub *s);
 /* Out, behind the instruction of an access that is done. */
 void gen_leave_behind(Gen *g, const IrOp *access);
 void stub_leave_d(Gen *g, const Stub *s);
+/* x86_amo.c: false: this call has no expansion. */
+bool gen_amo(Gen *g, const IrOp *op);
+void amo_init(CodeBuf *cb);
 /* x86_fp.c: false: this call has no expansion. */
 bool gen_fp(Gen *g, const IrOp *op);
 void fp_init(CodeBuf *cb);

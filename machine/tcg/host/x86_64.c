@@ -42,6 +42,7 @@ CodeBuf *host_init(Machine *m, size_t size)
     cb->has_lzcnt = host_has_lzcnt() && __builtin_cpu_supports("bmi");
     cb->has_fma = __builtin_cpu_supports("fma") != 0;
     fp_init(cb);
+    amo_init(cb);
     thunks_emit(cb);
     return cb;
 }
@@ -123,6 +124,9 @@ static void compile_stub(Gen *g, const Stub *s)
         break;
     case STUB_STORE:
         stub_store(g, s);
+        break;
+    case STUB_HELPER:
+        stub_helper(g, s);
         break;
     case STUB_FP_SLOW:
         stub_fp_slow(g, s);

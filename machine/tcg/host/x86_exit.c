@@ -194,8 +194,33 @@ void gen_exit(Gen *g, const IrOp *op)
 
 void gen_call(Gen *g, const IrOp *op)
 {
-    if (!gen_fp(g, op))
+    if (!gen_fp(g, op) && !gen_amo(g, op))
         gen_call_helper(g, op);
+}
+
+/* The jumps are linked through their displacements. */
+void gen_slow_if(Gen *g, unsigned cc)
+{
+    uint8_t *at = em_jcc32(g->a, cc);
+    const uint32_t link = g->slow ? (uint32_t)(at - g->slow) : 0;
+    memcpy(at, &link, 4);
+    g->slow = at;
+}
+
+void gen_slow_here(Gen *g, uint8_t *last)
+{
+    for (uint32_t link = 1; link; last -= link) {
+        memcpy(&link, last, 4);
+        em_bind32(g->a, last);
+    }
+}
+
+void stub_helper(Gen *g, const Stub *s)
+{
+    gen_slow_here(g, s->at);
+    gen_call_helper(g, s->op);
+    fp_reload(g, g->xmm);
+    em_jmp(g->a, s->back);
 }
 
 void gen_call_helper(Gen *g, const IrOp *op)

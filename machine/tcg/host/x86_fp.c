@@ -4,8 +4,8 @@
  * and the result a normal number well away from underflow. Then no flag but "inexact" can be raised and no
  * NaN is involved. All else is the helper's, out of line. Once fflags.NX is set nothing more can change;
  * until then MXCSR tells. A block of TBF_FP_PLAIN asks neither for the flag nor for the rounding mode.
- * host_enter() sees to it that MXCSR is at its default. This is the one file of the back end that knows a
- * guest: its helpers are known by their names, see helpers.h. SPEC: unprivileged, chapters 11 and 12
+ * host_enter() sees to it that MXCSR is at its default. This file and x86_amo.c know a guest: its
+ * helpers by their names, see helpers.h. SPEC: unprivileged, chapters 11 and 12
  */
 #include "../core/brief.h" /* writes each block once */
 
@@ -49,15 +49,6 @@ void fp_init(CodeBuf *cb)
                 (inlines[j].kind != FP_FMA || cb->has_fma))
                 cb->fp[i] = j;
     }
-}
-
-/* A condition under which the helper has to do it. The jumps are linked through their displacements. */
-static void slow_if(Gen *g, unsigned cc)
-{
-    uint8_t *at = em_jcc32(g->a, cc);
-    uint32_t link = g->fp_slow ? (uint32_t)(at - g->fp_slow) : 0;
-    memcpy(at, &link, 4);
-    g->fp_slow = at;
 }
 
 /* The rounding mode where it is a constant, or -1. */
@@ -131,7 +122,7 @@ static void check_mode(Gen *g, int64_t rm)
     if (rm != RM_DYN || is_plain(g))
         return;
     em_alu_oi(g->a, EM_W, X_CMP, opnd_env((size_t)HART_GUEST_OFF(frm)), 0);
-    slow_if(g, CC_NE);
+    gen_slow_if(g, CC_NE);
 }
 
 static void check_boxes(Gen *g, const IrOp *op, const FpInline *f)
@@ -144,7 +135,7 @@ static void check_boxes(Gen *g, const IrOp *op, const FpInline *f)
         Opnd o = gen_slot(g, ref[i]);
         o.disp += 4;
         em_alu_oi(g->a, 0, X_CMP, o, -1);
-        slow_if(g, CC_NE);
+        gen_slow_if(g, CC_NE);
     }
 }
 
@@ -162,7 +153,7 @@ static void check_result(Gen *g, const FpInline *f, unsigned xmm)
         em_lea(a, 0, RCX, opnd_idx(RAX, RAX, 0));
     em_alu_oi(a, 0, X_ADD, opnd_reg(reg), 1 << exp_at);
     em_alu_oi(a, 0, X_CMP, opnd_reg(reg), 3 << exp_at);
-    slow_if(g, CC_B);
+    gen_slow_if(g, CC_B);
     if (!d) {
         em_mov_ri(a, RCX, (int64_t)0xffffffff00000000);
         em_alu_ro(a, EM_W, X_OR, RAX, opnd_reg(RCX));
@@ -184,7 +175,7 @@ static void gen_compare_fp(Gen *g, const IrOp *op, const FpInline *f)
     const bool swapped = f->code != CC_E;
     const unsigned first = fp_in_reg(g, XMM0, f->from, swapped ? op->b : op->a);
     em_rm(g->a, f->from == 'd' ? EM_66 : 0, 0x0f2e, first, fp_opnd(g, swapped ? op->a : op->b));
-    slow_if(g, CC_P);
+    gen_slow_if(g, CC_P);
     em_rm(g->a, EM_BM, 0x0f90 | f->code, 0, opnd_reg(RAX));
     em_rm(g->a, EM_BM, 0x0fb6, RAX, opnd_reg(RAX));
 }
@@ -196,7 +187,7 @@ bool gen_fp(Gen *g, const IrOp *op)
         store_deferred(g, op);
         return false;
     }
-    g->fp_slow = NULL;
+    g->slow = NULL;
     if (f->kind != FP_CMP && f->kind != FP_SIGN)
         check_mode(g, known_mode(g, op, f));
     check_boxes(g, op, f);
@@ -213,7 +204,7 @@ bool gen_fp(Gen *g, const IrOp *op)
     case FP_TO_INT: /* what does not fit gives the least integer */
         fp_emit_core(g, op, f);
         em_alu_oi(g->a, f->to == 'l' ? EM_W : 0, X_CMP, opnd_reg(RAX), 1);
-        slow_if(g, CC_O);
+        gen_slow_if(g, CC_O);
         if (f->to == 'w')
             em_rm(g->a, EM_W, 0x63, RAX, opnd_reg(RAX));
         check_inexact(g, op);
@@ -226,8 +217,8 @@ bool gen_fp(Gen *g, const IrOp *op)
         break;
     }
     fp_result(g, op, fp_gives_double(f), fp_target(g, op, f));
-    if (g->fp_slow)
-        gen_stub(g, STUB_FP_SLOW, op, g->fp_slow);
+    if (g->slow)
+        gen_stub(g, STUB_FP_SLOW, op, g->slow);
     return true;
 }
 
@@ -302,14 +293,7 @@ static void second_try(Gen *g, const Stub *s)
 
 void stub_fp_slow(Gen *g, const Stub *s)
 {
-    for (uint8_t *at = s->at;;) {
-        uint32_t link;
-        memcpy(&link, at, 4);
-        em_bind32(g->a, at);
-        if (!link)
-            break;
-        at -= link;
-    }
+    gen_slow_here(g, s->at);
     second_try(g, s);
     store_deferred(g, s->op);
     gen_call_helper(g, s->op);

@@ -119,19 +119,6 @@ uint64_t helper_sc_d(Hart *h, uint64_t vaddr, uint64_t value, uint64_t c)
     return store_conditional(h, vaddr, value, 8);
 }
 
-/* Bits 31:27 of the encoding. SPEC: unprivileged, 8.4 */
-enum {
-    AMO_ADD = 0x00,
-    AMO_SWAP = 0x01,
-    AMO_XOR = 0x04,
-    AMO_OR = 0x08,
-    AMO_AND = 0x0c,
-    AMO_MIN = 0x10,
-    AMO_MAX = 0x14,
-    AMO_MINU = 0x18,
-    AMO_MAXU = 0x1c,
-};
-
 /* Both operands extended to 64 bits by their sign: that keeps the order of unsigned words too. */
 static uint64_t amo_result(uint32_t op, uint64_t old, uint64_t value)
 {

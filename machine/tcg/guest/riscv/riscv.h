@@ -86,4 +86,17 @@ enum {
     CSR_pmpaddr0 = 0x3b0,
 };
 
+/* AMOs, by bits 31:27 of the encoding. SPEC: unprivileged, 8.4 */
+enum {
+    AMO_ADD = 0x00,
+    AMO_SWAP = 0x01,
+    AMO_XOR = 0x04,
+    AMO_OR = 0x08,
+    AMO_AND = 0x0c,
+    AMO_MIN = 0x10,
+    AMO_MAX = 0x14,
+    AMO_MINU = 0x18,
+    AMO_MAXU = 0x1c,
+};
+
 #endif
