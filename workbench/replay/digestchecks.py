@@ -14,6 +14,24 @@ from .errors import Diverged
 from .gates import ReplayGate
 
 
+class _Check:
+    """One that is under way: ``found`` is there once ``done`` is set."""
+
+    __slots__ = ("done", "found", "rolling", "row")
+
+    def __init__(self, row: DigestRow, rolling: RollingDigest) -> None:
+        self.row, self.rolling = row, rolling
+        self.done = threading.Event()
+        self.found: tuple[bytes, bytes] | BaseException = (b"", b"")
+
+    def work(self) -> None:
+        try:
+            self.found = self.rolling.work_out()
+        except BaseException as e:  # noqa: BLE001 - handed to the replay's thread, which raises it
+            self.found = e
+        self.done.set()
+
+
 class DigestChecks:
     """Compares digests with those of a trace, one at a time.
 
@@ -26,9 +44,8 @@ class DigestChecks:
         self._trace, self._gate = trace, gate
         #: how many were compared
         self.compared = 0
-        self._row: DigestRow | None = None  # of the one that is under way
-        self._asked: SimpleQueue[RollingDigest | None] = SimpleQueue()
-        self._told: SimpleQueue[tuple[bytes, bytes] | BaseException] = SimpleQueue()
+        self._check: _Check | None = None
+        self._asked: SimpleQueue[_Check | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def begin(self, row: DigestRow, rolling: RollingDigest) -> None:
@@ -37,15 +54,17 @@ class DigestChecks:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="digests", daemon=True)
             self._thread.start()
-        self._row = row
-        self._asked.put(rolling)
+        self._check = _Check(row, rolling)
+        self._asked.put(self._check)
 
     def settle(self) -> None:
         """Wait until all that has begun is compared. Raises Diverged: it differs."""
-        row, self._row = self._row, None
-        if row is None:
+        check = self._check
+        if check is None:
             return
-        found = self._told.get()
+        check.done.wait()  # whoever interrupts this waits again the next time
+        self._check = None
+        row, found = check.row, check.found
         if isinstance(found, BaseException):
             raise found
         digest, detail = found
@@ -64,8 +83,5 @@ class DigestChecks:
             self._thread = None
 
     def _work(self) -> None:
-        while (rolling := self._asked.get()) is not None:
-            try:
-                self._told.put(rolling.work_out())
-            except BaseException as e:  # noqa: BLE001 - handed to the replay's thread, which raises it
-                self._told.put(e)
+        while (check := self._asked.get()) is not None:
+            check.work()

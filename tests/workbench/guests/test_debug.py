@@ -75,7 +75,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Archive]:
     """Return the archive, with a guest of it in the cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(apt, "PrivateApt", Archive)
-    monkeypatch.setattr(apt, "system_mirror", lambda: apt.Mirror("http://mirror.example"))
+    monkeypatch.setattr(apt, "system_mirror", lambda: apt.Mirror("http://127.0.0.1/mirror"))
     space: Any = type("Space", (), {"free": 1 << 40})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: space)
     monkeypatch.setattr(Archive, "folder", tmp_path, raising=False)

@@ -83,6 +83,20 @@ def test_what_goes_wrong_in_the_thread_comes_to_the_caller(checks: Any) -> None:
     assert checks.compared == 1
 
 
+def test_a_wait_that_is_interrupted_loses_nothing(checks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Rolling(free=False)
+    checks.begin(row(10), slow)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks._check.done, "wait", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            checks.settle()
+    slow.free.set()
+    checks.begin(row(20), Rolling(BAD))
+    with pytest.raises(Diverged) as caught:
+        checks.settle()
+    assert (caught.value.last_good, caught.value.first_bad, checks.compared) == (10, 20, 1)
+
+
 def test_the_thread_ends(checks: Any) -> None:
     checks.begin(row(10), Rolling())
     thread = checks._thread
