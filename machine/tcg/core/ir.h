@@ -170,7 +170,8 @@ void ir_exit(IrBlock *ir, uint64_t pc);
 
 const char *ir_op_name(IrOpcode op);
 uint8_t ir_op_flags(IrOpcode op);
-/* Notes at every LD and ST whether an instruction ends behind it. For blocks that are finished. */
+/* Notes at every LD and ST whether an instruction ends behind it. As the front end has made the block: what
+ * is optimised away behind one would be seen where the block is left there. */
 void ir_mark_ends(IrBlock *ir);
 /* Copies the ops that do something, all but marks of instructions; returns how many. `out` may be NULL. */
 uint32_t ir_pack(const IrBlock *ir, IrOp *out);

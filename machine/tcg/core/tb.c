@@ -303,9 +303,9 @@ static TB *tb_translate(Hart *h, uint64_t paddr, uint64_t paddr2, uint32_t flags
     const uint8_t *page = m->ram + ((paddr - m->ram_base) & WB_PAGE_MASK);
     const uint8_t *next = paddr2 == ~UINT64_C(0) ? NULL : m->ram + (paddr2 - m->ram_base);
     m->guest->translate(h, ir, h->pc, flags, page, next, single || next ? 1 : m->tb_max_insns);
+    ir_mark_ends(ir);
     if (m->sw.optimise && !single)
         ir_optimise(ir, m->guest->helpers, m->sw.words);
-    ir_mark_ends(ir);
 
     const uint32_t n_ops = ir_pack(ir, NULL);
     const size_t ops_size = n_ops * sizeof(IrOp), chain_size = ir->n_exits * sizeof(Chain),

@@ -226,9 +226,9 @@ static void blocks_make(World *w)
             exit(2);
         }
         made = w->ir[i];
+        ir_mark_ends(&w->ir[i]);
         if (below(4))
             ir_optimise(&w->ir[i], fuzz_guest.helpers, below(4) != 0);
-        ir_mark_ends(&w->ir[i]);
         tb_fill(&w->tb[0][i], &w->ir[i], i);
         tb_fill(&w->tb[1][i], &made, i);
         w->tb[1][i].n_insns = w->tb[0][i].n_insns;
@@ -247,17 +247,10 @@ static void blocks_make(World *w)
 static bool round_run(World *w, uint64_t seed)
 {
     rng_state = seed * UINT64_C(0x2545f4914f6cdd1d);
-    w->m.sw = (Switches){.jit = 1,
-                         .optimise = 1,
-                         .chain = (uint8_t)(below(4) != 0),
-                         .jump_cache = (uint8_t)(below(4) != 0),
-                         .locals = (uint8_t)(below(4) != 0),
-                         .loop_pins = (uint8_t)(below(4) != 0),
-                         .pin = (uint8_t)(below(3) != 0),
-                         .group_mem = (uint8_t)(below(4) != 0),
-                         .near_ram = (uint8_t)(below(4) != 0),
-                         .ram_bounds = (uint8_t)(below(4) != 0),
-                         .inline_mem = (uint8_t)(below(4) != 0)};
+#define X(name, def, text) w->m.sw.name = (uint8_t)(below(4) != 0);
+    WB_SWITCHES(X)
+#undef X
+    w->m.sw.jit = w->m.sw.optimise = 1;
 #if defined(__x86_64__)
     w->m.code->has_bmi2 = w->has_bmi2 && below(4);
     w->m.code->has_lzcnt = w->has_lzcnt && below(4);
