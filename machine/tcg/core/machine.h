@@ -166,6 +166,7 @@ typedef struct {
     X(jump_cache, 1, "look-up of indirect jumps in generated code")                                          \
     X(pin, 1, "hot guest registers in host registers")                                                       \
     X(loop_pins, 1, "a loop's own registers in host registers")                                              \
+    X(block_pins, 1, "a long block's own registers in host registers")                                       \
     X(locals, 1, "values that no exit sees in scratch registers")                                            \
     X(fp_copies, 1, "floating-point registers in host registers")                                            \
     X(inline_mem, 1, "softmmu fast path in generated code")                                                  \

@@ -25,6 +25,7 @@ enum {
     N_PIN_REGS = 8,
     MAX_OP_BYTES = 768, /* of one op with its part out of line */
     MAX_HELPERS = 256,
+    MAX_SPANS = 256,        /* of a block */
     MXCSR_DEFAULT = 0x1f80, /* nearest even, no traps, no flushing, no flags */
 };
 
@@ -71,8 +72,16 @@ typedef struct {
     uint8_t *back; /* where the main line goes on */
     const IrOp *op;
     uint8_t kind;
-    uint64_t xmm; /* slots whose copies are valid behind the op */
+    uint16_t span; /* spans that have begun */
+    uint64_t xmm;  /* slots whose copies are valid behind the op */
 } Stub;
+
+/* From op `at` on, `reg` holds another slot: see x86_span.c. */
+typedef struct {
+    uint16_t at;
+    uint8_t reg, home, out, in; /* home: the slot pinned to it */
+    bool store, load;           /* the old value must go to env, the new one come from there */
+} Span;
 
 /* Accesses that share a look-up: see x86_group.c. */
 typedef struct {
@@ -105,7 +114,9 @@ typedef struct {
     struct {
         uint8_t reg, home, guest; /* register, the slot pinned to it, and the slot it holds in this block */
     } swap[N_PIN_REGS];
-    unsigned n_swaps;           /* in a loop: see x86_swap.c */
+    unsigned n_swaps; /* see x86_swap.c */
+    Span span[MAX_SPANS];
+    unsigned n_spans, at_span;  /* at_span of them have begun */
     uint8_t xmm_of[IR_GLOBALS]; /* register that may hold a copy of a slot, 0 = none */
     uint64_t xmm_used, xmm;     /* slots that have one, and those whose copy is valid here */
     Group group[IR_MAX_INSNS];
@@ -209,6 +220,11 @@ void swap_assign(Gen *g);
 void swap_in(Gen *g);
 void swap_out(Gen *g);
 void swap_in_again(Gen *g);
+/* x86_span.c: behind swap_assign(). */
+void span_assign(Gen *g);
+void span_before_op(Gen *g, const IrOp *op);
+/* To where so many spans have begun. */
+void span_go_to(Gen *g, unsigned at);
 /* x86_alu.c: the ops without effect but d. */
 void gen_alu(Gen *g, const IrOp *op);
 /* Emits a compare of a and b; returns the condition code under which `a cond b` holds. Uses rax. */

@@ -108,16 +108,20 @@ static void compile_op(Gen *g, const IrOp *op)
 {
     const uint32_t first = g->n_stubs;
     g->called = g->copied = false;
+    span_before_op(g, op);
     group_before_op(g, op);
     emit_op(g, op);
     fp_after_op(g, op);
-    for (uint32_t i = first; i < g->n_stubs; i++)
+    for (uint32_t i = first; i < g->n_stubs; i++) {
         g->stubs[i].xmm = g->xmm;
+        g->stubs[i].span = (uint16_t)g->at_span;
+    }
 }
 
 static void compile_stub(Gen *g, const Stub *s)
 {
     g->xmm = s->xmm;
+    span_go_to(g, s->span);
     switch ((StubKind)s->kind) {
     case STUB_LOAD:
         stub_load(g, s);
@@ -176,6 +180,7 @@ bool host_compile(CodeBuf *cb, Machine *m, TB *tb)
         g.loops |= tb_jumps_to_self(m, tb, &tb->ops[i]);
     regs_assign(&g);
     swap_assign(&g);
+    span_assign(&g);
     group_assign(&g);
     fp_assign(&g);
     for (uint32_t i = 0; i < tb->n_exits; i++)

@@ -235,7 +235,10 @@ static uint32_t gen_neighbours(IrBlock *ir, uint32_t index, uint32_t from, uint3
 void gen_block(IrBlock *ir, uint32_t index)
 {
     ir->n_ops = ir->n_insns = ir->n_temps = ir->n_exits = 0;
+    const bool straight = below(8) == 0; /* long, no calls, hardly a branch */
     uint32_t n = below(8) ? 1 + below(8) : 1 + below(IR_MAX_INSNS);
+    if (straight)
+        n = IR_MAX_INSNS - below(64);
     for (uint32_t i = 0; i < n; i++) {
         ir_insn(ir, tb_pc(index) + 2 * i, 2);
         ir->n_temps = 0;
@@ -253,10 +256,10 @@ void gen_block(IrBlock *ir, uint32_t index)
                 gen_mem_op(ir);
             else if (what < 14)
                 gen_env_op(ir);
-            else
+            else if (!straight)
                 gen_call_op(ir);
         }
-        if (below(4) == 0 && ir->n_exits < IR_MAX_EXITS - 1) {
+        if (below(straight ? 64 : 4) == 0 && ir->n_exits < IR_MAX_EXITS - 1) {
             ir_brcond(ir, (IrCond)below(6), any_slot(ir), any_slot(ir), target());
             IrOp *o = &ir->ops[ir->n_ops - 1];
             if (below(3) == 0)
