@@ -20,7 +20,7 @@ from workbench.runner import Runner
 SWITCHES = tuple(switch_names())
 STEPS = 2_000_000
 #: Calls, indirect jumps, floating point, strided stores, byte work and vectors.
-PROGRAMS = ("fib", "bytecode", "heapsort", "nbody", "sha256", "mix", "vector")
+PROGRAMS = ("fib", "bytecode", "heapsort", "nbody", "sha256", "chacha", "mix", "atomics", "vector")
 
 
 def turn_off(engine: Engine, off: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 KERNELS: Final[Mapping[str, Mapping[str, float]]] = {
     "sieve": {"qemu": 1.1, "qemu -icount": 3.0},
     "sha256": {"qemu": 1.2, "qemu -icount": 1.3},
+    "chacha": {"qemu": 1.0, "qemu -icount": 1.0},
     "memcpy": {"qemu": 1.1, "qemu -icount": 1.3},
     "chase": {"qemu": 1.1, "qemu -icount": 1.3},
     "fib": {"qemu": 3.5, "qemu -icount": 4.5},
@@ -17,6 +18,7 @@ KERNELS: Final[Mapping[str, Mapping[str, float]]] = {
     "matmul": {"qemu": 3.5, "qemu -icount": 4.0},
     "nbody": {"qemu": 3.5, "qemu -icount": 4.0},
     "mix": {"qemu": 1.5, "qemu -icount": 2.0},
+    "atomics": {"qemu": 1.0, "qemu -icount": 1.5},
 }
 #: Of a Linux benchmark, by ratio: at least (the peer's time over ours), or at most (what recording costs).
 AT_LEAST: Final[Mapping[str, Mapping[str, float]]] = {

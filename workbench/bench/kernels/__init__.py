@@ -24,6 +24,7 @@ KERNELS: dict[str, Kernel] = {
     "start": Kernel("start and stop alone"),
     "sieve": Kernel("sieve of Eratosthenes"),
     "sha256": Kernel("SHA-256"),
+    "chacha": Kernel("ChaCha20"),
     "memcpy": Kernel("memcpy, 64-bit words"),
     "chase": Kernel("pointer chase, 32 KiB"),
     "fib": Kernel("recursive calls"),
@@ -32,6 +33,7 @@ KERNELS: dict[str, Kernel] = {
     "matmul": Kernel("matrix product, double"),
     "nbody": Kernel("n-body, double"),
     "mix": Kernel("lists, matrices, states, CRC"),
+    "atomics": Kernel("a lock, counters, a stack without a lock"),
     "smp": Kernel("checksums, on any number of harts"),
     "vector": Kernel("vector copies, products and searches", "rv64,v=on", counted=2_000_000),
 }
