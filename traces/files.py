@@ -69,9 +69,15 @@ def check_file(path: Path) -> Header:
     page = header.page_bytes
     if page < 512 or page & (page - 1):
         raise TraceError(f"{path}: damaged: its header claims pages of {page} bytes")
-    if size < header.pages * page and not (header.wal and _size(wal_path(path)) > 0):
+    logged = _size(wal_path(path)) if header.wal else _size(journal_path(path))
+    if size < header.pages * page and not logged:
         raise TraceError(f"{path}: cut short: it has {size} of {header.pages * page} bytes; copy it again")
     return header
+
+
+def journal_path(path: Path) -> Path:
+    """Return where SQLite keeps the rollback journal of a database: what a transaction that is under way undoes."""
+    return path.with_name(path.name + "-journal")
 
 
 def wal_path(path: Path) -> Path:
@@ -113,10 +119,11 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
 def open_readonly(path: Path, header: Header) -> tuple[sqlite3.Connection, Callable[[], None]]:
     """Open a trace so that nothing at all is written beside or into it.
 
-    A closed trace is one file in rollback mode. One that is being recorded, or was cut off, has a write-ahead
-    log beside it: with its index there it is read in place, without it the two files are copied to a
-    temporary folder first (SQLite would make a new index beside the trace). Without a log, the file is
-    complete in itself and is opened as immutable, which read-only media allow.
+    A closed trace is one file in rollback mode; whoever was killed while changing it left a journal beside it, which
+    has to be undone first: that is done to copies of the two files, in a temporary folder. A trace that is being
+    recorded, or was cut off, has a write-ahead log beside it: with its index there it is read in place, without it
+    the two files are copied too (SQLite would make a new index beside the trace). Without a log, the file is complete
+    in itself and is opened as immutable, which read-only media allow.
 
     Args:
         path: the trace. header: of ``check_file``.
@@ -129,7 +136,12 @@ def open_readonly(path: Path, header: Header) -> tuple[sqlite3.Connection, Calla
     """
     wal = wal_path(path)
     if not header.wal:
-        return _connect(path, "mode=ro"), lambda: None
+        try:
+            return _connect(path, "mode=ro"), lambda: None
+        except sqlite3.OperationalError as e:
+            if e.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+        return _connect_copy(path, journal_path, "mode=rw")
     if shm_path(path).exists():
         try:
             return _connect(path, "mode=ro&readonly_shm=1"), lambda: None
@@ -138,6 +150,13 @@ def open_readonly(path: Path, header: Header) -> tuple[sqlite3.Connection, Calla
                 raise
     if _size(wal) == 0:
         return _connect(path, "mode=ro&immutable=1"), lambda: None
+    return _connect_copy(path, wal_path, "mode=ro")
+
+
+def _connect_copy(
+    path: Path, beside: Callable[[Path], Path], options: str
+) -> tuple[sqlite3.Connection, Callable[[], None]]:
+    """Open a copy of a trace and of a file beside it, as ``open_readonly`` does."""
     import shutil
     import tempfile
 
@@ -145,8 +164,8 @@ def open_readonly(path: Path, header: Header) -> tuple[sqlite3.Connection, Calla
     try:
         copy = folder / "copy.trace"
         shutil.copyfile(path, copy)
-        shutil.copyfile(wal, wal_path(copy))
-        return _connect(copy, "mode=ro"), lambda: shutil.rmtree(folder, ignore_errors=True)
+        shutil.copyfile(beside(path), beside(copy))
+        return _connect(copy, options), lambda: shutil.rmtree(folder, ignore_errors=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

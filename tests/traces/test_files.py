@@ -271,6 +271,40 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+CHANGES = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA cache_size = 1")  # changes go into the file before they are committed
+db.execute("BEGIN IMMEDIATE")
+for statement in sys.argv[2:]:
+    db.execute(statement)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+MANY_BOOKMARKS = (
+    "INSERT INTO bookmarks SELECT 'b' || value, value, hex(zeroblob(4000)) FROM json_each('["
+    + "1," * 400
+    + "1]')"
+).replace("'b' || value", "'b' || key")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [("UPDATE bookmarks SET note = 'another'", MANY_BOOKMARKS), ("DELETE FROM inputs", MANY_BOOKMARKS)],
+)
+def test_who_was_killed_while_changing_a_trace_leaves_it_as_it_was(
+    trace: Path, changes: tuple[str, ...]
+) -> None:
+    """Its end sets the mode of a trace's file so: a recorder that was killed there left one that nobody could open."""
+    subprocess.run([sys.executable, "-c", CHANGES, str(trace), *changes], check=False, timeout=60)
+    before = listing(trace.parent)
+    assert len(before["t.trace-journal"]) > 512
+    with TraceReader.open(trace, semantics=1) as t:
+        assert t.verify()
+        assert [(m.name, m.icount, m.note) for m in t.bookmarks()] == [("panic", 99, "why")]
+        assert len(list(t.inputs())) == 20
+    assert listing(trace.parent) == before
+
+
 @pytest.mark.parametrize("shm", ["with index", "without index", "read-only"])
 def test_a_killed_recorder_leaves_what_it_committed(tmp_path: Path, shm: str) -> None:
     path = tmp_path / "killed.trace"
