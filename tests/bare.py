@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 from machine.tcg.engine import Engine, ExitReason
 from tests.rvasm import assemble
 
@@ -31,6 +34,13 @@ class Bare:
         for hart in range(harts):
             self.engine.reset_hart(hart, RAM)
         self.engine.dirty_pages()
+
+    def at_once(self, off: Sequence[str] = ()) -> Self:
+        """Make host code of every block that runs, with these switches of the translator off."""
+        self.engine.translator.set_hot_runs(0)
+        for switch in off:
+            self.engine.translator.set_switch(switch, False)
+        return self
 
     def mmio_read(self, paddr: int, size: int, hart: int) -> int | None:
         if paddr != PORT:

@@ -72,8 +72,8 @@ def new_path(path: Path) -> Path:
 
 def remove_trace(path: Path) -> None:
     """Remove a trace that nobody records any more, and what its recorder left beside it, if it was killed."""
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    for each in (path, files.journal_path(path), files.wal_path(path), files.shm_path(path)):
+        each.unlink(missing_ok=True)
     _sweep(path)
 
 

@@ -254,11 +254,11 @@ class Playback:
             TraceError: an image that was being checked meanwhile is damaged.
         """
         try:
-            try:
-                stop = self._run_to(target, breakpoints)
-            except Diverged as found:
-                self._checks.settle()  # one that is under way is of a position before
-                raise found.after(self.gate.last_good) from None
+            stop = self._run_to(target, breakpoints)
+        except Diverged as found:
+            self._checks.settle()  # one that is under way is of a position before
+            raise found.after(self.gate.last_good) from None
+        else:
             self._checks.settle()
             return stop
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import strategies as st
@@ -122,6 +122,13 @@ def fill(engine: Engine, first: int, pages: int, value: int) -> None:
     assert engine.get_reg(0, "x6") == 0
 
 
+def fill_meanwhile(engine: Engine, first: int, pages: int, value: int, work: Callable[[], None]) -> None:
+    reader = threading.Thread(target=work)
+    reader.start()
+    fill(engine, first, pages, value)
+    reader.join()
+
+
 def test_a_running_guest_and_a_reader_do_not_meet(large: Engine) -> None:
     """Each round's contents are read while the next round overwrites them."""
     n = 600
@@ -136,10 +143,7 @@ def test_a_running_guest_and_a_reader_do_not_meet(large: Engine) -> None:
             while part := read(snapshot, 7):
                 found.update(part)
 
-        reader = threading.Thread(target=take)
-        reader.start()
-        fill(large, 8, n, value)
-        reader.join()
+        fill_meanwhile(large, 8, n, value, take)
         assert found == dict.fromkeys(range(8, 8 + n), (value - 1).to_bytes(8, "little") * WORDS)
 
 
@@ -156,10 +160,7 @@ def test_a_running_guest_and_whoever_hashes_do_not_meet(large: Engine) -> None:
         def take(snapshot: PageSnapshot = snapshot, found: list[bytes] = found) -> None:
             found.append(snapshot.hash())
 
-        reader = threading.Thread(target=take)
-        reader.start()
-        fill(large, 8, n, value)
-        reader.join()
+        fill_meanwhile(large, 8, n, value, take)
         assert found == [expected] != [large.snapshot(pages).hash()]
 
 

@@ -82,10 +82,7 @@ def program(rng: random.Random, translated: bool) -> str:
 
 
 def final_state(source: str, off: tuple[str, ...]) -> tuple[object, ...]:
-    machine = Bare(source, memory=1 << 20)
-    machine.engine.translator.set_hot_runs(0)
-    for switch in off:
-        machine.engine.translator.set_switch(switch, False)
+    machine = Bare(source, memory=1 << 20).at_once(off)
     machine.run(6000)
     assert machine.reg("pc") == machine.labels["end"]
     return machine.state()
@@ -116,10 +113,7 @@ cell: .dword 7
 
 
 def in_the_loop(off: tuple[str, ...] = ()) -> Bare:
-    bare = Bare(LOOP)
-    bare.engine.translator.set_hot_runs(0)
-    for switch in off:
-        bare.engine.translator.set_switch(switch, False)
+    bare = Bare(LOOP).at_once(off)
     bare.run(203)
     return bare
 
@@ -170,8 +164,7 @@ end:
 spare: .word 0
 """
     for at, expected in (("spare", 40), ("patch", 0)):
-        bare = Bare(source.replace("la s1, spare", f"la s1, {at}"))
-        bare.engine.translator.set_hot_runs(0)
+        bare = Bare(source.replace("la s1, spare", f"la s1, {at}")).at_once()
         bare.run(1000)
         assert bare.reg("pc") == bare.labels["end"]
         assert bare.reg("x10") == expected

@@ -154,10 +154,7 @@ def loop(rng: random.Random, fmt: int) -> str:
 
 
 def states_on_the_way(source: str, cuts: list[int], off: tuple[str, ...]) -> list[dict[str, int]]:
-    machine = Bare(source)
-    machine.engine.translator.set_hot_runs(0)
-    for switch in off:
-        machine.engine.translator.set_switch(switch, False)
+    machine = Bare(source).at_once(off)
     states = []
     for steps in cuts:
         machine.run(steps)

@@ -56,10 +56,7 @@ back:
 
 
 def prepared(off: tuple[str, ...]) -> Bare:
-    machine = Bare(SOURCE, memory=BYTES)
-    machine.engine.translator.set_hot_runs(0)
-    for switch in off:
-        machine.engine.translator.set_switch(switch, False)
+    machine = Bare(SOURCE, memory=BYTES).at_once(off)
     machine.engine.write_phys(RAM + BYTES - 64, bytes(range(100, 164)))
     return machine
 
